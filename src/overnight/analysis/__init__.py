@@ -1,0 +1,1 @@
+"""A log in, findings out. Imports no torch."""

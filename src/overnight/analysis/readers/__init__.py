@@ -1,0 +1,1 @@
+"""One file per log format, each giving the same tables."""

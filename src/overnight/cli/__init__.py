@@ -1,0 +1,64 @@
+"""The command line: `overnight COMMAND`. One file per group of commands, loaded when called.
+
+Data goes to stdout, messages to stderr. Exit: 0 done, 1 failure, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from .. import __version__
+from ..errors import UserError
+
+COMMANDS = {
+    "train": ("train:train", "Train a model on text and report on it."),
+    "generate": ("generate:generate", "Continue prompts with a trained model."),
+    "report": ("report:report", "Say what a run shows, how sure that is, and what to do."),
+    "presets": ("presets:presets", "List the presets: size, context, source."),
+    "settings": ("presets:settings", "List every setting by its dotted name."),
+}
+
+
+def build_app() -> App:
+    app = App(
+        name="overnight",
+        help="Train a small language model on the machine you have, tonight; "
+        "read an honest report of it in the morning.",
+        version=f"overnight {__version__}",
+        result_action="return_value",
+    )
+    for name, (target, text) in COMMANDS.items():
+        app.command(f"{__name__}.{target}", name=name, help=text)
+    return app
+
+
+def say(message: str) -> None:
+    """One message line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run one command line; the exit code."""
+    app = build_app()
+    try:
+        result = app(list(tokens), exit_on_error=False, print_error=False)
+    except UserError as error:
+        say(f"overnight: {error}")
+        return error.code
+    except CycloptsError as error:
+        say(f"overnight: {' '.join(str(error).split())}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `overnight report RUN | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,363 @@
+"""The settings: one typed tree, filled by layers.
+
+Layers, weakest first: defaults here < preset < file < environment < flag. A layer is a flat
+dictionary of dotted names. What no layer gives and no default fits (device, threads, length of
+the schedule …) the program chooses when it knows the text and the machine; every such choice
+carries its reason, and both are written to the run folder's `config.toml`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from .errors import UserError, did_you_mean
+
+PRESETS = Path(__file__).parent / "presets"
+ENVIRONMENT_PREFIX = "OVERNIGHT_"
+
+
+def _positive(text: str) -> Any:
+    return Annotated[int, Meta(ge=1, description=text)]
+
+
+def _count(text: str) -> Any:
+    return Annotated[int, Meta(ge=0, description=text)]
+
+
+def _share(text: str) -> Any:
+    return Annotated[float, Meta(ge=0, le=1, description=text)]
+
+
+def _number(text: str) -> Any:
+    return Annotated[float, Meta(ge=0, description=text)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Data(_Section):
+    text: Annotated[
+        list[str], Meta(description="files, folders or - ; empty: the embedded speeches")
+    ] = []
+    val: Annotated[list[str], Meta(description="separate validation text; empty: a split")] = []
+    val_fraction: _share("share of the text that is held out; 0: chosen by size") = 0.0
+    text_field: Annotated[str, Meta(description="the field of a .jsonl row that holds text")] = (
+        "text"
+    )
+
+
+class Tokenizer(_Section):
+    kind: Annotated[
+        Literal["bytes", "chars", "bpe"], Meta(description="what a token is")
+    ] = "bpe"
+    vocab_size: _count("tokens wanted from bpe training; 0: chosen by the size of the text") = 0
+
+
+class Model(_Section):
+    layers: Annotated[
+        str, Meta(pattern="^A+$", description="one letter a layer: A attention")
+    ] = "AAAA"
+    width: _positive("size of the residual stream") = 256
+    heads: _positive("attention heads") = 4
+    kv_heads: _count("key/value heads (GQA); 0: as many as heads") = 0
+    feed_forward: _count("hidden size of the MLP; 0: four times the width") = 0
+    context: _positive("tokens a training block holds") = 256
+    position: Annotated[
+        Literal["learned", "rope", "alibi", "none"], Meta(description="how order is seen")
+    ] = "rope"
+    rope_base: _number("base of the rotary frequencies") = 10000.0
+    norm: Annotated[Literal["layer", "rms"], Meta(description="normalisation")] = "rms"
+    norm_eps: _number("added to the variance in a norm") = 1e-5
+    mlp: Annotated[
+        Literal["gelu", "gelu_tanh", "relu2", "swiglu", "none"],
+        Meta(description="the feed-forward part"),
+    ] = "relu2"
+    bias: Annotated[bool, Meta(description="biases in linear layers and layer norms")] = False
+    tied: Annotated[bool, Meta(description="the head is the token embedding")] = True
+    qk_norm: Annotated[bool, Meta(description="RMS norm on queries and keys")] = False
+    dropout: _share("dropout on embeddings, attention weights and branch outputs") = 0.0
+    ngram_table: _count("rows of a hashed bigram embedding table; 0: none") = 0
+    vocab_size: _count("filled in from the tokenizer") = 0
+
+
+class Optimizer(_Section):
+    kind: Annotated[
+        Literal["adamw", "muon"],
+        Meta(description="muon: Muon for hidden matrices, AdamW for the rest"),
+    ] = "adamw"
+    lr: _number("peak learning rate of AdamW") = 1e-3
+    beta1: _share("AdamW momentum") = 0.9
+    beta2: _share("AdamW second moment") = 0.95
+    eps: _number("AdamW epsilon") = 1e-8
+    weight_decay: _number("decay of matrices (never of biases, norms)") = 0.1
+    muon_lr: _number("peak learning rate of Muon") = 0.02
+    muon_momentum: _share("Muon momentum (Nesterov)") = 0.95
+    muon_weight_decay: _number("decay of the matrices that Muon holds") = 0.0
+    clip: _number("gradient norm is clipped to this; 0: never") = 1.0
+
+
+class Schedule(_Section):
+    kind: Annotated[
+        Literal["cosine", "linear", "constant", "wsd"],
+        Meta(description="what follows the warm-up"),
+    ] = "cosine"
+    warmup: _count("steps of linear warm-up") = 0
+    min_ratio: _share("learning rate at the end as a share of the peak") = 0.1
+    decay: _share("wsd: share of the run in the final linear decay") = 0.2
+
+
+class Length(_Section):
+    """How long to train; one of them, turned into `steps` before the first step."""
+
+    steps: _count("optimizer updates") = 0
+    tokens: _count("training tokens") = 0
+    passes: _number("times through the training text") = 0.0
+    minutes: _number("minutes of wall time, turned into steps by a timed probe") = 0.0
+
+
+class Train(_Section):
+    batch: _positive("sequences per update") = 32
+    micro_batch: _count("sequences per forward/backward; 0: the batch") = 0
+    label_smoothing: _share("share of the target spread over the vocabulary") = 0.0
+    seed: _count("of weights, order and dropout") = 1
+    device: Annotated[str, Meta(description="auto, cpu, cuda, mps")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Meta(description="compute dtype; weights are always float32"),
+    ] = "auto"
+    threads: _count("CPU threads; 0: physical cores") = 0
+
+
+class Evaluate(_Section):
+    every: _count("steps between evaluations; 0: chosen") = 0
+    tokens: _count("tokens in the fixed val set and in the train probe; 0: the whole split") = (
+        262_144
+    )
+
+
+class Sample(_Section):
+    prompts: Annotated[list[str], Meta(description="fixed prompts; empty: from the val text")] = []
+    tokens: _count("tokens written per prompt; 0: no samples") = 64
+    temperature: _number("0 takes the most likely token") = 0.8
+    top_k: _count("0: all tokens") = 50
+
+
+class Save(_Section):
+    every: _count("steps between checkpoints; 0: chosen") = 0
+    keep: _positive("newest checkpoints kept beside the best") = 2
+
+
+class Log(_Section):
+    every: _positive("steps per training row") = 10
+
+
+class Config(_Section):
+    """The resolved settings of a run."""
+
+    data: Data = Data()
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    length: Length = Length()
+    train: Train = Train()
+    eval: Evaluate = Evaluate()
+    sample: Sample = Sample()
+    save: Save = Save()
+    log: Log = Log()
+
+
+Layer = dict[str, Any]  # dotted name → value
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One leaf of the tree, for lookup and for `overnight settings`."""
+
+    name: str
+    type: Any
+    default: Any
+    description: str
+
+
+def settings() -> dict[str, Setting]:
+    """Every setting by its dotted name, in the order of the tree."""
+    return {s.name: s for s in _walk(Config, "")}
+
+
+def _walk(section: type, prefix: str) -> Iterator[Setting]:
+    hints = get_type_hints(section, include_extras=True)
+    for field in msgspec.structs.fields(section):
+        hint = hints[field.encode_name]
+        name = prefix + field.name
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield from _walk(hint, name + ".")
+            continue
+        default = (
+            field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+        )
+        meta = get_args(hint)[1] if get_origin(hint) is Annotated else None
+        yield Setting(name, hint, default, (meta and meta.description) or "")
+
+
+def check(name: str, value: Any, source: str) -> Any:
+    """`value` converted to the type of setting `name`; text is parsed (as flags give it)."""
+    known = settings()
+    if name not in known:
+        raise UserError(f'{source}: there is no setting "{name}".{did_you_mean(name, known)}')
+    try:
+        return msgspec.convert(value, known[name].type, strict=not isinstance(value, str))
+    except msgspec.ValidationError as error:
+        if isinstance(value, str) and get_origin(get_args(known[name].type)[0]) is list:
+            return [value]
+        raise UserError(f"{source}: {name} = {value!r}: {_lower(str(error))}") from None
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+class Settings:
+    """Layers merged, with the source of each value; becomes a `Config` by `resolve`."""
+
+    def __init__(self) -> None:
+        self.values: Layer = {}
+        self.reasons: dict[str, str] = {}
+
+    def add(self, layer: Mapping[str, Any], source: str) -> None:
+        """Lay `layer` over what is there. A length in it replaces every earlier length."""
+        lengths = [k for k in layer if k.startswith("length.")]
+        if len(lengths) > 1:
+            raise UserError(
+                f"{source}: {' and '.join(sorted(lengths))} are both given; "
+                "a run has one length: give one of them."
+            )
+        if lengths:
+            for name in [k for k in self.values if k.startswith("length.")]:
+                del self.values[name]
+        for name, value in layer.items():
+            self.values[name] = check(name, value, source)
+            self.reasons[name] = source
+
+    def get(self, name: str) -> Any:
+        """The value so far: given, chosen, or the default."""
+        return self.values.get(name, settings()[name].default)
+
+    def given(self, name: str) -> bool:
+        return name in self.values
+
+    def choose(self, name: str, value: Any, reason: str) -> Any:
+        """Fill `name` with the program's choice, and say why; overrides a 0 or "auto"."""
+        self.values[name] = check(name, value, "chosen")
+        self.reasons[name] = reason
+        return value
+
+    def resolve(self) -> Config:
+        """The tree with every value in place."""
+        return msgspec.convert(nest(self.values), Config)
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"model.width": 8}` → `{"model": {"width": 8}}`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        section, _, leaf = name.partition(".")
+        tree.setdefault(section, {})[leaf] = value
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], source: str) -> Layer:
+    """The inverse of `nest`, for TOML; anything but tables of leaves is an error."""
+    flat: Layer = {}
+    for section, table in tree.items():
+        if not isinstance(table, dict):
+            raise UserError(
+                f'{source}: "{section}" stands outside a table.'
+                + did_you_mean(section, settings())
+            )
+        flat |= {f"{section}.{leaf}": value for leaf, value in table.items()}
+    return flat
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such settings file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+class Preset(msgspec.Struct, frozen=True):
+    """A named layer with where it comes from."""
+
+    name: str
+    description: str
+    source: str
+    layer: Layer
+
+
+def presets() -> list[str]:
+    return sorted(p.stem for p in PRESETS.glob("*.toml"))
+
+
+def read_preset(name: str) -> Preset:
+    """The preset `name`: shipped, or a path to a TOML file of the same form."""
+    path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+    if not path.is_file():
+        raise UserError(f'There is no preset "{name}".{did_you_mean(name, presets())}')
+    tree = read_toml(path)
+    about = tree.pop("preset", {})
+    return Preset(
+        path.stem,
+        str(about.get("description", "")),
+        str(about.get("source", "")),
+        flatten(tree, str(path)),
+    )
+
+
+def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
+    """`OVERNIGHT_MODEL__WIDTH=8` → `{"model.width": "8"}`."""
+    return {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): value
+        for name, value in environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name
+    }
+
+
+def dump(config: Config, reasons: Mapping[str, str]) -> str:
+    """`config` as TOML; behind each value that was given or chosen, by whom and why."""
+    import tomlkit
+
+    document = tomlkit.document()
+    for section, table in msgspec.to_builtins(config).items():
+        body = tomlkit.table()
+        for leaf, value in table.items():
+            item = tomlkit.item(value)
+            reason = reasons.get(f"{section}.{leaf}")
+            if reason:
+                item.comment(" ".join(reason.split()))
+            body.add(leaf, item)
+        document.add(section, body)
+    return tomlkit.dumps(document)
+
+
+def load(path: Path) -> Config:
+    """The resolved settings of a run folder's `config.toml`."""
+    merged = Settings()
+    merged.add(
+        {k: v for k, v in flatten(read_toml(path), str(path)).items() if not _unset_length(k, v)},
+        str(path),
+    )
+    return merged.resolve()
+
+
+def _unset_length(name: str, value: Any) -> bool:
+    return name.startswith("length.") and not value

@@ -1,0 +1,69 @@
+"""Units and exact arithmetic: micro-steps, steps, tokens, passes.
+
+One place computes them; plan, trainer, log and report use it. A *step* is an optimizer update,
+a *pass* is the training tokens once (non-overlapping blocks).
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step costs and what a pass is.
+
+    `batch` and `micro_batch` count sequences of `context` tokens; `batch` is per step over all
+    `ranks`. `train_tokens` is the length of the training text in tokens.
+    """
+
+    batch: int
+    micro_batch: int
+    context: int
+    train_tokens: int
+    ranks: int = 1
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-steps per step on one rank."""
+        return self.batch // (self.micro_batch * self.ranks)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch * self.context
+
+    @property
+    def blocks_per_pass(self) -> int:
+        """Non-overlapping blocks of `context` inputs, each with a next token for every input."""
+        return (self.train_tokens - 1) // self.context
+
+    @property
+    def steps_per_pass(self) -> int:
+        return math.ceil(self.train_tokens / self.tokens_per_step)
+
+    def tokens(self, step: int) -> int:
+        return step * self.tokens_per_step
+
+    def passes(self, step: int) -> float:
+        return self.tokens(step) / self.train_tokens
+
+    def micro_steps(self, step: int) -> int:
+        return step * self.accumulation * self.ranks
+
+    def steps_for_tokens(self, tokens: float) -> int:
+        """The fewest steps that see at least `tokens` tokens, and at least one."""
+        return max(1, math.ceil(tokens / self.tokens_per_step))
+
+    def steps_for_passes(self, passes: float) -> int:
+        return self.steps_for_tokens(passes * self.train_tokens)
+
+
+def bits_per_byte(nats: float, n_bytes: int) -> float:
+    """Σ nats / (ln 2 · Σ UTF-8 bytes): the number that compares tokenizers."""
+    return nats / (math.log(2) * n_bytes)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), infinite where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf

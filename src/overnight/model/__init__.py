@@ -1,0 +1,1 @@
+"""The decoder grammar: layers, decode state, parameter counts."""

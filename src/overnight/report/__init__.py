@@ -1,0 +1,1 @@
+"""Findings in, documents and pictures out. Imports no torch."""

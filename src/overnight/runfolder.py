@@ -1,0 +1,268 @@
+"""The run folder: its paths, its log rows (typed), one writer, one reader.
+
+Training writes a run folder; everything else only reads it. `docs/log-format.md` is the contract
+for other programs. Rows are appended by one `O_APPEND` write each and never rewritten.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .errors import UserError
+
+MAX_ROW_BYTES = 4 * 2**20  # a longer line is reported, not decoded
+
+
+class Row(msgspec.Struct, kw_only=True, tag_field="type", tag=str.lower):
+    """What every row has. `attempt` counts sessions from 1, `seq` rows of one attempt from 0,
+    `time` is Unix time in seconds; a non-finite number is written as null."""
+
+    attempt: int = 0
+    seq: int = 0
+    step: int
+    time: float = 0.0
+
+
+class Start(Row):
+    """A session begins at `from_step`."""
+
+    from_step: int
+    version: str
+    config: dict[str, Any]  # the resolved tree
+    reasons: dict[str, str]  # dotted name → who gave it, or why it was chosen
+    environment: dict[str, Any]  # python, torch, processor, threads, device, dtype …
+    data: dict[str, Any]  # fingerprint; bytes, tokens, documents of train and val
+    parameters: dict[str, int]  # total, and the parts
+    ledger: dict[str, int]  # batch, micro_batch, context, train_tokens, ranks
+
+
+class Train(Row):
+    """Means over the `steps` updates that end at `step`."""
+
+    steps: int
+    tokens: int  # cumulative
+    passes: float  # cumulative
+    loss: float | None  # unsmoothed, nats per token, over all tokens of the window
+    objective: float | None = None  # what was minimised, where that is not the loss
+    lr: float
+    grad_norm: float | None  # before clipping, mean over the window
+    seconds: float  # spent in these updates, this session
+    tokens_per_s: float  # over those seconds
+
+
+class Eval(Row):
+    """Both fixed sets, in evaluation mode with the weights after update `step`."""
+
+    tokens: int  # trained so far
+    passes: float
+    val_loss: float | None  # nats per token
+    val_se: float | None  # standard error over blocks
+    val_bpb: float | None
+    val_tokens: int  # tokens evaluated
+    probe_loss: float | None
+    probe_se: float | None
+    probe_bpb: float | None
+    probe_tokens: int
+    seconds: float
+
+
+class Sample(Row):
+    prompt: str
+    text: str  # the continuation only
+    tokens: int
+    seed: int
+
+
+class Checkpoint(Row):
+    path: str  # relative to the run folder
+    bytes: int
+    seconds: float
+    reason: str  # interval, best, last, signal
+
+
+class Event(Row):
+    kind: str
+    message: str
+    data: dict[str, Any] = {}
+
+
+class End(Row):
+    """A session ends: finished, interrupted or failed."""
+
+    reason: str
+    seconds: float  # of this session, monotonic
+    train_seconds: float
+    eval_seconds: float
+    save_seconds: float
+
+
+AnyRow = Start | Train | Eval | Sample | Checkpoint | Event | End
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[AnyRow] = msgspec.json.Decoder(AnyRow)
+
+
+class RunFolder:
+    """The paths of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.tokenizer = self.path / "tokenizer.json"
+        self.yardsticks = self.path / "yardsticks.json"
+        self.log = self.path / "log.jsonl"
+        self.evals = self.path / "evals"
+        self.checkpoints = self.path / "checkpoints"
+        self.report = self.path / "report"
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The run at `path`, or a clear word that there is none."""
+        run = cls(path)
+        if not run.path.exists():
+            raise UserError(f"{path}: no such run folder.{_nearby(run.path)}")
+        if not (run.config.is_file() and run.log.is_file()):
+            raise UserError(f"{path}: not a run folder (config.toml and log.jsonl are missing).")
+        return run
+
+    def checkpoint_path(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:08d}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the committed checkpoints, oldest first."""
+        steps = []
+        for folder in self.checkpoints.glob("step-*"):
+            number = folder.name.removeprefix("step-")
+            if number.isdecimal() and (folder / "manifest.json").is_file():
+                steps.append(int(number))
+        return sorted(steps)
+
+    def eval_path(self, step: int, attempt: int) -> Path:
+        return self.evals / f"step-{step:08d}-attempt-{attempt}.safetensors"
+
+
+def _nearby(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else Path()
+    names = sorted(p.name for p in folder.iterdir() if (p / "log.jsonl").is_file())[-5:]
+    return f" Runs in {folder}: {', '.join(names)}." if names else ""
+
+
+def fsync_path(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class LogWriter:
+    """Appends rows to a log, one write each. Seals a torn tail left by a killed session."""
+
+    def __init__(self, path: Path, attempt: int) -> None:
+        self.attempt = attempt
+        self.seq = 0
+        self.sealed = _ends_torn(path)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if self.sealed:
+            os.write(self._fd, b"\n")
+
+    def write(self, row: AnyRow) -> None:
+        row.attempt, row.seq, row.time = self.attempt, self.seq, time.time()
+        line = _encoder.encode(row) + b"\n"
+        while line:  # one write; a short one (signal, nearly full disk) is completed
+            line = line[os.write(self._fd, line) :]
+        self.seq += 1
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        os.fsync(self._fd)
+        os.close(self._fd)
+
+
+def _ends_torn(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:  # absent or empty
+        return False
+
+
+class LogRead(msgspec.Struct):
+    """The rows of a log in the order written, and what could not be read."""
+
+    rows: list[AnyRow]
+    problems: list[str]  # "line 12: …"
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [row for row in self.rows if type(row) is kind]
+
+    @property
+    def attempts(self) -> int:
+        return max((row.attempt for row in self.rows), default=0)
+
+
+def read_log(path: Path) -> LogRead:
+    """Every readable row; a damaged line becomes a problem, never an exception."""
+    rows: list[AnyRow] = []
+    problems: list[str] = []
+    with path.open("rb") as file:
+        for number, line in _lines(file):
+            if line is None:
+                problems.append(f"line {number}: longer than {MAX_ROW_BYTES} bytes")
+                continue
+            if not line.strip():
+                continue
+            try:
+                rows.append(_decoder.decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                problems.append(f"line {number}: {error}")
+    return LogRead(rows, problems)
+
+
+def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
+    """Numbered lines in bounded memory; None for one that is too long."""
+    number = 0
+    while line := file.readline(MAX_ROW_BYTES + 1):
+        number += 1
+        if len(line) <= MAX_ROW_BYTES:
+            yield number, line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_ROW_BYTES)
+        yield number, None
+
+
+def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
+    """The rows that count: where a later attempt went over a step again, its row replaces the
+    earlier one. Sorted by step, then by the order written."""
+    rows = list(rows)
+    spans: dict[int, tuple[int, int]] = {}  # attempt → (from_step, last step reached)
+    for row in rows:
+        begin, end = spans.get(row.attempt, (row.step, row.step))
+        spans[row.attempt] = (min(begin, row.step), max(end, row.step))
+    later = sorted(spans.items())
+
+    def replaced(row: AnyRow) -> bool:
+        if isinstance(row, Start | End | Event):
+            return False
+        return any(a > row.attempt and b < row.step <= e for a, (b, e) in later)
+
+    if len(spans) > 1:
+        rows = [row for row in rows if not replaced(row)]
+    return sorted(rows, key=lambda row: row.step)
+
+
+def best_eval(rows: Iterable[AnyRow]) -> Eval | None:
+    """The evaluation with the lowest finite val loss of everything ever logged (the first of
+    equals): what *best* means, across all attempts."""
+    evals = [r for r in rows if isinstance(r, Eval) and r.val_loss is not None]
+    return min(evals, key=lambda r: (r.val_loss, r.step), default=None)

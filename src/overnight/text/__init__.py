@@ -1,0 +1,1 @@
+"""Corpus, tokenizers, token files, order: from text to batches."""

@@ -1,0 +1,1 @@
+"""The loop, optimizers, schedule, evaluation, checkpoints, progress."""

@@ -23,22 +23,6 @@ PRESETS = Path(__file__).parent / "presets"
 ENVIRONMENT_PREFIX = "OVERNIGHT_"
 
 
-def _positive(text: str) -> Any:
-    return Annotated[int, Meta(ge=1, description=text)]
-
-
-def _count(text: str) -> Any:
-    return Annotated[int, Meta(ge=0, description=text)]
-
-
-def _share(text: str) -> Any:
-    return Annotated[float, Meta(ge=0, le=1, description=text)]
-
-
-def _number(text: str) -> Any:
-    return Annotated[float, Meta(ge=0, description=text)]
-
-
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -48,34 +32,43 @@ class Data(_Section):
         list[str], Meta(description="files, folders or - ; empty: the embedded speeches")
     ] = []
     val: Annotated[list[str], Meta(description="separate validation text; empty: a split")] = []
-    val_fraction: _share("share of the text that is held out; 0: chosen by size") = 0.0
+    val_fraction: Annotated[
+        float, Meta(ge=0, le=1, description="share of the text that is held out; 0: chosen by size")
+    ] = 0.0
     text_field: Annotated[str, Meta(description="the field of a .jsonl row that holds text")] = (
         "text"
     )
 
 
 class Tokenizer(_Section):
-    kind: Annotated[
-        Literal["bytes", "chars", "bpe"], Meta(description="what a token is")
-    ] = "bpe"
-    vocab_size: _count("tokens wanted from bpe training; 0: chosen by the size of the text") = 0
+    kind: Annotated[Literal["bytes", "chars", "bpe"], Meta(description="what a token is")] = "bpe"
+    vocab_size: Annotated[
+        int,
+        Meta(
+            ge=0, description="tokens wanted from bpe training; 0: chosen by the size of the text"
+        ),
+    ] = 0
 
 
 class Model(_Section):
-    layers: Annotated[
-        str, Meta(pattern="^A+$", description="one letter a layer: A attention")
-    ] = "AAAA"
-    width: _positive("size of the residual stream") = 256
-    heads: _positive("attention heads") = 4
-    kv_heads: _count("key/value heads (GQA); 0: as many as heads") = 0
-    feed_forward: _count("hidden size of the MLP; 0: four times the width") = 0
-    context: _positive("tokens a training block holds") = 256
+    layers: Annotated[str, Meta(pattern="^A+$", description="one letter a layer: A attention")] = (
+        "AAAA"
+    )
+    width: Annotated[int, Meta(ge=1, description="size of the residual stream")] = 256
+    heads: Annotated[int, Meta(ge=1, description="attention heads")] = 4
+    kv_heads: Annotated[
+        int, Meta(ge=0, description="key/value heads (GQA); 0: as many as heads")
+    ] = 0
+    feed_forward: Annotated[
+        int, Meta(ge=0, description="hidden size of the MLP; 0: four times the width")
+    ] = 0
+    context: Annotated[int, Meta(ge=1, description="tokens a training block holds")] = 256
     position: Annotated[
         Literal["learned", "rope", "alibi", "none"], Meta(description="how order is seen")
     ] = "rope"
-    rope_base: _number("base of the rotary frequencies") = 10000.0
+    rope_base: Annotated[float, Meta(ge=0, description="base of the rotary frequencies")] = 10000.0
     norm: Annotated[Literal["layer", "rms"], Meta(description="normalisation")] = "rms"
-    norm_eps: _number("added to the variance in a norm") = 1e-5
+    norm_eps: Annotated[float, Meta(ge=0, description="added to the variance in a norm")] = 1e-5
     mlp: Annotated[
         Literal["gelu", "gelu_tanh", "relu2", "swiglu", "none"],
         Meta(description="the feed-forward part"),
@@ -83,9 +76,14 @@ class Model(_Section):
     bias: Annotated[bool, Meta(description="biases in linear layers and layer norms")] = False
     tied: Annotated[bool, Meta(description="the head is the token embedding")] = True
     qk_norm: Annotated[bool, Meta(description="RMS norm on queries and keys")] = False
-    dropout: _share("dropout on embeddings, attention weights and branch outputs") = 0.0
-    ngram_table: _count("rows of a hashed bigram embedding table; 0: none") = 0
-    vocab_size: _count("filled in from the tokenizer") = 0
+    dropout: Annotated[
+        float,
+        Meta(ge=0, le=1, description="dropout on embeddings, attention weights and branch outputs"),
+    ] = 0.0
+    ngram_table: Annotated[
+        int, Meta(ge=0, description="rows of a hashed bigram embedding table; 0: none")
+    ] = 0
+    vocab_size: Annotated[int, Meta(ge=0, description="filled in from the tokenizer")] = 0
 
 
 class Optimizer(_Section):
@@ -93,15 +91,21 @@ class Optimizer(_Section):
         Literal["adamw", "muon"],
         Meta(description="muon: Muon for hidden matrices, AdamW for the rest"),
     ] = "adamw"
-    lr: _number("peak learning rate of AdamW") = 1e-3
-    beta1: _share("AdamW momentum") = 0.9
-    beta2: _share("AdamW second moment") = 0.95
-    eps: _number("AdamW epsilon") = 1e-8
-    weight_decay: _number("decay of matrices (never of biases, norms)") = 0.1
-    muon_lr: _number("peak learning rate of Muon") = 0.02
-    muon_momentum: _share("Muon momentum (Nesterov)") = 0.95
-    muon_weight_decay: _number("decay of the matrices that Muon holds") = 0.0
-    clip: _number("gradient norm is clipped to this; 0: never") = 1.0
+    lr: Annotated[float, Meta(ge=0, description="peak learning rate of AdamW")] = 1e-3
+    beta1: Annotated[float, Meta(ge=0, le=1, description="AdamW momentum")] = 0.9
+    beta2: Annotated[float, Meta(ge=0, le=1, description="AdamW second moment")] = 0.95
+    eps: Annotated[float, Meta(ge=0, description="AdamW epsilon")] = 1e-8
+    weight_decay: Annotated[
+        float, Meta(ge=0, description="decay of matrices (never of biases, norms)")
+    ] = 0.1
+    muon_lr: Annotated[float, Meta(ge=0, description="peak learning rate of Muon")] = 0.02
+    muon_momentum: Annotated[float, Meta(ge=0, le=1, description="Muon momentum (Nesterov)")] = 0.95
+    muon_weight_decay: Annotated[
+        float, Meta(ge=0, description="decay of the matrices that Muon holds")
+    ] = 0.0
+    clip: Annotated[float, Meta(ge=0, description="gradient norm is clipped to this; 0: never")] = (
+        1.0
+    )
 
 
 class Schedule(_Section):
@@ -109,54 +113,68 @@ class Schedule(_Section):
         Literal["cosine", "linear", "constant", "wsd"],
         Meta(description="what follows the warm-up"),
     ] = "cosine"
-    warmup: _count("steps of linear warm-up") = 0
-    min_ratio: _share("learning rate at the end as a share of the peak") = 0.1
-    decay: _share("wsd: share of the run in the final linear decay") = 0.2
+    warmup: Annotated[int, Meta(ge=0, description="steps of linear warm-up")] = 0
+    min_ratio: Annotated[
+        float, Meta(ge=0, le=1, description="learning rate at the end as a share of the peak")
+    ] = 0.1
+    decay: Annotated[
+        float, Meta(ge=0, le=1, description="wsd: share of the run in the final linear decay")
+    ] = 0.2
 
 
 class Length(_Section):
     """How long to train; one of them, turned into `steps` before the first step."""
 
-    steps: _count("optimizer updates") = 0
-    tokens: _count("training tokens") = 0
-    passes: _number("times through the training text") = 0.0
-    minutes: _number("minutes of wall time, turned into steps by a timed probe") = 0.0
+    steps: Annotated[int, Meta(ge=0, description="optimizer updates")] = 0
+    tokens: Annotated[int, Meta(ge=0, description="training tokens")] = 0
+    passes: Annotated[float, Meta(ge=0, description="times through the training text")] = 0.0
+    minutes: Annotated[
+        float, Meta(ge=0, description="minutes of wall time, turned into steps by a timed probe")
+    ] = 0.0
 
 
 class Train(_Section):
-    batch: _positive("sequences per update") = 32
-    micro_batch: _count("sequences per forward/backward; 0: the batch") = 0
-    label_smoothing: _share("share of the target spread over the vocabulary") = 0.0
-    seed: _count("of weights, order and dropout") = 1
+    batch: Annotated[int, Meta(ge=1, description="sequences per update")] = 32
+    micro_batch: Annotated[
+        int, Meta(ge=0, description="sequences per forward/backward; 0: the batch")
+    ] = 0
+    label_smoothing: Annotated[
+        float, Meta(ge=0, le=1, description="share of the target spread over the vocabulary")
+    ] = 0.0
+    seed: Annotated[int, Meta(ge=0, description="of weights, order and dropout")] = 1
     device: Annotated[str, Meta(description="auto, cpu, cuda, mps")] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Meta(description="compute dtype; weights are always float32"),
     ] = "auto"
-    threads: _count("CPU threads; 0: physical cores") = 0
+    threads: Annotated[int, Meta(ge=0, description="CPU threads; 0: physical cores")] = 0
 
 
 class Evaluate(_Section):
-    every: _count("steps between evaluations; 0: chosen") = 0
-    tokens: _count("tokens in the fixed val set and in the train probe; 0: the whole split") = (
-        262_144
-    )
+    every: Annotated[int, Meta(ge=0, description="steps between evaluations; 0: chosen")] = 0
+    tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="tokens in the fixed val set and in the train probe; 0: the whole split",
+        ),
+    ] = 262_144
 
 
 class Sample(_Section):
     prompts: Annotated[list[str], Meta(description="fixed prompts; empty: from the val text")] = []
-    tokens: _count("tokens written per prompt; 0: no samples") = 64
-    temperature: _number("0 takes the most likely token") = 0.8
-    top_k: _count("0: all tokens") = 50
+    tokens: Annotated[int, Meta(ge=0, description="tokens written per prompt; 0: no samples")] = 64
+    temperature: Annotated[float, Meta(ge=0, description="0 takes the most likely token")] = 0.8
+    top_k: Annotated[int, Meta(ge=0, description="0: all tokens")] = 50
 
 
 class Save(_Section):
-    every: _count("steps between checkpoints; 0: chosen") = 0
-    keep: _positive("newest checkpoints kept beside the best") = 2
+    every: Annotated[int, Meta(ge=0, description="steps between checkpoints; 0: chosen")] = 0
+    keep: Annotated[int, Meta(ge=1, description="newest checkpoints kept beside the best")] = 2
 
 
 class Log(_Section):
-    every: _positive("steps per training row") = 10
+    every: Annotated[int, Meta(ge=1, description="steps per training row")] = 10
 
 
 class Config(_Section):
@@ -279,8 +297,7 @@ def flatten(tree: Mapping[str, Any], source: str) -> Layer:
     for section, table in tree.items():
         if not isinstance(table, dict):
             raise UserError(
-                f'{source}: "{section}" stands outside a table.'
-                + did_you_mean(section, settings())
+                f'{source}: "{section}" stands outside a table.' + did_you_mean(section, settings())
             )
         flat |= {f"{section}.{leaf}": value for leaf, value in table.items()}
     return flat

@@ -27,7 +27,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class Data(_Section):
+class Data(_Section, frozen=True, kw_only=True):
     text: Annotated[
         list[str], Meta(description="files, folders or - ; empty: the embedded speeches")
     ] = []
@@ -40,7 +40,7 @@ class Data(_Section):
     )
 
 
-class Tokenizer(_Section):
+class Tokenizer(_Section, frozen=True, kw_only=True):
     kind: Annotated[Literal["bytes", "chars", "bpe"], Meta(description="what a token is")] = "bpe"
     vocab_size: Annotated[
         int,
@@ -50,7 +50,7 @@ class Tokenizer(_Section):
     ] = 0
 
 
-class Model(_Section):
+class Model(_Section, frozen=True, kw_only=True):
     layers: Annotated[str, Meta(pattern="^A+$", description="one letter a layer: A attention")] = (
         "AAAA"
     )
@@ -80,13 +80,15 @@ class Model(_Section):
         float,
         Meta(ge=0, le=1, description="dropout on embeddings, attention weights and branch outputs"),
     ] = 0.0
-    ngram_table: Annotated[
-        int, Meta(ge=0, description="rows of a hashed bigram embedding table; 0: none")
-    ] = 0
+    ngrams: Annotated[
+        list[Annotated[int, Meta(ge=2, le=4)]],
+        Meta(description="orders of the hashed n-gram embedding tables, as 2,3; empty: none"),
+    ] = []
+    ngram_rows: Annotated[int, Meta(ge=1, description="rows of each n-gram table")] = 32768
     vocab_size: Annotated[int, Meta(ge=0, description="filled in from the tokenizer")] = 0
 
 
-class Optimizer(_Section):
+class Optimizer(_Section, frozen=True, kw_only=True):
     kind: Annotated[
         Literal["adamw", "muon"],
         Meta(description="muon: Muon for hidden matrices, AdamW for the rest"),
@@ -108,7 +110,7 @@ class Optimizer(_Section):
     )
 
 
-class Schedule(_Section):
+class Schedule(_Section, frozen=True, kw_only=True):
     kind: Annotated[
         Literal["cosine", "linear", "constant", "wsd"],
         Meta(description="what follows the warm-up"),
@@ -122,7 +124,7 @@ class Schedule(_Section):
     ] = 0.2
 
 
-class Length(_Section):
+class Length(_Section, frozen=True, kw_only=True):
     """How long to train; one of them, turned into `steps` before the first step."""
 
     steps: Annotated[int, Meta(ge=0, description="optimizer updates")] = 0
@@ -133,7 +135,7 @@ class Length(_Section):
     ] = 0.0
 
 
-class Train(_Section):
+class Train(_Section, frozen=True, kw_only=True):
     batch: Annotated[int, Meta(ge=1, description="sequences per update")] = 32
     micro_batch: Annotated[
         int, Meta(ge=0, description="sequences per forward/backward; 0: the batch")
@@ -150,7 +152,7 @@ class Train(_Section):
     threads: Annotated[int, Meta(ge=0, description="CPU threads; 0: physical cores")] = 0
 
 
-class Evaluate(_Section):
+class Evaluate(_Section, frozen=True, kw_only=True):
     every: Annotated[int, Meta(ge=0, description="steps between evaluations; 0: chosen")] = 0
     tokens: Annotated[
         int,
@@ -161,23 +163,23 @@ class Evaluate(_Section):
     ] = 262_144
 
 
-class Sample(_Section):
+class Sample(_Section, frozen=True, kw_only=True):
     prompts: Annotated[list[str], Meta(description="fixed prompts; empty: from the val text")] = []
     tokens: Annotated[int, Meta(ge=0, description="tokens written per prompt; 0: no samples")] = 64
     temperature: Annotated[float, Meta(ge=0, description="0 takes the most likely token")] = 0.8
     top_k: Annotated[int, Meta(ge=0, description="0: all tokens")] = 50
 
 
-class Save(_Section):
+class Save(_Section, frozen=True, kw_only=True):
     every: Annotated[int, Meta(ge=0, description="steps between checkpoints; 0: chosen")] = 0
     keep: Annotated[int, Meta(ge=1, description="newest checkpoints kept beside the best")] = 2
 
 
-class Log(_Section):
+class Log(_Section, frozen=True, kw_only=True):
     every: Annotated[int, Meta(ge=1, description="steps per training row")] = 10
 
 
-class Config(_Section):
+class Config(_Section, frozen=True, kw_only=True):
     """The resolved settings of a run."""
 
     data: Data = Data()
@@ -230,12 +232,20 @@ def check(name: str, value: Any, source: str) -> Any:
     known = settings()
     if name not in known:
         raise UserError(f'{source}: there is no setting "{name}".{did_you_mean(name, known)}')
+    wanted = known[name].type
+    parsed = _parse_list(value, wanted) if isinstance(value, str) else value
     try:
-        return msgspec.convert(value, known[name].type, strict=not isinstance(value, str))
+        return msgspec.convert(parsed, wanted, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
-        if isinstance(value, str) and get_origin(get_args(known[name].type)[0]) is list:
-            return [value]
-        raise UserError(f"{source}: {name} = {value!r}: {_lower(str(error))}") from None
+        raise UserError(f"{source}: {name} = {value!r}: {_lower(str(error))}.") from None
+
+
+def _parse_list(text: str, wanted: Any) -> Any:
+    """The text of a flag for a list setting: numbers are split at commas, words are not."""
+    plain = get_args(wanted)[0]
+    if get_origin(plain) is not list:
+        return text
+    return [text] if get_args(plain)[0] is str else [part for part in text.split(",") if part]
 
 
 def _lower(text: str) -> str:

@@ -29,7 +29,7 @@ class Row(msgspec.Struct, kw_only=True, tag_field="type", tag=str.lower):
     time: float = 0.0
 
 
-class Start(Row):
+class Start(Row, kw_only=True):
     """A session begins at `from_step`."""
 
     from_step: int
@@ -42,7 +42,7 @@ class Start(Row):
     ledger: dict[str, int]  # batch, micro_batch, context, train_tokens, ranks
 
 
-class Train(Row):
+class Train(Row, kw_only=True):
     """Means over the `steps` updates that end at `step`."""
 
     steps: int
@@ -56,7 +56,7 @@ class Train(Row):
     tokens_per_s: float  # over those seconds
 
 
-class Eval(Row):
+class Eval(Row, kw_only=True):
     """Both fixed sets, in evaluation mode with the weights after update `step`."""
 
     tokens: int  # trained so far
@@ -72,27 +72,27 @@ class Eval(Row):
     seconds: float
 
 
-class Sample(Row):
+class Sample(Row, kw_only=True):
     prompt: str
     text: str  # the continuation only
     tokens: int
     seed: int
 
 
-class Checkpoint(Row):
+class Checkpoint(Row, kw_only=True):
     path: str  # relative to the run folder
     bytes: int
     seconds: float
     reason: str  # interval, best, last, signal
 
 
-class Event(Row):
+class Event(Row, kw_only=True):
     kind: str
     message: str
     data: dict[str, Any] = {}
 
 
-class End(Row):
+class End(Row, kw_only=True):
     """A session ends: finished, interrupted or failed."""
 
     reason: str

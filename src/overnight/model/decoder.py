@@ -1,0 +1,182 @@
+"""One decoder for every preset: embeddings, a stack of layers given by letters, a head.
+
+`model(ids_BT)` gives `logits_BTV`; `model.decode(ids_BT, state)` gives the same logits with the
+state of what came before, at a cost that does not grow with it more than the layers ask for.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import Model
+from ..errors import UserError
+from ..keyed import key
+from .attention import Attention, AttentionState
+from .layers import MLP, Linear, Norm
+
+
+class Block(nn.Module):
+    """A mixer (attention) and an MLP, each behind a norm and added to the stream."""
+
+    def __init__(self, model: Model, letter: str) -> None:
+        super().__init__()
+        self.norm = Norm(model)
+        self.mixer = Attention(model)
+        self.mlp_norm = Norm(model) if model.mlp != "none" else None
+        self.mlp = MLP(model) if model.mlp != "none" else None
+
+    def forward(self, x_BTC: Tensor, state: AttentionState | None = None) -> Tensor:
+        x_BTC = x_BTC + self.mixer(self.norm(x_BTC), state)
+        if self.mlp is not None and self.mlp_norm is not None:
+            x_BTC = x_BTC + self.mlp(self.mlp_norm(x_BTC))
+        return x_BTC
+
+
+class NgramTable(nn.Module):
+    """An embedding of the last `order` ids, hashed into `rows`; starts at zero."""
+
+    def __init__(self, order: int, rows: int, width: int) -> None:
+        super().__init__()
+        self.order, self.rows = order, rows
+        self.weight = nn.Parameter(torch.empty(rows, width))
+
+    def forward(self, ids_BT: Tensor, before_BP: Tensor) -> Tensor:
+        """`before_BP`: the ids before these, −1 where the text has not begun."""
+        ids = torch.cat([before_BP, ids_BT], dim=1) + 1
+        T, P = ids_BT.shape[1], before_BP.shape[1]
+        hashed = torch.zeros_like(ids_BT)
+        for back in range(self.order):  # multiplicative hashing in int64, wrapped to 40 bits
+            hashed = (hashed * 1_000_003 + ids[:, P - back : P - back + T]) & 0xFF_FFFF_FFFF
+        hashed = (hashed * 0x9E_3779) ^ (hashed >> 17)
+        return F.embedding(hashed % self.rows, self.weight)
+
+
+class DecodeState:
+    """What decoding remembers: one state per layer, the tokens seen, the last few ids."""
+
+    def __init__(self, layers: int, before_BP: Tensor) -> None:
+        self.layers = [AttentionState() for _ in range(layers)]
+        self.before_BP = before_BP
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].length
+
+
+class Decoder(nn.Module):
+    """The model of one `config.Model`, whose `vocab_size` must be filled in."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.config = model = complete(model)
+        self.compute_dtype = torch.float32
+        self.embed = nn.Parameter(torch.empty(model.vocab_size, model.width))
+        learned = model.position == "learned"
+        self.positions = nn.Parameter(torch.empty(model.context, model.width)) if learned else None
+        self.ngrams = nn.ModuleList(
+            NgramTable(order, model.ngram_rows, model.width) for order in model.ngrams
+        )
+        self.blocks = nn.ModuleList(Block(model, letter) for letter in model.layers)
+        self.norm = Norm(model)
+        self.head = None if model.tied else Linear(model.width, model.vocab_size, bias=False)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Logits `[B, T, V]` of the next token at every place of `ids_BT` (int64)."""
+        return self._logits(ids_BT, None)
+
+    def decode(
+        self, ids_BT: Tensor, state: DecodeState | None = None
+    ) -> tuple[Tensor, DecodeState]:
+        """Logits of `ids_BT` as a continuation of `state` (None: the beginning), and the state
+        after them. The state is changed in place; a learned position ends at the context."""
+        if state is None:
+            state = DecodeState(len(self.blocks), self._nothing_before(ids_BT))
+        logits_BTV = self._logits(ids_BT, state)
+        seen = torch.cat([state.before_BP, ids_BT], dim=1)
+        state.before_BP = seen[:, seen.shape[1] - state.before_BP.shape[1] :]
+        return logits_BTV, state
+
+    def _logits(self, ids_BT: Tensor, state: DecodeState | None) -> Tensor:
+        x_BTC = self._embedded(ids_BT, state)
+        for i, block in enumerate(self.blocks):
+            x_BTC = block(x_BTC, state.layers[i] if state else None)
+        x_BTC = self.norm(x_BTC)
+        head = self.embed if self.head is None else self.head.weight
+        return F.linear(x_BTC, head.to(x_BTC.dtype))
+
+    def _embedded(self, ids_BT: Tensor, state: DecodeState | None) -> Tensor:
+        x_BTC = F.embedding(ids_BT, self.embed)
+        if self.positions is not None:
+            past = state.length if state else 0
+            end = past + ids_BT.shape[1]
+            if end > len(self.positions):
+                raise ValueError(
+                    f"{end} tokens, but positions are learned up to {len(self.positions)}"
+                )
+            x_BTC = x_BTC + self.positions[past:end]
+        if len(self.ngrams):
+            before_BP = state.before_BP if state else self._nothing_before(ids_BT)
+            for table in self.ngrams:
+                x_BTC = x_BTC + table(ids_BT, before_BP)
+        return F.dropout(x_BTC.to(self.compute_dtype), self.config.dropout, self.training)
+
+    def _nothing_before(self, ids_BT: Tensor) -> Tensor:
+        return ids_BT.new_full((ids_BT.shape[0], max(self.config.ngrams, default=1) - 1), -1)
+
+    def initialise(self, seed: int) -> Decoder:
+        """Draw every parameter from (seed, its name): GPT-2's normal(0, 0.02), the projections
+        into the stream smaller by √(2·layers) (Radford et al. 2019), n-gram tables at zero."""
+        depth = math.sqrt(2 * len(self.blocks))
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if "norm" in name:
+                    parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+                elif name.endswith("bias") or name.startswith("ngrams"):
+                    parameter.zero_()
+                else:
+                    std = 0.02 / depth if name.endswith(("out.weight", "down.weight")) else 0.02
+                    random = torch.Generator().manual_seed(key(seed, "init", name))
+                    parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=random))
+        return self
+
+    def set_compute(self, dtype: torch.dtype, fused: bool) -> None:
+        """Compute in `dtype`, with torch's fused attention kernel or with plain products."""
+        self.compute_dtype = dtype
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.fused = fused
+
+
+def complete(model: Model) -> Model:
+    """`model` with its zeros filled in and its choices checked against each other."""
+    heads = model.kv_heads or model.heads
+    hidden = model.feed_forward or 4 * model.width
+    wrong = ""
+    if model.width % model.heads:
+        wrong = f"model.width = {model.width} is not a multiple of model.heads = {model.heads}"
+    elif model.heads % heads:
+        wrong = f"model.heads = {model.heads} is not a multiple of model.kv_heads = {heads}"
+    elif model.position == "rope" and (model.width // model.heads) % 2:
+        wrong = "model.position = rope needs an even head size (model.width / model.heads)"
+    elif not model.vocab_size:
+        wrong = "model.vocab_size is not filled in"
+    if wrong:
+        raise UserError(wrong + ".")
+    return msgspec.structs.replace(model, kv_heads=heads, feed_forward=hidden)
+
+
+def count_parameters(model: Model) -> dict[str, int]:
+    """Exact counts by part, and `total`; takes no memory."""
+    with torch.device("meta"):
+        decoder = Decoder(model)
+    counts: dict[str, int] = {}
+    for name, parameter in decoder.named_parameters():
+        part = name.split(".")[0]
+        part = "norms" if part == "norm" else part
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return {"total": sum(counts.values()), **counts}

@@ -158,9 +158,10 @@ class Evaluate(_Section, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            description="tokens in the fixed val set and in the train probe; 0: the whole split",
+            description="tokens in the fixed val set, and in the train probe; "
+            "0: chosen; more than the split has: all of it",
         ),
-    ] = 262_144
+    ] = 0
 
 
 class Sample(_Section, frozen=True, kw_only=True):
@@ -258,6 +259,7 @@ class Settings:
     def __init__(self) -> None:
         self.values: Layer = {}
         self.reasons: dict[str, str] = {}
+        self.preset = ""
 
     def add(self, layer: Mapping[str, Any], source: str) -> None:
         """Lay `layer` over what is there. A length in it replaces every earlier length."""

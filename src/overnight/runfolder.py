@@ -72,6 +72,19 @@ class Eval(Row, kw_only=True):
     seconds: float
 
 
+class Full(Row, kw_only=True):
+    """The checkpoint of `step` on the whole val split, once, when the run has finished: the
+    figure to quote, and the one that yardsticks are compared with."""
+
+    val_loss: float | None
+    val_se: float | None
+    val_bpb: float | None
+    val_tokens: int
+    val_bytes: int
+    checkpoint: str  # best
+    seconds: float
+
+
 class Sample(Row, kw_only=True):
     prompt: str
     text: str  # the continuation only
@@ -102,7 +115,7 @@ class End(Row, kw_only=True):
     save_seconds: float
 
 
-AnyRow = Start | Train | Eval | Sample | Checkpoint | Event | End
+AnyRow = Start | Train | Eval | Full | Sample | Checkpoint | Event | End
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyRow] = msgspec.json.Decoder(AnyRow)
 
@@ -262,7 +275,7 @@ def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
 
 
 def best_eval(rows: Iterable[AnyRow]) -> Eval | None:
-    """The evaluation with the lowest finite val loss of everything ever logged (the first of
-    equals): what *best* means, across all attempts."""
-    evals = [r for r in rows if isinstance(r, Eval) and r.val_loss is not None]
+    """The evaluation after step 0 with the lowest finite val loss of everything ever logged (the
+    first of equals): what *best* means, across all attempts."""
+    evals = [r for r in rows if isinstance(r, Eval) and r.step and r.val_loss is not None]
     return min(evals, key=lambda r: (r.val_loss, r.step), default=None)

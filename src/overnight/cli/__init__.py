@@ -41,11 +41,28 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def spell_out(tokens: Sequence[str]) -> list[str]:
+    """`--model.width 8` → `--set model.width=8`: settings are too many to be parameters."""
+    rest, done = list(tokens), []
+    while rest:
+        token = rest.pop(0)
+        if token == "--":
+            return [*done, token, *rest]
+        name, equals, value = token.partition("=")
+        if not (name.startswith("--") and "." in name):
+            done.append(token)
+            continue
+        if not equals:  # a switch stands alone
+            value = "true" if not rest or rest[0].startswith("--") else rest.pop(0)
+        done += ["--set", f"{name.removeprefix('--')}={value}"]
+    return done
+
+
 def run(tokens: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     app = build_app()
     try:
-        result = app(list(tokens), exit_on_error=False, print_error=False)
+        result = app(spell_out(tokens), exit_on_error=False, print_error=False)
     except UserError as error:
         say(f"overnight: {error}")
         return error.code

@@ -1,0 +1,64 @@
+"""`overnight presets` and `overnight settings`: what there is to choose from."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from .. import config
+
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+def presets(*, json: Flag = False) -> None:
+    """List the presets: parameters, vocabulary, context, tokens per update, source.
+
+    Parameters
+    ----------
+    json
+        Print a list of objects.
+    """
+    from ..model.presets import describe
+
+    rows = [describe(name) for name in config.presets()]
+    _print(
+        rows, json, ["name", "parameters", "vocabulary", "context", "tokens_per_update", "source"]
+    )
+
+
+def settings(*, json: Flag = False) -> None:
+    """List every setting by its dotted name, with its default.
+
+    Parameters
+    ----------
+    json
+        Print a list of objects.
+    """
+    rows = [
+        {"name": s.name, "default": s.default, "description": s.description}
+        for s in config.settings().values()
+    ]
+    _print(rows, json, ["name", "default", "description"])
+
+
+def _print(rows: list[dict[str, Any]], json: bool, columns: list[str]) -> None:
+    if json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    Console().print(table, markup=False)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,198 @@
+"""`overnight train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from ..config import Settings, environment_layer, flatten, read_preset, read_toml
+from ..config import settings as all_settings
+from ..errors import UserError, did_you_mean
+
+DEFAULT_PRESET = "fast"
+
+
+def train(
+    *text: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    preset: str | None = None,
+    settings: Path | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+    tokenizer: str | None = None,
+    vocab_size: int | None = None,
+    max_steps: int | None = None,
+    tokens: float | None = None,
+    passes: float | None = None,
+    minutes: float | None = None,
+    hours: float | None = None,
+    log_every: int | None = None,
+    eval_every: int | None = None,
+    save_every: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    set: Annotated[list[str] | None, Parameter(negative="")] = None,
+) -> int:
+    """Train a model on TEXT (files, folders, - for standard input) and report on it.
+
+    Without TEXT it trains on the embedded State of the Union speeches. Any setting can be given
+    by its dotted name, as in --model.width 384; "overnight settings" lists them.
+
+    Parameters
+    ----------
+    text
+        Files, folders or -; .gz, .zst, .jsonl are read as such.
+    preset
+        Named settings; `overnight presets` lists them. Default: fast.
+    settings
+        A TOML file of settings, laid over the preset.
+    out
+        The run folder to make. Default: a new one in runs/, named by date and preset.
+    resume
+        Go on with this run folder, exactly where it stopped.
+    tokenizer
+        bytes, chars or bpe.
+    vocab_size
+        Tokens wanted of a trained tokenizer.
+    max_steps
+        Length in updates.
+    tokens
+        Length in training tokens.
+    passes
+        Length in times through the text.
+    minutes
+        Length in minutes, turned into steps before the first step.
+    hours
+        Length in hours, likewise.
+    log_every
+        Steps per row of the log.
+    eval_every
+        Steps between evaluations.
+    save_every
+        Steps between checkpoints.
+    seed
+        Of weights, order and dropout.
+    device
+        auto, cpu, cuda or mps.
+    threads
+        CPU threads.
+    dry_run
+        Show the plan and end.
+    json
+        Print one summary object on stdout when done.
+    set
+        NAME=VALUE, the long form of --NAME VALUE for any setting.
+    """
+    _refuse_options(text)
+    flags: dict[str, Any] = {
+        "data.text": list(text) or None,
+        "tokenizer.kind": tokenizer,
+        "tokenizer.vocab_size": vocab_size,
+        "length.steps": max_steps,
+        "length.tokens": None if tokens is None else int(tokens),
+        "length.passes": passes,
+        "length.minutes": minutes if hours is None else _minutes(minutes, hours),
+        "log.every": log_every,
+        "eval.every": eval_every,
+        "save.every": save_every,
+        "train.seed": seed,
+        "train.device": device,
+        "train.threads": threads,
+    }
+    flags = {name: value for name, value in flags.items() if value is not None}
+    flags |= _named(set or [])
+    if resume is not None:
+        given = sorted(flags) + [name for name, v in (("out", out), ("preset", preset)) if v]
+        if given:
+            raise UserError(f"--resume keeps the settings of the run; leave out {given[0]}.")
+        return _resume(resume, dry_run, json)
+    return _begin(_layers(preset or DEFAULT_PRESET, settings, flags), out, dry_run, json)
+
+
+def _refuse_options(text: tuple[str, ...]) -> None:
+    """A lone - is standard input, but a misspelt option is not a file."""
+    for word in text:
+        if word.startswith("-") and word != "-":
+            options = ["--" + name.replace("_", "-") for name in train.__annotations__]
+            known = options + ["--" + name for name in all_settings()]
+            raise UserError(f'There is no option "{word}".{did_you_mean(word, known)}')
+
+
+def _named(pairs: list[str]) -> dict[str, Any]:
+    """`["model.width=8"]` → `{"model.width": "8"}`; a name given twice makes a list."""
+    layer: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f'--set "{pair}": give NAME=VALUE.')
+        if name in layer:
+            before = layer[name] if isinstance(layer[name], list) else [layer[name]]
+            layer[name] = [*before, value]
+        else:
+            layer[name] = value
+    return layer
+
+
+def _minutes(minutes: float | None, hours: float) -> float:
+    if minutes is not None:
+        raise UserError("--minutes and --hours are both given; give one of them.")
+    return 60 * hours
+
+
+def _layers(preset: str, file: Path | None, flags: dict[str, Any]) -> Settings:
+    settings = Settings()
+    chosen = read_preset(preset)
+    settings.add(chosen.layer, f"preset {chosen.name}")
+    if file:
+        settings.add(flatten(read_toml(file), str(file)), str(file))
+    settings.add(environment_layer(), "environment")
+    settings.add(flags, "command line")
+    settings.preset = chosen.name
+    return settings
+
+
+def _begin(settings: Settings, out: Path | None, dry_run: bool, json: bool) -> int:
+    from ..training import session
+    from ..training.progress import Progress
+
+    path = out or session.default_folder(settings.preset)
+    session.refuse_existing(path)
+    progress = Progress()
+    plan = session.plan_run(settings, progress.say)
+    for line in plan.lines():
+        progress.say(line)
+    if dry_run:
+        return 0
+    progress.say(f"run       {path}")
+    return _finish(session.begin(plan, path, progress), json)
+
+
+def _resume(path: Path, dry_run: bool, json: bool) -> int:
+    from ..training import session
+    from ..training.progress import Progress
+
+    if dry_run:
+        raise UserError("--dry-run plans a new run; leave it out with --resume.")
+    return _finish(session.resume(path, Progress()), json)
+
+
+def _finish(summary: Any, json: bool) -> int:
+    """Report on what was trained; print the summary."""
+    import msgspec
+
+    from ..analysis.run import load_run
+    from ..report import write
+    from . import say
+
+    place = write(load_run(summary.run))
+    say(f"report    {place / 'report.html'}")
+    if json:
+        shown = {k: v for k, v in msgspec.to_builtins(summary).items() if k != "exit_code"}
+        sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+    code: int = summary.exit_code
+    return code

@@ -1,0 +1,48 @@
+"""From a run folder to a model and its tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import config
+from ..errors import UserError
+from ..model.checkpoint import MODEL, DamagedError, load_into, read_tensors, verify
+from ..model.decoder import Decoder
+from ..runfolder import RunFolder, best_eval, read_log
+from ..text.tokenizers import Tokenizer
+
+
+def load_model(
+    run: str | Path | RunFolder, checkpoint: str | int = "best"
+) -> tuple[Decoder, Tokenizer]:
+    """The model of a run at a checkpoint (`"best"`, `"last"` or a step), and its tokenizer.
+
+    `model(ids_BT)` gives `logits_BTV`; the model is on the CPU, in float32, in evaluation mode.
+    `tokenizer.encode(text)` and `tokenizer.decode(ids)` are inverses for text it can write.
+    """
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    place = folder.checkpoint_path(find_step(folder, checkpoint))
+    try:
+        verify(place)
+    except DamagedError as error:
+        raise UserError(f"checkpoint damaged: {error}.", 1) from None
+    model = Decoder(config.load(folder.config).model)
+    load_into(model, read_tensors(place, MODEL), place)
+    return model.eval(), Tokenizer.load(folder.tokenizer)
+
+
+def find_step(run: RunFolder, checkpoint: str | int) -> int:
+    """The step that `checkpoint` means."""
+    steps = run.checkpoint_steps()
+    if not steps:
+        raise UserError(f"{run.path}: no checkpoint yet.", 1)
+    if checkpoint == "last":
+        return steps[-1]
+    if checkpoint == "best":
+        best = best_eval(read_log(run.log).rows)
+        return best.step if best and best.step in steps else steps[-1]
+    if not str(checkpoint).isdecimal():
+        raise UserError(f'checkpoint "{checkpoint}": give best, last or a step.')
+    if int(checkpoint) not in steps:
+        raise UserError(f"{run.path}: no checkpoint of step {checkpoint}; there are {steps}.")
+    return int(checkpoint)

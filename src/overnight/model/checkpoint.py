@@ -1,0 +1,165 @@
+"""Checkpoints: written whole or not at all, verified before use, pruned by one rule.
+
+A checkpoint is written in a temporary folder beside its place; every file is fsynced, then the
+folder; a rename commits it, and the parent is fsynced. Nothing committed is overwritten, and there
+is no pointer to a latest one: scan, verify, fall back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import safetensors.torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..runfolder import RunFolder, fsync_path
+
+MODEL, OPTIMIZER, STATE, MANIFEST = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+)
+
+
+class Window(msgspec.Struct):
+    """Sums of the open log window; exact, since JSON writes a double so that it reads back."""
+
+    steps: int = 0
+    tokens: int = 0
+    nats: float = 0.0
+    objective: float = 0.0
+    grad_norm: float = 0.0
+    seconds: float = 0.0
+
+
+class State(msgspec.Struct):
+    """All of a run that is not a tensor."""
+
+    step: int
+    window: Window
+
+
+class FileFact(msgspec.Struct):
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct):
+    step: int
+    files: dict[str, FileFact]
+
+
+class DamagedError(Exception):
+    """A checkpoint that is not what its manifest says."""
+
+
+def save(
+    run: RunFolder, state: State, model: dict[str, Tensor], optimizer: dict[str, Tensor]
+) -> tuple[int, float]:
+    """Commit a checkpoint; its size in bytes and the seconds it took. A committed one of the
+    same step is left as it is."""
+    begin = time.monotonic()
+    place = run.checkpoint_path(state.step)
+    if place in [run.checkpoint_path(step) for step in run.checkpoint_steps()]:
+        return 0, 0.0
+    run.checkpoints.mkdir(exist_ok=True)
+    temporary = place.with_name(f".{place.name}.tmp")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir()
+    files = {
+        MODEL: safetensors.torch.save({k: v.contiguous() for k, v in model.items()}),
+        OPTIMIZER: safetensors.torch.save({k: v.contiguous() for k, v in optimizer.items()}),
+        STATE: msgspec.json.encode(state),
+    }
+    manifest = Manifest(state.step, {name: _fact(data) for name, data in files.items()})
+    files[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest))
+    for name, data in files.items():
+        (temporary / name).write_bytes(data)
+        fsync_path(temporary / name)
+    fsync_path(temporary)
+    temporary.rename(place)
+    fsync_path(run.checkpoints)
+    return sum(map(len, files.values())), time.monotonic() - begin
+
+
+def _fact(data: bytes) -> FileFact:
+    return FileFact(len(data), hashlib.sha256(data).hexdigest())
+
+
+def verify(folder: Path) -> Manifest:
+    """The manifest of a checkpoint whose every file is what it says, or `DamagedError`."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise DamagedError(f"{folder / MANIFEST}: {error}") from None
+    if set(manifest.files) != {MODEL, OPTIMIZER, STATE}:
+        raise DamagedError(f"{folder / MANIFEST}: lists {sorted(manifest.files)}")
+    for name, expected in manifest.files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else -1
+        if size != expected.bytes:
+            found = f"{size} bytes" if size >= 0 else "no file"
+            raise DamagedError(f"{path}: {expected.bytes} bytes expected, {found} found")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != expected.sha256:
+            raise DamagedError(f"{path}: SHA-256 {expected.sha256} expected, {digest} found")
+    return manifest
+
+
+def newest(run: RunFolder, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that verifies; a damaged one is named, kept aside, passed over."""
+    for step in reversed(run.checkpoint_steps()):
+        folder = run.checkpoint_path(step)
+        try:
+            verify(folder)
+        except DamagedError as error:
+            aside = folder.with_name(f"damaged-{folder.name}-{time.time_ns()}")
+            folder.rename(aside)
+            warn(f"checkpoint damaged: {error}; kept as {aside.name}, using the one before")
+            continue
+        return folder
+    return None
+
+
+def read_state(folder: Path) -> State:
+    return msgspec.json.decode((folder / STATE).read_bytes(), type=State)
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of MODEL or OPTIMIZER, on the CPU."""
+    return safetensors.torch.load_file(folder / name)
+
+
+def load_into(model: Any, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copy weights into `model`; names and shapes must be the model's own."""
+    own = model.state_dict()
+    if set(own) != set(tensors):
+        odd = sorted(set(own) ^ set(tensors))
+        raise UserError(f"{path}: not the weights of this model: {', '.join(odd[:3])}.", 1)
+    for name, tensor in tensors.items():
+        if own[name].shape != tensor.shape or own[name].dtype != tensor.dtype:
+            raise UserError(
+                f"{path}: {name} is {tensor.dtype} {list(tensor.shape)}, "
+                f"the model has {own[name].dtype} {list(own[name].shape)}.",
+                1,
+            )
+    model.load_state_dict(tensors)
+
+
+def prune(run: RunFolder, best_step: int | None, keep: int) -> list[int]:
+    """Remove checkpoints but the best and the `keep` newest; the steps removed."""
+    steps = run.checkpoint_steps()
+    gone = [step for step in steps[: -max(1, keep)] if step != best_step]
+    for step in gone:
+        shutil.rmtree(run.checkpoint_path(step))
+    return gone

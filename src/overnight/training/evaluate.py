@@ -1,0 +1,62 @@
+"""The loss on fixed blocks: the same blocks, in the same order, at every evaluation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..ledger import bits_per_byte
+from ..model.decoder import Decoder
+from ..text.batches import FixedBlocks
+
+CHUNK_TOKENS = (
+    8192  # evaluated at once; fixed, so that the sums do not depend on the training batch
+)
+
+
+class Score:
+    """What one pass over fixed blocks gives. `block_losses` are means in nats per token, `[n]`.
+
+    `se` is the standard error over blocks, each block one draw. Bits per byte count the tokens
+    that stand for text: special ones give neither nats nor bytes.
+    """
+
+    def __init__(self, block_losses: np.ndarray, context: int, nats: float, n_bytes: int) -> None:
+        self.block_losses = block_losses
+        self.tokens = len(block_losses) * context
+        self.bytes = n_bytes
+        self.loss = float(block_losses.mean())
+        n = len(block_losses)
+        self.se = float(block_losses.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        self.bpb = bits_per_byte(nats, n_bytes) if n_bytes else math.nan
+
+
+@torch.no_grad()
+def score(
+    model: Decoder, blocks: np.ndarray | FixedBlocks, byte_lengths: np.ndarray, device: torch.device
+) -> Score:
+    """Evaluate `model` on `blocks` `[n, context + 1]` of token ids."""
+    was_training = model.training
+    model.eval()
+    lengths = torch.from_numpy(byte_lengths).to(device)
+    losses, nats, n_bytes = [], 0.0, 0
+    context = blocks.shape[1] - 1
+    chunk = max(1, CHUNK_TOKENS // context)
+    for begin in range(0, len(blocks), chunk):
+        ids = torch.from_numpy(np.asarray(blocks[begin : begin + chunk], dtype=np.int64)).to(device)
+        nll_BT = token_losses(model(ids[:, :-1]), ids[:, 1:])
+        bytes_BT = lengths[ids[:, 1:]]
+        losses.append(nll_BT.double().mean(1).cpu())
+        nats += float(nll_BT.double().masked_fill(bytes_BT == 0, 0.0).sum())
+        n_bytes += int(bytes_BT.sum())
+    model.train(was_training)
+    return Score(torch.cat(losses).numpy(), context, nats, n_bytes)
+
+
+def token_losses(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of each target, float32 `[B, T]`, in nats."""
+    flat = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none")
+    return flat.view(targets_BT.shape)

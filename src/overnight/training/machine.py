@@ -1,0 +1,105 @@
+"""What the machine offers, and what the program makes of it; each choice with its reason."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import psutil
+import torch
+
+from ..config import Settings
+from ..errors import UserError
+
+
+def choose_machine(settings: Settings) -> None:
+    """Fill `train.device`, `train.dtype` and `train.threads`."""
+    device = settings.get("train.device")
+    if device == "auto":
+        device, reason = _best_device()
+        settings.choose("train.device", device, reason)
+    _check_device(device)
+    if settings.get("train.threads") == 0:
+        cores = min(_usable_cores(), psutil.cpu_count(logical=False) or 1)
+        settings.choose("train.threads", cores, f"{cores} physical cores usable")
+    if settings.get("train.dtype") == "auto":
+        settings.choose("train.dtype", *_best_dtype(device))
+
+
+def _best_device() -> tuple[str, str]:
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_name(0)
+    if torch.backends.mps.is_available():
+        return "mps", "Apple GPU"
+    return "cpu", "no GPU that torch can use"
+
+
+def _check_device(device: str) -> None:
+    kind = device.partition(":")[0]
+    usable = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if kind not in usable:
+        raise UserError(f'train.device = "{device}": give auto, cpu, cuda or mps.')
+    if not usable[kind]:
+        raise UserError(
+            f'train.device = "{device}": torch {torch.__version__} finds no such device.'
+        )
+
+
+def _best_dtype(device: str) -> tuple[str, str]:
+    if device.startswith("cuda") and torch.cuda.is_bf16_supported():
+        return "bfloat16", "the GPU multiplies it natively; weights stay float32"
+    if device == "cpu" and has_bfloat16():
+        return "bfloat16", "the CPU multiplies it natively; weights stay float32"
+    return "float32", "no fast bfloat16 here"
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU has bfloat16 matrix instructions (AVX-512 BF16 or AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def settle(device: str, threads: int) -> torch.device:
+    """Make torch deterministic on `device` with `threads` CPU threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic cuBLAS
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return torch.device(device)
+
+
+def environment(device: torch.device, threads: int) -> dict[str, Any]:
+    """What a bit-exact repetition depends on, for the start row."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "processor": processor_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+        "threads": threads,
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

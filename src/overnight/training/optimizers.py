@@ -1,0 +1,87 @@
+"""Which parameter is held by which optimizer, and their state by name.
+
+AdamW and Muon are torch's own. Muon (Jordan 2024) takes the hidden matrices; embeddings, head,
+norms and biases stay with AdamW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Optimizer
+
+HIDDEN = "blocks."  # matrices below this name are hidden ones
+
+
+class Optimizers:
+    """The optimizers of one model, stepped together."""
+
+    def __init__(self, model: nn.Module, settings: Optimizer) -> None:
+        named = dict(model.named_parameters())
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
+        muon = {
+            name: p
+            for name, p in named.items()
+            if settings.kind == "muon" and p.ndim == 2 and name.startswith(HIDDEN)
+        }
+        rest = {name: p for name, p in named.items() if name not in muon}
+        self.parts: dict[str, torch.optim.Optimizer] = {"adamw": _adamw(rest.values(), settings)}
+        if muon:
+            self.parts["muon"] = torch.optim.Muon(
+                muon.values(),
+                lr=settings.muon_lr,
+                momentum=settings.muon_momentum,
+                weight_decay=settings.muon_weight_decay,
+            )
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["peak"] = group["lr"]
+
+    def step(self, rate: float) -> None:
+        """One update at `rate` times the peak learning rates; gradients are dropped after."""
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = group["peak"] * rate
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every state tensor as `<optimizer>/<slot>/<parameter>`."""
+        return {
+            f"{kind}/{slot}/{self.names[parameter]}": tensor
+            for kind, part in self.parts.items()
+            for parameter, slots in part.state.items()
+            for slot, tensor in slots.items()
+        }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state`, exact; a key or shape that does not fit is a `KeyError`."""
+        by_name = {name: parameter for parameter, name in self.names.items()}
+        for path, tensor in state.items():
+            kind, slot, name = path.split("/", 2)
+            parameter = by_name[name]
+            if slot != "step" and tensor.shape != parameter.shape:
+                raise KeyError(f"{path}: shape {list(tensor.shape)}")
+            device = "cpu" if slot == "step" else parameter.device
+            self.parts[kind].state[parameter][slot] = tensor.to(device)
+
+
+def _adamw(parameters: Iterable[nn.Parameter], settings: Optimizer) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only; fused where torch has it for the device."""
+    parameters = list(parameters)
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        fused=True,
+    )

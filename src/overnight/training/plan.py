@@ -1,0 +1,221 @@
+"""From settings and text to a plan: every value in place, every choice with its reason."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import msgspec
+import numpy as np
+import torch
+
+from ..config import Config, Settings
+from ..errors import UserError
+from ..ledger import Ledger
+from ..model.decoder import count_parameters
+from ..text.batches import fixed_blocks
+from ..text.prepare import Prepared
+from .evaluate import score
+from .machine import choose_machine, settle
+from .update import Updater
+
+EVALUATIONS = 16  # over a run, where the user asks for no other cadence
+EVALUATION_SHARE = 0.1  # of the run's time, at most
+PROMPT_BYTES = 24
+PROBE_SECONDS = {"minutes": 4.0, "other": 1.0}
+
+
+class Plan(msgspec.Struct):
+    """What is about to be run."""
+
+    config: Config
+    reasons: dict[str, str]
+    prepared: Prepared
+    updater: Updater
+    parameters: dict[str, int]
+    seconds: float  # expected, for the whole run with evaluations
+    step_seconds: float
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.updater.ledger
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Weights and two AdamW moments, or one Muon buffer, in float32."""
+        hidden = self.parameters.get("blocks", 0) if self.config.optimizer.kind == "muon" else 0
+        return 4 * (3 * self.parameters["total"] - hidden)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Weights, gradients, optimizer state; and the activations of one micro-batch: about 14
+        floats of the width and 3 of the feed-forward a token and layer, and the logits thrice."""
+        model, train = self.config.model, self.config.train
+        item = 2 if train.dtype == "bfloat16" else 4
+        tokens = train.micro_batch * model.context
+        hidden = model.feed_forward or 4 * model.width
+        scores = model.heads * model.context * 3 if train.dtype == "bfloat16" else 0
+        layer = item * (14 * model.width + 3 * hidden + scores)
+        logits = model.vocab_size * (item + 2 * 4)
+        fixed = self.checkpoint_bytes + 4 * self.parameters["total"]
+        return fixed + tokens * (layer * len(model.layers) + logits)
+
+    def lines(self) -> list[str]:
+        """What was chosen and why, for a person."""
+        config, ledger, facts = self.config, self.ledger, self.prepared.facts
+        model, train, reasons = config.model, config.train, self.reasons
+        steps = config.length.steps
+        end = time.strftime("%H:%M", time.localtime(time.time() + self.seconds))
+        parts = ", ".join(f"{k} {v:,}" for k, v in self.parameters.items() if k != "total")
+        return [
+            f"text      {facts['bytes']:,} bytes to train on, {facts['val_bytes']:,} held out "
+            f"({facts['split']})",
+            f"tokens    {config.tokenizer.kind}, vocabulary {model.vocab_size:,} "
+            f"({reasons.get('tokenizer.vocab_size', 'from the text')}): "
+            f"{facts['train_tokens']:,} train, {facts['val_tokens']:,} val",
+            f"model     {self.parameters['total']:,} parameters ({parts}): layers {model.layers}, "
+            f"width {model.width}, heads {model.heads}, context {model.context}",
+            f"device    {train.device} ({reasons.get('train.device', 'default')}), "
+            f"{train.dtype} ({reasons.get('train.dtype', 'default')}), {train.threads} threads",
+            f"batch     {ledger.tokens_per_step:,} tokens an update: {train.batch} sequences"
+            + (f" as {ledger.accumulation} micro-steps" if ledger.accumulation > 1 else ""),
+            f"length    {steps:,} steps ({reasons.get('length.steps', 'default')}): "
+            f"{ledger.tokens(steps):,} tokens, {ledger.passes(steps):.2f} passes",
+            f"measured  every {config.eval.every} steps on {config.eval.tokens:,} val tokens "
+            f"({reasons.get('eval.every', 'default')})",
+            f"needs     {_gigabytes(self.memory_bytes)} of memory, "
+            f"{_gigabytes(self.checkpoint_bytes * (config.save.keep + 2))} of disk",
+            f"expected  {duration(self.seconds)} "
+            f"({ledger.tokens_per_step / self.step_seconds:,.0f} tokens/s), until {end}",
+        ]
+
+
+def _gigabytes(n: float) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
+
+
+def duration(seconds: float) -> str:
+    """`3 h 05 min`, `2 min 09 s`, `41 s`."""
+    seconds = round(seconds)
+    if seconds >= 3600:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
+
+
+def make_plan(settings: Settings, prepared: Prepared) -> Plan:
+    """Choose what `settings` leaves open, time a few updates, and fix the number of steps."""
+    choose_machine(settings)
+    settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
+    batch = settings.get("train.batch")
+    if not settings.get("train.micro_batch"):
+        settings.choose("train.micro_batch", batch, "the whole batch at once")
+    if batch % settings.get("train.micro_batch"):
+        raise UserError(
+            f"train.batch = {batch} is not a multiple of "
+            f"train.micro_batch = {settings.get('train.micro_batch')}."
+        )
+    _choose_prompts(settings, prepared)
+    draft = settings.resolve()
+    device = settle(draft.train.device, draft.train.threads)
+    updater = Updater(draft, prepared.train, device)
+    fixed_blocks(
+        prepared.val, draft.model.context, 0
+    )  # a val text too short is said before time passes
+    byte_lengths = prepared.tokenizer.byte_lengths()
+    probe = Probe(updater, prepared.val, byte_lengths, draft.length.minutes > 0)
+    steps = _choose_length(settings, updater.ledger, probe)
+    _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))
+    config = settings.resolve()
+    config = msgspec.structs.replace(config, model=updater.model.config)
+    updater.config = config
+    evaluations = steps // config.eval.every + 2
+    evaluated = 2 * min(config.eval.tokens, len(prepared.val)) * evaluations + len(prepared.val)
+    return Plan(
+        config=config,
+        reasons=settings.reasons,
+        prepared=prepared,
+        updater=updater,
+        parameters=count_parameters(config.model),
+        seconds=steps * probe.step_seconds + evaluated * probe.eval_token_seconds,
+        step_seconds=probe.step_seconds,
+    )
+
+
+class Probe:
+    """Seconds per update and per evaluated token, measured on the real shapes, then undone."""
+
+    def __init__(
+        self, updater: Updater, val: np.ndarray, byte_lengths: np.ndarray, careful: bool
+    ) -> None:
+        budget = PROBE_SECONDS["minutes" if careful else "other"]
+        seconds: list[float] = []
+        begin = time.monotonic()
+        while not seconds or (time.monotonic() - begin < budget and len(seconds) < 200):
+            start = time.monotonic()
+            updater.update(len(seconds) + 1, 10**6)
+            _wait(updater.device)
+            seconds.append(time.monotonic() - start)
+        settled = seconds[len(seconds) // 4 :]  # the first ones warm the allocator
+        self.step_seconds = sum(settled) / len(settled)
+        blocks = fixed_blocks(val, updater.config.model.context, 4096)
+        start = time.monotonic()
+        measured = score(updater.model, blocks, byte_lengths, updater.device)
+        self.eval_token_seconds = (time.monotonic() - start) / measured.tokens
+        updater.reset()
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _choose_length(settings: Settings, ledger: Ledger, probe: Probe) -> int:
+    """Turn the given length into steps, once; the schedule ends there."""
+    length = settings.resolve().length
+    if length.steps:
+        return length.steps
+    if length.tokens:
+        steps, reason = ledger.steps_for_tokens(length.tokens), f"{length.tokens:,} tokens"
+    elif length.minutes:
+        seconds = 60 * length.minutes * (1 - EVALUATION_SHARE)
+        steps = max(1, math.floor(seconds / probe.step_seconds))
+        reason = (
+            f"{length.minutes:g} minutes at {1 / probe.step_seconds:.3g} steps/s, measured, "
+            f"with {EVALUATION_SHARE:.0%} kept for evaluation"
+        )
+    else:
+        passes = length.passes or 1.0
+        steps = ledger.steps_for_passes(passes)
+        reason = f"{passes:g} passes" if length.passes else "one pass, as no length was given"
+    settings.add({"length.steps": steps}, reason)
+    return steps
+
+
+def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_tokens: int) -> None:
+    """Cadence and size so that evaluation stays a small share: a token evaluated costs about a
+    third of one trained on, and there are two sets."""
+    if not settings.get("eval.every"):
+        every = max(1, math.ceil(steps / EVALUATIONS))
+        settings.choose("eval.every", every, f"{EVALUATIONS} evaluations a run")
+    evaluations = steps / settings.get("eval.every") + 1
+    if not settings.get("eval.tokens"):
+        share = EVALUATION_SHARE * 3 * ledger.tokens(steps) / (2 * evaluations)
+        blocks = max(32, min(round(share / ledger.context), 262_144 // ledger.context + 1))
+        tokens = min(blocks * ledger.context, max(val_tokens - 1, 1))
+        settings.choose(
+            "eval.tokens", tokens, f"evaluation takes about {EVALUATION_SHARE:.0%} at most"
+        )
+
+
+def _choose_prompts(settings: Settings, prepared: Prepared) -> None:
+    """Three beginnings out of the held-out text, where the user gives no prompts."""
+    if settings.get("sample.prompts") or not settings.get("sample.tokens"):
+        return
+    tokens, lengths = prepared.val, prepared.tokenizer.byte_lengths()
+    prompts = []
+    for i in range(3):
+        ids = tokens[len(tokens) * i // 3 :][:64].tolist()
+        ids = [t for t in ids if lengths[t]]
+        wanted = int(np.searchsorted(np.cumsum(lengths[ids]), PROMPT_BYTES)) + 1
+        prompts.append(prepared.tokenizer.decode(ids[:wanted]).strip("\ufffd"))
+    settings.choose("sample.prompts", prompts, "from the held-out text")

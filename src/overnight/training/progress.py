@@ -1,0 +1,52 @@
+"""What a person sees while it runs: one live line on a terminal, a plain line elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+PLAIN_SECONDS = 10.0  # between plain lines
+
+
+class Progress:
+    """Shows the newest figures. Messages go to stderr; stdout stays free for data."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
+        plain = not self.console.is_terminal or os.environ.get("TERM") == "dumb"
+        self._live = None if plain else Live(console=self.console, refresh_per_second=2)
+        self._next = 0.0
+        self._line = ""
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, line: str) -> None:
+        """Replace the live line; elsewhere print it, if the last one is some seconds old."""
+        self._line = line
+        if self._live:
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+        elif time.monotonic() >= self._next:
+            self.say(line)
+            self._next = time.monotonic() + PLAIN_SECONDS
+
+    def say(self, message: str) -> None:
+        """A message that stays."""
+        self.console.print(message)

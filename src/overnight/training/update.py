@@ -1,0 +1,87 @@
+"""One update: the micro-steps, the clipped gradient, the optimizer step."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..config import Config
+from ..keyed import key
+from ..ledger import Ledger
+from ..model.decoder import Decoder
+from ..text.batches import Batches
+from .evaluate import token_losses
+from .optimizers import Optimizers
+from .schedule import rate
+
+
+class Update(msgspec.Struct):
+    """What one update measured. `nats` is the sum of unsmoothed losses over its `tokens`."""
+
+    nats: float
+    objective: float  # the sum of what was minimised
+    tokens: int
+    grad_norm: float  # before clipping
+    lr: float
+
+
+class Updater:
+    """Model, optimizers and batches: everything that an update reads or changes."""
+
+    def __init__(self, config: Config, train: np.ndarray, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.model = Decoder(config.model).to(device)
+        dtype = torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
+        slow_fused = device.type == "cpu" and dtype == torch.bfloat16
+        self.model.set_compute(dtype, fused=not slow_fused)
+        self.batches = Batches(train, config.model.context, config.train.seed)
+        self.ledger = ledger_of(config, len(train))
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to step 0."""
+        self.model.initialise(self.config.train.seed).train()
+        self.optimizers = Optimizers(self.model, self.config.optimizer)
+
+    def update(self, step: int, steps: int) -> Update:
+        """Make update number `step` (1 … `steps`)."""
+        train = self.config.train
+        rows = self.batches.batch((step - 1) * train.batch, train.batch)
+        ids = torch.from_numpy(rows).to(self.device, non_blocking=True)
+        nats = objective = 0.0
+        for micro, part in enumerate(ids.split(train.micro_batch)):
+            if self.config.model.dropout:
+                torch.manual_seed(key(train.seed, "dropout", step, micro))
+            nll, minimised = self._losses(part)
+            (minimised / ids[:, 1:].numel()).backward()
+            nats += float(nll)
+            objective += float(minimised)
+        norm = self._clip()
+        share = rate(self.config.schedule, step, steps)
+        self.optimizers.step(share)
+        return Update(nats, objective, ids[:, 1:].numel(), norm, self.config.optimizer.lr * share)
+
+    def _losses(self, ids_BU: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums over the tokens of a micro-batch: unsmoothed loss, and what is minimised."""
+        logits, targets = self.model(ids_BU[:, :-1]), ids_BU[:, 1:]
+        smoothing = self.config.train.label_smoothing
+        nll = token_losses(logits, targets).sum()
+        if not smoothing:
+            return nll.detach(), nll
+        uniform = -F.log_softmax(logits.float(), -1).mean(-1).sum()
+        return nll.detach(), (1 - smoothing) * nll + smoothing * uniform
+
+    def _clip(self) -> float:
+        limit = self.config.optimizer.clip or float("inf")
+        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+
+
+def ledger_of(config: Config, train_tokens: int) -> Ledger:
+    return Ledger(
+        batch=config.train.batch,
+        micro_batch=config.train.micro_batch,
+        context=config.model.context,
+        train_tokens=train_tokens,
+    )

@@ -33,7 +33,7 @@ class Data(_Section, frozen=True, kw_only=True):
     ] = []
     val: Annotated[list[str], Meta(description="separate validation text; empty: a split")] = []
     val_fraction: Annotated[
-        float, Meta(ge=0, le=1, description="share of the text that is held out; 0: chosen by size")
+        float, Meta(ge=0, le=0.5, description="share of the text that is held out; 0: chosen by size")
     ] = 0.0
     text_field: Annotated[str, Meta(description="the field of a .jsonl row that holds text")] = (
         "text"

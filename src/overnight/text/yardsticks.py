@@ -1,0 +1,107 @@
+"""What the held-out text costs without a network: the marks a model must beat.
+
+An n-gram model over bytes, interpolated over all shorter contexts by Witten & Bell's rule
+(1991, method C): p_n(b|c) = (N(cb) + T(c) p_{n-1}(b)) / (N(c) + T(c)), with N the counts in the
+training text, T(c) the number of different bytes seen after c, and p_0 = 1/256. And `xz -9e`,
+alone and with the training text in front.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ledger import bits_per_byte
+
+MAX_ORDER = 7  # bytes of a window; fits into 56 bits
+MAX_NGRAM_BYTES = 16 * 2**20
+MAX_XZ_BYTES = 32 * 2**20  # with the held-out text well inside xz's window of 64 MiB
+MAX_VAL_BYTES = 16 * 2**20
+NAMES = ("unigram", "bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram")
+
+
+def yardsticks(train: bytes, val: bytes, vocab_size: int, tokens_per_byte: float) -> dict[str, Any]:
+    """The `yardsticks.json` of docs/log-format.md. `train` and `val` are UTF-8 text; only the
+    end of a long training text is used, and only the beginning of a long held-out text.
+    `tokens_per_byte` is that of the tokenizer, with `vocab_size` ids, on the held-out text."""
+    vocab_nats = math.log(vocab_size) * tokens_per_byte
+    val = val[:MAX_VAL_BYTES]
+    with ThreadPoolExecutor(3) as pool:  # lzma and numpy's sort release the interpreter's lock
+        before = pool.submit(_xz, train[-MAX_XZ_BYTES:])
+        after = pool.submit(_xz, train[-MAX_XZ_BYTES:] + val)
+        alone = pool.submit(_xz, val)
+        ngrams = ngram_nats(train[-MAX_NGRAM_BYTES:], val)
+        xz = alone.result(), after.result() - before.result()
+    rows = [_row("ln V", vocab_nats, f"each of {vocab_size:,} tokens equally likely")]
+    used = _used(train, MAX_NGRAM_BYTES)
+    for n, nats in enumerate(ngrams, 1):
+        how = f"bytes, contexts of 0 to {n - 1}, interpolated (Witten-Bell), counted on {used}"
+        rows.append(_row(NAMES[n - 1], nats, how))
+    rows.append(_row("xz", _nats(xz[0], val), "xz -9e on the held-out text alone"))
+    how = f"what xz -9e adds for the held-out text after {_used(train, MAX_XZ_BYTES)}"
+    rows.append(_row("xz after training text", _nats(xz[1], val), how))
+    return {"bytes": len(val), "train_bytes": len(train), "yardsticks": rows}
+
+
+def ngram_nats(train: bytes, val: bytes, max_order: int = MAX_ORDER) -> list[float]:
+    """Nats per byte of `val` under byte models of order 1 … `max_order` counted on `train`.
+
+    One sort of all windows serves every order: the n-grams are the runs of equal n-byte prefixes.
+    """
+    windows = np.sort(_windows(train + bytes(max_order - 1), max_order))
+    queries = _windows(b"\n" * (max_order - 1) + val, max_order)  # ends at each byte of val
+    p = np.full(len(val), 1 / 256)
+    nats = []
+    for n in range(1, max_order + 1):
+        grams, counts = _runs(windows >> np.uint64(8 * (max_order - n)))
+        gram = queries & np.uint64(2 ** (8 * n) - 1)
+        context = gram >> np.uint64(8)
+        first = np.searchsorted(grams, context << np.uint64(8))
+        last = np.searchsorted(grams, (context << np.uint64(8)) + np.uint64(255), side="right")
+        place = np.minimum(np.searchsorted(grams, gram), len(grams) - 1)
+        total = np.concatenate([[0], np.cumsum(counts)])
+        seen = (total[last] - total[first]).astype(np.float64)
+        kinds = (last - first).astype(np.float64)
+        hits = np.where(grams[place] == gram, counts[place], 0)
+        p = np.where(seen > 0, (hits + kinds * p) / np.maximum(seen + kinds, 1), p)
+        nats.append(float(-np.log(p).mean()))
+    return nats
+
+
+def _windows(data: bytes, width: int) -> NDArray[np.uint64]:
+    """Every `width` consecutive bytes as one big-endian integer."""
+    a = np.frombuffer(data, np.uint8)
+    n = max(0, len(a) - width + 1)
+    out = np.zeros(n, np.uint64)
+    for i in range(width):
+        out = (out << np.uint64(8)) | a[i : i + n]
+    return out
+
+
+def _runs(ordered: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Distinct values of a sorted array and how often each occurs."""
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return ordered[starts], np.diff(np.append(starts, len(ordered)))
+
+
+def _xz(data: bytes) -> int:
+    return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+
+
+def _nats(compressed: int, val: bytes) -> float:
+    return compressed * 8 * math.log(2) / max(1, len(val))
+
+
+def _used(train: bytes, limit: int) -> str:
+    if len(train) <= limit:
+        return "the training text"
+    return f"the last {limit >> 20} MiB of the training text"
+
+
+def _row(name: str, nats: float, how: str) -> dict[str, Any]:
+    return {"name": name, "bpb": bits_per_byte(nats, 1), "nats_per_byte": nats, "how": how}

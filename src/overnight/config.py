@@ -33,7 +33,8 @@ class Data(_Section, frozen=True, kw_only=True):
     ] = []
     val: Annotated[list[str], Meta(description="separate validation text; empty: a split")] = []
     val_fraction: Annotated[
-        float, Meta(ge=0, le=0.5, description="share of the text that is held out; 0: chosen by size")
+        float,
+        Meta(ge=0, le=0.5, description="share of the text that is held out; 0: chosen by size"),
     ] = 0.0
     text_field: Annotated[str, Meta(description="the field of a .jsonl row that holds text")] = (
         "text"
@@ -51,9 +52,15 @@ class Tokenizer(_Section, frozen=True, kw_only=True):
 
 
 class Model(_Section, frozen=True, kw_only=True):
-    layers: Annotated[str, Meta(pattern="^A+$", description="one letter a layer: A attention")] = (
-        "AAAA"
-    )
+    layers: Annotated[
+        str,
+        Meta(
+            pattern="^[AS]+$",
+            min_length=1,
+            max_length=1024,
+            description="one letter a layer: A attention, S state space",
+        ),
+    ] = "AAAA"
     width: Annotated[int, Meta(ge=1, description="size of the residual stream")] = 256
     heads: Annotated[int, Meta(ge=1, description="attention heads")] = 4
     kv_heads: Annotated[
@@ -85,6 +92,9 @@ class Model(_Section, frozen=True, kw_only=True):
         Meta(description="orders of the hashed n-gram embedding tables, as 2,3; empty: none"),
     ] = []
     ngram_rows: Annotated[int, Meta(ge=1, description="rows of each n-gram table")] = 32768
+    ssm_state: Annotated[int, Meta(ge=1, description="state size of an S layer")] = 64
+    ssm_head: Annotated[int, Meta(ge=1, description="head size of an S layer")] = 64
+    ssm_expand: Annotated[int, Meta(ge=1, description="inner width of an S layer / width")] = 2
     vocab_size: Annotated[int, Meta(ge=0, description="filled in from the tokenizer")] = 0
 
 

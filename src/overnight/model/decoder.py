@@ -7,6 +7,7 @@ state of what came before, at a cost that does not grow with it more than the la
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import torch
@@ -18,19 +19,22 @@ from ..errors import UserError
 from ..keyed import key
 from .attention import Attention, AttentionState
 from .layers import MLP, Linear, Norm
+from .ssm import SSM, SSMState
+
+LayerState = Any  # AttentionState for an A layer, SSMState for an S layer
 
 
 class Block(nn.Module):
-    """A mixer (attention) and an MLP, each behind a norm and added to the stream."""
+    """A mixer (attention or state space) and an MLP, each behind a norm, added to the stream."""
 
     def __init__(self, model: Model, letter: str) -> None:
         super().__init__()
         self.norm = Norm(model)
-        self.mixer = Attention(model)
+        self.mixer = Attention(model) if letter == "A" else SSM(model)
         self.mlp_norm = Norm(model) if model.mlp != "none" else None
         self.mlp = MLP(model) if model.mlp != "none" else None
 
-    def forward(self, x_BTC: Tensor, state: AttentionState | None = None) -> Tensor:
+    def forward(self, x_BTC: Tensor, state: LayerState | None = None) -> Tensor:
         x_BTC = x_BTC + self.mixer(self.norm(x_BTC), state)
         if self.mlp is not None and self.mlp_norm is not None:
             x_BTC = x_BTC + self.mlp(self.mlp_norm(x_BTC))
@@ -59,8 +63,8 @@ class NgramTable(nn.Module):
 class DecodeState:
     """What decoding remembers: one state per layer, the tokens seen, the last few ids."""
 
-    def __init__(self, layers: int, before_BP: Tensor) -> None:
-        self.layers = [AttentionState() for _ in range(layers)]
+    def __init__(self, layers: str, before_BP: Tensor) -> None:
+        self.layers = [AttentionState() if letter == "A" else SSMState() for letter in layers]
         self.before_BP = before_BP
 
     @property
@@ -95,7 +99,7 @@ class Decoder(nn.Module):
         """Logits of `ids_BT` as a continuation of `state` (None: the beginning), and the state
         after them. The state is changed in place; a learned position ends at the context."""
         if state is None:
-            state = DecodeState(len(self.blocks), self._nothing_before(ids_BT))
+            state = DecodeState(self.config.layers, self._nothing_before(ids_BT))
         logits_BTV = self._logits(ids_BT, state)
         seen = torch.cat([state.before_BP, ids_BT], dim=1)
         state.before_BP = seen[:, seen.shape[1] - state.before_BP.shape[1] :]
@@ -132,8 +136,11 @@ class Decoder(nn.Module):
         """Draw every parameter from (seed, its name): GPT-2's normal(0, 0.02), the projections
         into the stream smaller by √(2·layers) (Radford et al. 2019), n-gram tables at zero."""
         depth = math.sqrt(2 * len(self.blocks))
+        special = {id(p) for m in self.modules() if isinstance(m, SSM) for p in m.vectors()}
         with torch.no_grad():
             for name, parameter in self.named_parameters():
+                if id(parameter) in special:
+                    continue
                 if "norm" in name:
                     parameter.fill_(1.0 if name.endswith("weight") else 0.0)
                 elif name.endswith("bias") or name.startswith("ngrams"):
@@ -142,6 +149,9 @@ class Decoder(nn.Module):
                     std = 0.02 / depth if name.endswith(("out.weight", "down.weight")) else 0.02
                     random = torch.Generator().manual_seed(key(seed, "init", name))
                     parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=random))
+        for name, module in self.named_modules():
+            if isinstance(module, SSM):
+                module.initialise(torch.Generator().manual_seed(key(seed, "init", name)))
         return self
 
     def set_compute(self, dtype: torch.dtype, fused: bool) -> None:
@@ -163,6 +173,11 @@ def complete(model: Model) -> Model:
         wrong = f"model.heads = {model.heads} is not a multiple of model.kv_heads = {heads}"
     elif model.position == "rope" and (model.width // model.heads) % 2:
         wrong = "model.position = rope needs an even head size (model.width / model.heads)"
+    elif "S" in model.layers and (model.ssm_expand * model.width) % model.ssm_head:
+        wrong = (
+            f"the inner width of an S layer, {model.ssm_expand * model.width}, "
+            f"is not a multiple of model.ssm_head = {model.ssm_head}"
+        )
     elif not model.vocab_size:
         wrong = "model.vocab_size is not filled in"
     if wrong:

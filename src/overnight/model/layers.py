@@ -28,9 +28,9 @@ class Linear(nn.Linear):
 class Norm(nn.Module):
     """Layer norm, or RMS norm (Zhang & Sennrich 2019), over the last axis."""
 
-    def __init__(self, model: Model, width: int | None = None) -> None:
+    def __init__(self, model: Model, width: int = 0, rms: bool = False) -> None:
         super().__init__()
-        self.rms = model.norm == "rms"
+        self.rms = rms or model.norm == "rms"
         self.eps = model.norm_eps
         width = width or model.width
         self.weight = nn.Parameter(torch.empty(width))

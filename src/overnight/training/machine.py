@@ -83,7 +83,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
     """What a bit-exact repetition depends on, for the start row."""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "system": platform.platform(),
         "processor": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

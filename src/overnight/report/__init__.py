@@ -1,1 +1,55 @@
 """Findings in, documents and pictures out. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..analysis.run import Run
+
+
+def write(run: Run, out: Path | None = None) -> Path:
+    """Write report.md, report.html, PNGs and findings.json of `run`; the folder they are in.
+
+    `out` defaults to the run folder's `report/`; for a log file, to `NAME-report` beside it. Each
+    file is written under another name and renamed, so a reader never sees half of one.
+    """
+    from . import figures, html, markdown
+    from .document import build
+
+    folder = out or default_folder(run)
+    found = run.found
+    document = build(found)
+    text = json.dumps(run.findings, indent=1, allow_nan=False, ensure_ascii=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _atomically(folder / "findings.json", lambda path: path.write_text(text, encoding="utf-8"))
+        for name, draw in figures.FIGURES.items():
+            _atomically(folder / name, lambda path, draw=draw: figures.save(draw(found), path))
+        md, page = markdown.render(document), html.render(document, run.findings)
+        _atomically(folder / "report.md", lambda path: path.write_text(md, encoding="utf-8"))
+        _atomically(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{folder}: the report cannot be written: {error.strerror}", 1) from None
+    return folder
+
+
+def default_folder(run: Run) -> Path:
+    if run.log.folder is not None:
+        return run.log.folder / "report"
+    return run.path.with_name(f"{run.path.stem}-report")
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

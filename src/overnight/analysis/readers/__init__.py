@@ -1,1 +1,34 @@
-"""One file per log format, each giving the same tables."""
+"""One file per log format, each giving the same tables (`analysis.tables.Log`).
+
+To read another tool's log: write `readers/TOOL.py` with `fits(path, head)` and `read(path)`, and
+add it to READERS before the ones that take anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import UserError
+from ..tables import Log
+from . import own, plain_csv, plain_jsonl
+
+READERS = (own, plain_jsonl, plain_csv)
+HEAD = 65_536  # bytes that decide the format
+
+
+def read(path: str | Path) -> Log:
+    """The tables of the run folder or log file at `path`, by the first reader that fits."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such run folder or log file.")
+    head = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if not head.strip():
+            raise UserError(f"{path}: the file is empty; nothing to report on.")
+    for reader in READERS:
+        if reader.fits(path, head):
+            return reader.read(path)
+    known = "a run folder, a .csv with a header line, or a .jsonl with one object per line"
+    raise UserError(f"{path}: not a log that can be read. Known are {known}.")

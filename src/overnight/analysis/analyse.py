@@ -1,0 +1,83 @@
+"""Tables in, findings out: every analysis once, in the order in which they build on each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import best as best_of
+from . import facts
+from .advice import advise
+from .findings import Best, Findings
+from .forecast import forecast
+from .ledger import ledger
+from .noise import Scatter
+from .schedule import schedule
+from .series import Series
+from .tables import Log
+from .verdicts import judge
+from .yardsticks import yardsticks
+
+
+def analyse(log: Log) -> Findings:
+    """The findings of one log."""
+    series = Series(log)
+    counted = ledger(log)
+    found_best = _best(log, series)
+    planned = facts.planned_steps(log)
+    rates = schedule(log.train, log.config, planned)
+    measured = yardsticks(log, found_best)
+    about = facts.about(log, planned)
+    foreseen = forecast(log, series, planned)
+    verdicts, unknown = judge(log, series, counted, found_best, rates, measured, about)
+    return Findings(
+        schema=facts.SCHEMA,
+        source=facts.source(log),
+        about=about,
+        ledger=counted,
+        noise=series.noise,
+        best=found_best,
+        schedule=rates,
+        yardsticks=measured,
+        forecast=foreseen,
+        verdicts=verdicts,
+        advice=advise(verdicts, about, counted, rates, found_best),
+        cannot_conclude=unknown,
+        gap_estimator=series.gap_estimator,
+        evaluations=facts.evaluations(log, series, found_best),
+        checkpoints=facts.checkpoints(log, found_best),
+        samples=facts.samples(log),
+        events=facts.events(log),
+        passes=facts.passes(log),
+        phases=facts.phases(log, rates),
+        curve=facts.curve(log),
+    )
+
+
+def _best(log: Log, series: Series) -> Best | None:
+    """From validation if there is any, else from the training loss (and it says so)."""
+    saved = None
+    if log.folder is not None:
+        saved = {int(r["step"]) for r in log.checkpoint if r.get("present")}
+    if series.n:
+        mask, how = _tied(series)
+        return best_of.best(
+            series.steps, series.val, series.val_se, series.bpb, mask, series.wiggle, saved,
+            "validation loss", how,
+        )  # fmt: skip
+    if not series.train_n:
+        return None
+    none = np.full(series.train_n, np.nan)
+    return best_of.best_of_training(series.train_steps, series.train_loss, none, series.train_noise)
+
+
+def _tied(series: Series) -> tuple[Any, str]:
+    """The tie set and how it was decided: on shared blocks where they were kept."""
+    if series.paired:
+        return best_of.tied_on_blocks(series.val, series.difference_se), (
+            "tied: paired differences on the same blocks, 95 %"
+        )
+    if isinstance(series.wiggle, Scatter) and series.wiggle.known:
+        return best_of.tied(series.val, series.wiggle), ("tied: scatter between evaluations, 95 %")
+    return best_of.tied_by_se(series.val, series.val_se)

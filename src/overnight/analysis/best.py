@@ -1,0 +1,159 @@
+"""The best evaluation, what is tied with it, and the one to take.
+
+The lowest of many noisy values is biased low and often not the best. The tie set holds the truly
+best one with at least 95 % probability, whatever the curve: Gupta's subset selection (1965), with
+Student's t instead of the normal where the noise itself was estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from scipy import integrate, optimize, stats
+
+from ..ledger import perplexity
+from .findings import Best
+from .noise import Scatter
+from .tables import Array
+
+CONFIDENCE = 0.95
+WINDOW = 9  # evaluations in the local fit that gives the level at a step
+
+
+@lru_cache(maxsize=256)
+def tie_width(k: int, degrees: float) -> float:
+    """h such that the truly best of `k` equal values, each with unit noise, is within h of the
+    lowest with 95 % probability; `degrees` are those of the estimated noise (inf: known)."""
+    if k < 2:
+        return 0.0
+
+    def miss(h: float) -> float:
+        inside = integrate.quad(
+            lambda z: stats.norm.pdf(z) * stats.norm.sf(z - h) ** (k - 1), -8, 8, limit=200
+        )[0]
+        return float(inside - CONFIDENCE)
+
+    h = float(optimize.brentq(miss, 0.0, 12.0, xtol=1e-4))
+    if np.isfinite(degrees):
+        tail = stats.norm.sf(h / np.sqrt(2))
+        h = float(np.sqrt(2) * stats.t.isf(tail, max(degrees, 2.0)))
+    return h
+
+
+def tied(values: Array, noise: Scatter) -> Array:
+    """Which `values` (finite) may be the best, as a mask, from the noise of each alone."""
+    if not noise.known:
+        return np.isclose(values, values.min(), rtol=0, atol=0)
+    width = tie_width(len(values), round(noise.degrees, 1)) * noise.sigma
+    # Values far above cannot be contenders, so they need no allowance: shrink once.
+    near = int(np.sum(values <= values.min() + width))
+    width = tie_width(max(near, 2), round(noise.degrees, 1)) * noise.sigma
+    return np.asarray(values <= values.min() + width)
+
+
+def tied_on_blocks(values: Array, difference_se: Callable[[int], float]) -> Array:
+    """The same where the evaluations share their blocks: `difference_se(i)` is the standard
+    error of value i minus the lowest, over blocks (nan where not known: then not tied)."""
+    lowest = int(np.argmin(values))
+    mask = np.zeros(len(values), dtype=bool)
+    mask[lowest] = True
+    width = tie_width(len(values), float("inf")) / np.sqrt(2)
+    for i in np.argsort(values)[1:]:
+        se = difference_se(int(i))
+        if np.isfinite(se) and values[i] - values[lowest] <= width * se:
+            mask[i] = True
+    return mask
+
+
+def level(steps: Array, values: Array, at: int, noise: Scatter) -> tuple[float, float]:
+    """(value of a smooth curve at index `at`, its standard error): a local quadratic in log step
+    over up to WINDOW neighbours, which does not know which value was lucky."""
+    n = len(values)
+    width = min(WINDOW, n)
+    start = min(max(at - width // 2, 0), n - width)
+    x = np.log(np.maximum(steps[start : start + width], 1.0))
+    x = x - x[at - start]
+    scale = np.max(np.abs(x)) or 1.0
+    design = np.vander(x / scale, min(3, width), increasing=True)
+    hat = np.linalg.pinv(design)[0]
+    fitted = float(hat @ values[start : start + width])
+    return fitted, float(np.sqrt(hat @ hat) * noise.sigma)
+
+
+def best(
+    steps: Array,
+    values: Array,
+    se: Array,
+    bpb: Array,
+    mask: Array,
+    noise: Scatter,
+    saved: set[int] | None,
+    estimator: str,
+    how: str,
+) -> Best | None:
+    """The finding. `mask`: the tie set; `saved`: steps with a checkpoint on disk, None: unknown."""
+    if not len(values):
+        return None
+    lowest = int(np.argmin(values))
+    tied_steps = [int(s) for s in steps[mask]]
+    pick = lowest
+    rule = f"the lowest of {len(values)} evaluations"
+    if len(tied_steps) > 1:
+        rule = "none of the tied is proven better; the lowest is taken"
+    kept = [i for i in np.flatnonzero(mask) if saved and int(steps[i]) in saved]
+    if kept and int(steps[lowest]) not in (saved or set()):
+        pick = int(min(kept, key=lambda i: values[i]))
+        rule = "the lowest is not on disk; of the tied ones that are, the lowest is taken"
+    smooth, smooth_se = (
+        level(steps, values, lowest, noise) if noise.known and len(values) > 3 else (None, None)
+    )
+    quantile = float(stats.t.isf(0.025, max(noise.degrees, 2.0)))
+    above = values[mask].max() - values[lowest]
+    return Best(
+        step=int(steps[lowest]),
+        loss=float(values[lowest]),
+        se=_number(se[lowest]),
+        bpb=_number(bpb[lowest]),
+        perplexity=perplexity(float(values[lowest])),
+        smoothed=smooth,
+        smoothed_ci=None
+        if smooth is None or smooth_se is None
+        else (smooth - quantile * smooth_se, smooth + quantile * smooth_se),
+        tied_steps=tied_steps,
+        pick=int(steps[pick]),
+        pick_loss=float(values[pick]),
+        pick_saved=None if saved is None else int(steps[pick]) in saved,
+        rule=f"{rule} ({how})",
+        estimator=estimator,
+        threshold=float(above),
+        n=len(values),
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def tied_by_se(values: Array, se: Array) -> tuple[Array, str]:
+    """With nothing but each evaluation's own standard error (too few for a scatter): within
+    the width of two independent errors, which is generous where the blocks are shared."""
+    lowest = int(np.argmin(values))
+    if not np.isfinite(se[lowest]):
+        return np.arange(len(values)) == lowest, "noise unknown: too few evaluations to call ties"
+    width = tie_width(len(values), float("inf")) * float(se[lowest])
+    mask = values <= values[lowest] + width
+    return np.asarray(mask), "tied: standard errors over blocks, 95 %"
+
+
+def best_of_training(steps: Array, loss: Array, none: Array, noise: Scatter) -> Best | None:
+    """The lowest logged training loss: it says where the log is lowest, not what to deploy."""
+    mask = tied(loss, noise) if noise.known else np.arange(len(loss)) == int(np.argmin(loss))
+    found = best(
+        steps, loss, none, none, mask, noise, None, "training loss",
+        "no validation loss was logged",
+    )  # fmt: skip
+    if found is not None and len(found.tied_steps) > 50:
+        found.tied_steps = found.tied_steps[:50]
+    return found

@@ -1,0 +1,319 @@
+"""What the log says of itself: the run, its evaluations, checkpoints, samples, passes, phases."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..ledger import perplexity
+from .findings import (
+    SCHEMA,
+    About,
+    Best,
+    Curve,
+    Evaluation,
+    Happened,
+    Pass,
+    Phase,
+    Sampled,
+    Saved,
+    Schedule,
+    Source,
+)
+from .series import Series
+from .tables import Array, Log
+
+__all__ = ["SCHEMA"]
+POINTS = 1000  # of the thinned curve
+MOST = 500  # samples and events that are shown
+MAX_TEXT = 4000  # characters of one sample
+
+
+def source(log: Log) -> Source:
+    return Source(
+        name=log.source.resolve().name,
+        format=log.format,
+        train_rows=len(log.train["step"]),
+        eval_rows=len(log.eval["step"]),
+        columns=log.columns,
+        problems=log.problems,
+    )
+
+
+def planned_steps(log: Log) -> int | None:
+    length = (log.config or {}).get("length")
+    steps = length.get("steps") if isinstance(length, dict) else None
+    return steps if isinstance(steps, int) and steps > 0 else None
+
+
+def about(log: Log, planned: int | None) -> About:
+    """The model line and what else the start row says."""
+    start: dict[str, Any] = next((s for s in reversed(log.session) if "config" in s), {})
+    config = start.get("config") or {}
+    model, data = config.get("model") or {}, start.get("data") or {}
+    tokenizer = config.get("tokenizer") or {}
+    environment = start.get("environment") or {}
+    total = (start.get("parameters") or {}).get("total")
+    return About(
+        model=_model_line(model),
+        parameters=total if isinstance(total, int) else None,
+        vocab_size=_integer(data.get("vocab_size")) or _integer(model.get("vocab_size")),
+        context=_integer(model.get("context")),
+        tokenizer=str(tokenizer["kind"]) if tokenizer.get("kind") else None,
+        data=_data_line(data),
+        optimizer=_optimizer_line(config),
+        device=", ".join(
+            str(environment[k]) for k in ("device", "dtype", "processor") if environment.get(k)
+        )
+        or None,
+        status=_status(log),
+        planned_steps=planned,
+    )
+
+
+def _status(log: Log) -> str:
+    if not log.session:
+        return "unknown"
+    return str(log.session[-1].get("reason") or "running")
+
+
+def _model_line(model: dict[str, Any]) -> str | None:
+    if not model.get("layers"):
+        return None
+    parts = [f"{len(str(model['layers']))} layers"]
+    for name, words in (("heads", "heads"), ("width", "width"), ("context", "context")):
+        if model.get(name):
+            parts.append(f"{model[name]} {words}" if name == "heads" else f"{words} {model[name]}")
+    for name in ("position", "norm", "mlp"):
+        if model.get(name):
+            parts.append(f"{name} {model[name]}")
+    if model.get("dropout") is not None:
+        parts.append(f"dropout {model['dropout']}")
+    if "tied" in model:
+        parts.append("tied head" if model["tied"] else "untied head")
+    return ", ".join(parts)
+
+
+def _optimizer_line(config: dict[str, Any]) -> str | None:
+    optimizer, train = config.get("optimizer") or {}, config.get("train") or {}
+    if not optimizer.get("kind"):
+        return None
+    words = [str(optimizer["kind"])]
+    for name in ("lr", "weight_decay", "clip"):
+        if optimizer.get(name) is not None:
+            words.append(f"{name} {optimizer[name]}")
+    if train.get("batch"):
+        words.append(f"batch {train['batch']}")
+    return ", ".join(words)
+
+
+def _data_line(data: dict[str, Any]) -> str | None:
+    parts = [
+        f"{data[name]:,} {words}"
+        for name, words in (("train_tokens", "training tokens"), ("val_tokens", "held out"))
+        if isinstance(data.get(name), int)
+    ]
+    if data.get("split"):
+        parts.append(f"split: {data['split']}")
+    return ", ".join(parts) or None
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def evaluations(log: Log, series: Series, best: Best | None) -> list[Evaluation]:
+    """Every evaluation with a finite or non-finite loss, by step."""
+    table = log.eval
+    start = _start_time(log)
+    gap_of = dict(zip(series.steps.tolist(), series.probe.tolist(), strict=True))
+    tied = set(best.tied_steps) if best and best.estimator == "validation loss" else set()
+    found = []
+    for i, step in enumerate(table["step"].tolist()):
+        val, train = table["val_loss"][i], gap_of.get(step, math.nan)
+        train_se, val_se = table["probe_se"][i], table["val_se"][i]
+        found.append(
+            Evaluation(
+                step=int(step),
+                tokens=_known(table["tokens"][i]),
+                passes=_known(table["passes"][i]),
+                seconds=_known(table["time"][i] - start),
+                lr=_known(_at(log.train["step"], log.train["lr"], step)),
+                val_loss=_known(val),
+                val_se=_known(val_se),
+                val_perplexity=_perplexity(val),
+                val_bpb=_known(table["val_bpb"][i]),
+                train_loss=_known(train),
+                train_se=_known(train_se),
+                train_perplexity=_perplexity(train),
+                gap=_known(val - train),
+                gap_se=_known(math.hypot(val_se, train_se)),
+                best=bool(tied) and best is not None and int(step) == best.step,
+                tied=int(step) in tied,
+            )
+        )
+    return found
+
+
+def _at(steps: Array, values: Array, step: float) -> float:
+    """The value logged at `step` or last before it."""
+    i = int(np.searchsorted(steps, step, side="right")) - 1
+    return float(values[i]) if i >= 0 else math.nan
+
+
+def _start_time(log: Log) -> float:
+    times = [t["time"][np.isfinite(t["time"])] for t in (log.train, log.eval)]
+    started = [s["started"] for s in log.session]
+    return float(min([*(t[0] for t in times if len(t)), *started], default=math.nan))
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _perplexity(loss: float) -> float | None:
+    return _known(perplexity(loss)) if math.isfinite(loss) else None
+
+
+def checkpoints(log: Log, best: Best | None) -> list[Saved]:
+    """Every checkpoint written, with the validation loss at its step."""
+    losses = dict(zip(log.eval["step"].tolist(), log.eval["val_loss"].tolist(), strict=True))
+    tied = set(best.tied_steps) if best and best.estimator == "validation loss" else set()
+    return [
+        Saved(
+            step=row["step"],
+            path=str(row["path"]),
+            bytes=row.get("bytes"),
+            seconds=row.get("seconds"),
+            reason=str(row.get("reason", "")),
+            present=row.get("present"),
+            val_loss=_known(losses.get(row["step"], math.nan)),
+            best=bool(tied) and best is not None and row["step"] == best.step,
+            tied=row["step"] in tied,
+        )
+        for row in log.checkpoint
+    ]
+
+
+def samples(log: Log) -> list[Sampled]:
+    return [
+        Sampled(
+            step=row["step"],
+            prompt=str(row["prompt"])[:MAX_TEXT],
+            text=str(row["text"])[:MAX_TEXT],
+            tokens=row["tokens"],
+        )
+        for row in log.sample[-MOST:]
+    ]
+
+
+def events(log: Log) -> list[Happened]:
+    return [
+        Happened(
+            step=row["step"],
+            attempt=row["attempt"],
+            kind=str(row["kind"]),
+            message=str(row["message"])[:MAX_TEXT],
+        )
+        for row in log.event[:MOST]
+    ]
+
+
+def passes(log: Log) -> list[Pass]:
+    """One row per time through the text: by passes where known, else by logged epochs."""
+    train = log.train
+    counter = train["passes"] if np.isfinite(train["passes"]).any() else train["epoch"]
+    good = np.isfinite(counter)
+    if not good.any():
+        return []
+    exact = counter is train["passes"]  # a window that ends at 1.0 belongs to the first pass
+    number = np.where(good, np.maximum(np.ceil(counter) - 1, 0) if exact else counter, -1)
+    found = []
+    for value in np.unique(number[good])[:MOST]:
+        mine = number == value
+        steps = train["step"][mine]
+        inside = (log.eval["step"] >= steps[0]) & (log.eval["step"] <= steps[-1])
+        vals = log.eval["val_loss"][inside & np.isfinite(log.eval["val_loss"])]
+        found.append(
+            Pass(
+                number=int(value) + (1 if exact else 0),
+                from_step=int(steps[0]),
+                to_step=int(steps[-1]),
+                train_loss=_mean(train["loss"][mine]),
+                val_loss=float(vals[-1]) if len(vals) else None,
+                tokens_per_s=_median(train["tokens_per_s"][mine]),
+            )
+        )
+    return found
+
+
+def _mean(values: Array) -> float | None:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def _median(values: Array) -> float | None:
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
+
+
+def phases(log: Log, rates: Schedule) -> list[Phase]:
+    """Warm-up, then thirds of the rest, each with the slope of the training loss."""
+    keep = np.isfinite(log.train["loss"])
+    steps, loss = log.train["step"][keep], log.train["loss"][keep]
+    if len(steps) < 12:
+        return []
+    warm = float(min(rates.warmup_steps or 0, steps[-1] / 3))
+    cuts = np.concatenate([[-1.0, warm], warm + (steps[-1] - warm) * np.array([1, 2, 3]) / 3])
+    names = ("warm-up", "first third", "middle third", "last third")
+    found = []
+    for name, low, high in zip(names, cuts[:-1], cuts[1:], strict=True):
+        mine = (steps > low) & (steps <= high)
+        if mine.sum() < 3:
+            continue
+        edge = max(1, int(mine.sum()) // 5)
+        first, last = float(loss[mine][:edge].mean()), float(loss[mine][-edge:].mean())
+        slope = np.polyfit(steps[mine] / 1000, loss[mine], 1)[0]
+        found.append(
+            Phase(
+                name=name,
+                from_step=int(steps[mine][0]),
+                to_step=int(steps[mine][-1]),
+                loss_from=first,
+                loss_to=last,
+                per_1000=float(slope),
+            )
+        )
+    return found
+
+
+def curve(log: Log) -> Curve:
+    """At most POINTS points of the training rows: means over equal bins of rows."""
+    train, n = log.train, len(log.train["step"])
+    edges = np.unique(np.linspace(0, n, min(n, POINTS) + 1).astype(int))
+    start = _start_time(log)
+    bins = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+    def over(name: str, take: Any) -> list[float | None]:
+        column, found = train[name], []
+        for low, high in bins:
+            part = column[low:high]
+            part = part[np.isfinite(part)]
+            found.append(float(take(part)) if len(part) else None)
+        return found
+
+    seconds = over("time", np.max)
+    return Curve(
+        step=[float(train["step"][high - 1]) for _, high in bins],
+        tokens=over("tokens", np.max),
+        seconds=[None if t is None else t - start for t in seconds],
+        loss=over("loss", np.mean),
+        low=over("loss", np.min),
+        high=over("loss", np.max),
+        lr=over("lr", np.mean),
+        tokens_per_s=over("tokens_per_s", np.median),
+        grad_norm=over("grad_norm", np.mean),
+        rows_per_point=int(np.ceil(n / max(len(bins), 1))) if n else 0,
+    )

@@ -1,0 +1,160 @@
+"""The ledger of a run from its log, and the log's figures checked against each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..ledger import Ledger as Units
+from .findings import Check, Ledger, Number, Session
+from .tables import Array, Columns, Log
+
+SLOW = 0.8  # of the median speed
+TOLERANCE = 0.02  # beyond which two figures disagree
+
+
+def units(log: Log) -> Units | None:
+    """The arithmetic of the run, from its last start row."""
+    for session in reversed(log.session):
+        given = session.get("ledger")
+        if isinstance(given, dict):
+            try:
+                made = Units(**{k: int(v) for k, v in given.items()})
+            except (TypeError, ValueError):
+                continue
+            if min(made.batch, made.micro_batch, made.context, made.train_tokens, made.ranks) > 0:
+                return made
+    return None
+
+
+def ledger(log: Log) -> Ledger:
+    """Steps, tokens, passes and seconds of the run and of each session."""
+    train, own = log.train, units(log)
+    last = int(max((t[-1] for t in (train["step"], log.eval["step"]) if len(t)), default=0))
+    first = int(min((t[0] for t in (train["step"], log.eval["step"]) if len(t)), default=0))
+    tokens = own.tokens(last) if own else _last(train["tokens"])
+    speeds = train["tokens_per_s"][np.isfinite(train["tokens_per_s"])]
+    median = float(np.median(speeds)) if len(speeds) else None
+    every = _log_every(train["step"])
+    expected = round((train["step"][-1] - train["step"][0]) / every) + 1 if every else 0
+    sessions = [_session(s, log, own) for s in log.session]
+    return Ledger(
+        steps=last,
+        first_step=first,
+        micro_steps=own.micro_steps(last) if own else None,
+        tokens=int(tokens) if tokens is not None else None,
+        passes=own.passes(last) if own else _last(train["passes"]),
+        tokens_per_step=own.tokens_per_step if own else None,
+        train_tokens=own.train_tokens if own else None,
+        seconds=_total(s.seconds for s in sessions) if sessions else elapsed(train, log.eval),
+        train_seconds=_total(s.train_seconds for s in sessions),
+        eval_seconds=_total(s.eval_seconds for s in sessions),
+        save_seconds=_total(s.save_seconds for s in sessions),
+        tokens_per_s=median,
+        slow_share=float(np.mean(speeds < SLOW * median)) if median else None,
+        logged_points=len(train["step"]),
+        log_every=every,
+        missing_points=max(0, expected - len(train["step"])) if every else 0,
+        sessions=sessions,
+        checks=checks(log, own),
+    )
+
+
+def _session(session: dict[str, Any], log: Log, own: Units | None) -> Session:
+    mine = log.train["attempt"] == session["attempt"]
+    speeds = log.train["tokens_per_s"][mine]
+    speeds = speeds[np.isfinite(speeds)]
+    steps = max(0, session["to_step"] - session["from_step"])
+    wall = session["ended"] - session["started"]
+    train = log.train["seconds"][mine]
+    evaluating = log.eval["seconds"][log.eval["attempt"] == session["attempt"]]
+    return Session(
+        attempt=session["attempt"],
+        from_step=session["from_step"],
+        to_step=session["to_step"],
+        steps=steps,
+        tokens=own.tokens(steps) if own else None,
+        seconds=session.get("seconds", wall if np.isfinite(wall) and wall >= 0 else None),
+        train_seconds=session.get("train_seconds", float(np.nansum(train))),
+        eval_seconds=session.get("eval_seconds", float(np.nansum(evaluating))),
+        save_seconds=session.get("save_seconds"),
+        tokens_per_s=float(np.median(speeds)) if len(speeds) else None,
+        reason=session.get("reason"),
+        started=session["started"],
+    )
+
+
+def checks(log: Log, own: Units | None) -> list[Check]:
+    """Figures that are logged and can also be computed from others."""
+    train, found = log.train, []
+    if own:
+        found += _check("tokens per step", train["tokens"], own.tokens_per_step * train["step"])
+        found += _check("passes", train["passes"], train["tokens"] / own.train_tokens)
+    width = np.diff(train["step"], prepend=np.nan)
+    spent = np.where(np.isfinite(train["seconds"]), train["seconds"], np.nan)
+    if own is not None:
+        steps = np.where(np.isfinite(train["steps"]), train["steps"], width)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            speed = steps * own.tokens_per_step / spent
+        found += _check("tokens per second", train["tokens_per_s"], speed)
+    return found + _epochs(log) + _clock(log)
+
+
+def _epochs(log: Log) -> list[Check]:
+    """Epochs as logged against tokens, where both are there: the pass that one epoch is."""
+    train = log.train
+    if not np.isfinite(train["epoch"]).any() or not np.isfinite(train["passes"]).any():
+        return []
+    return _check("epochs", train["epoch"], train["passes"])
+
+
+def _clock(log: Log) -> list[Check]:
+    """Tokens counted against speed × time, for a log that has all three."""
+    train = log.train
+    if log.session or not np.isfinite(train["tokens"]).any():
+        return []
+    seconds = np.diff(train["time"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        speed = np.diff(train["tokens"]) / seconds
+    return _check("tokens per second", train["tokens_per_s"][1:], speed)
+
+
+def _check(what: str, logged: Array, computed: Array) -> list[Check]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = logged / computed
+    good = np.isfinite(ratio) & (ratio > 0)
+    if good.sum() < 3:
+        return []
+    middle = float(np.median(ratio[good]))
+    at = int(np.argsort(np.where(good, np.abs(ratio - middle), np.inf))[0])
+    return [
+        Check(
+            what=what,
+            logged=float(logged[at]),
+            computed=float(computed[at]),
+            ratio=middle,
+            agrees=abs(middle - 1) <= TOLERANCE,
+        )
+    ]
+
+
+def elapsed(train: Columns, evals: Columns) -> float | None:
+    """Seconds between the first and last timed row."""
+    times = np.concatenate([train["time"], evals["time"]])
+    times = times[np.isfinite(times)]
+    return float(np.ptp(times)) if len(times) > 1 else None
+
+
+def _log_every(steps: Array) -> float | None:
+    return float(np.median(np.diff(steps))) if len(steps) > 2 else None
+
+
+def _last(column: Array) -> float | None:
+    finite = column[np.isfinite(column)]
+    return float(finite[-1]) if len(finite) else None
+
+
+def _total(values: Any) -> Number:
+    known = [v for v in values if v is not None]
+    return float(sum(known)) if known else None

@@ -1,0 +1,155 @@
+"""Our own run folder (docs/log-format.md)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ... import runfolder
+from ...errors import UserError
+from ...runfolder import AnyRow, RunFolder
+from ..tables import EVAL, TRAIN, Columns, Log
+
+MAX_JSON_BYTES = 4 * 2**20
+
+
+def fits(path: Path, head: bytes) -> bool:
+    return path.is_dir()
+
+
+def read(path: Path) -> Log:
+    """The tables of a run folder; a damaged part becomes a problem, never an exception."""
+    folder = RunFolder(path)
+    if not folder.log.is_file():
+        raise UserError(f"{path}: not a run folder (log.jsonl is missing).")
+    read = runfolder.read_log(folder.log)
+    if not read.rows:
+        raise UserError(f"{folder.log}: holds no readable row; nothing to report on.")
+    sessions = _sessions(read.rows)
+    kept = runfolder.current(read.rows)
+    best = runfolder.best_eval(read.rows)
+    log = Log(
+        source=path,
+        format="run folder",
+        train=_columns(kept, runfolder.Train, TRAIN),
+        eval=_columns(kept, runfolder.Eval, EVAL),
+        config=sessions[-1].get("config") if sessions else None,
+        sample=[_dict(r) for r in kept if isinstance(r, runfolder.Sample)],
+        checkpoint=[_dict(r) for r in kept if isinstance(r, runfolder.Checkpoint)],
+        event=[_dict(r) for r in kept if isinstance(r, runfolder.Event)],
+        session=sessions,
+        best=_dict(best) if best else None,
+        replayed=_replayed(read.rows, kept),
+        problems=[f"log.jsonl, {problem}" for problem in read.problems],
+    )
+    present = set(folder.checkpoint_steps())
+    for row in log.checkpoint:
+        row["present"] = row["step"] in present
+    log.yardsticks = _yardsticks(folder.yardsticks, log.problems)
+    return log
+
+
+def _dict(row: AnyRow) -> dict[str, Any]:
+    return dict(msgspec.to_builtins(row))
+
+
+def _columns(rows: list[AnyRow], kind: type[Any], names: tuple[str, ...]) -> Columns:
+    """Rows of one kind as columns; among equal steps of one kind the last written counts."""
+    mine = list({row.step: row for row in rows if type(row) is kind}.values())
+    mine.sort(key=lambda row: row.step)
+    have = [name for name in names if name in kind.__struct_fields__]
+    nan = float("nan")
+    columns = {
+        name: np.array(
+            [nan if (v := getattr(row, name)) is None else v for row in mine], dtype=np.float64
+        )
+        for name in have
+    }
+    return columns | {name: np.full(len(mine), nan) for name in names if name not in have}
+
+
+def _sessions(rows: list[AnyRow]) -> list[dict[str, Any]]:
+    """One dict per attempt: its start row, where it got to, and its end row's times."""
+    sessions: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        session = sessions.setdefault(
+            row.attempt,
+            {"attempt": row.attempt, "from_step": row.step, "started": row.time, "reason": None},
+        )
+        session["to_step"] = max(row.step, session.get("to_step", row.step))
+        session["ended"] = max(row.time, session.get("ended", row.time))
+        if isinstance(row, runfolder.Start):
+            fields = _dict(row)
+            for name in ("from_step", "version", "config", "reasons", "environment"):
+                session[name] = fields[name]
+            for name in ("data", "parameters", "ledger"):
+                session[name] = fields[name]
+        elif isinstance(row, runfolder.End):
+            for name in ("reason", "seconds", "train_seconds", "eval_seconds", "save_seconds"):
+                session[name] = getattr(row, name)
+    return [sessions[attempt] for attempt in sorted(sessions)]
+
+
+def _replayed(rows: list[AnyRow], kept: list[AnyRow]) -> list[dict[str, Any]]:
+    """Where a later session went over logged steps again: how many rows, how many equal.
+
+    Of each `attempt`: `rows` compared (train windows and evaluations of the same step and, for a
+    window, the same length), `equal` of them with the same loss, the largest `difference`.
+    """
+    if len({row.attempt for row in rows}) < 2:
+        return []
+    new = {_key(row): row for row in kept if isinstance(row, runfolder.Train | runfolder.Eval)}
+    audits: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        twin = new.get(_key(row))
+        if twin is None or twin.attempt <= row.attempt:
+            continue
+        audit = audits.setdefault(
+            twin.attempt, {"attempt": twin.attempt, "rows": 0, "equal": 0, "difference": 0.0}
+        )
+        old_loss, new_loss = _loss(row), _loss(twin)
+        audit["rows"] += 1
+        audit["equal"] += old_loss == new_loss
+        if old_loss is not None and new_loss is not None:
+            audit["difference"] = max(audit["difference"], abs(old_loss - new_loss))
+    return [audits[attempt] for attempt in sorted(audits)]
+
+
+def _key(row: AnyRow) -> tuple[str, int, int]:
+    return type(row).__name__, row.step, getattr(row, "steps", 0)
+
+
+def _loss(row: AnyRow) -> float | None:
+    value = row.loss if isinstance(row, runfolder.Train) else getattr(row, "val_loss", None)
+    return None if value is None else float(value)
+
+
+def _yardsticks(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"longer than {MAX_JSON_BYTES} bytes")
+        loaded = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"{path.name}: {error}")
+        return None
+    return loaded if isinstance(loaded, dict) else None
+
+
+def block_losses(log: Log, step: int, attempt: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Mean loss per block of one evaluation, `val` and `probe` (nats, float64); {} if absent."""
+    if log.folder is None:
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(RunFolder(log.folder).eval_path(step, attempt))
+    except (OSError, SafetensorError, ValueError):
+        return {}
+    return {name: np.asarray(t, dtype=np.float64).ravel() for name, t in tensors.items()}

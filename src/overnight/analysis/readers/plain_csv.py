@@ -1,0 +1,90 @@
+"""A CSV file with a header line: any columns, known ones are recognised (document 000's too)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import UserError
+from ..tables import Log
+from .columns import MAX_COLUMNS, Loose, build, recognise
+
+MAX_LINE = 2**20
+MAX_PROBLEMS = 20
+NAN = float("nan")
+
+
+def fits(path: Path, head: bytes) -> bool:
+    first = head.decode("utf-8", errors="replace").lstrip("\ufeff \r\n").split("\n", 1)[0]
+    return any(mark in first for mark in ",;\t") and b"\0" not in head
+
+
+def read(path: Path) -> Log:
+    """Tables of a CSV; rows that are too long, too short or not numbers lose only themselves."""
+    problems: list[str] = []
+    with path.open("rb") as raw:
+        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
+        lines = _bounded(text, problems)
+        header_line = next((line for line in lines if line.strip()), "")
+        mark = max(",;\t", key=header_line.count)
+        header = next(csv.reader([header_line], delimiter=mark), [])[:MAX_COLUMNS]
+        known = recognise(name.strip() for name in header)
+        wanted = [
+            (i, known[name.strip()]) for i, name in enumerate(header) if name.strip() in known
+        ]
+        if not wanted:
+            raise UserError(f"{path}: no known column in the header: {header_line.strip()[:120]}")
+        loose = _rows(csv.reader(lines, delimiter=mark), header, wanted, problems)
+    if not loose.rows:
+        raise UserError(f"{path}: a header and no rows; nothing to report on.")
+    return build(path, "csv", loose.columns(), known, problems)
+
+
+def _bounded(text: io.TextIOWrapper, problems: list[str]) -> Iterator[str]:
+    """Lines in bounded memory and without NUL, which the csv module refuses."""
+    while line := text.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            while line and not line.endswith("\n"):
+                line = text.readline(MAX_LINE)
+            _note(problems, f"a line longer than {MAX_LINE} characters was skipped")
+            continue
+        yield line.replace("\0", "")
+
+
+def _rows(
+    reader: Iterator[list[str]],
+    header: list[str],
+    wanted: list[tuple[int, str]],
+    problems: list[str],
+) -> Loose:
+    loose = Loose()
+    number = 1
+    while True:
+        number += 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return loose
+        except csv.Error as error:
+            _note(problems, f"line {number}: {error}")
+            continue
+        if not cells or cells == header:  # a second header, from an appended file
+            continue
+        values: dict[str, float] = {}
+        for i, name in wanted:
+            cell = cells[i].strip() if i < len(cells) else ""
+            try:
+                values[name] = float(cell) if cell else NAN
+            except ValueError:
+                values[name] = NAN
+                _note(problems, f"line {number}: {cell[:40]!r} is not a number")
+        loose.add(values)
+
+
+def _note(problems: list[str], problem: str) -> None:
+    if len(problems) < MAX_PROBLEMS:
+        problems.append(problem)
+    elif len(problems) == MAX_PROBLEMS:
+        problems.append("more lines could not be read")

@@ -1,0 +1,155 @@
+"""A JSONL file: one object per line, any fields, known ones are recognised (document 002's too).
+
+Objects may be nested one level (`{"train": {"loss": 3.1}}` is `train_loss`) and rows may be of
+different kinds, such as one for training, one for evaluation, one with the settings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...errors import UserError
+from ...runfolder import MAX_ROW_BYTES
+from ..tables import Log
+from .columns import MAX_COLUMNS, Loose, build, normalise, recognise
+from .plain_csv import _note
+
+_decode = msgspec.json.Decoder().decode
+KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind")
+VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
+CONFIG_FIELDS = ("config", "args", "hparams", "hyperparameters", "settings")
+
+
+def fits(path: Path, head: bytes) -> bool:
+    return head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") and b"\0" not in head
+
+
+def read(path: Path) -> Log:
+    """Tables of a JSONL log; a damaged line is a problem, never an exception."""
+    loose, problems, config = Loose(), [], None
+    known: dict[str, str] = {}
+    seen: set[str] = set()
+    kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_ROW_BYTES + 1):
+            number += 1
+            row = _row(file, line, number, problems)
+            if row is None:
+                continue
+            if config is None:
+                config = _config(row)
+            flat = _flatten(row)
+            fields = tuple(flat)
+            if fields not in kinds:
+                if len(kinds) > MAX_COLUMNS:
+                    _note(problems, f"line {number}: too many kinds of rows")
+                    continue
+                seen.update(fields)
+                kinds[fields] = {f: o for f, o in recognise(fields).items()}
+                known |= kinds[fields]
+            chosen = kinds[fields]
+            values = {o: v for f, o in chosen.items() if (v := _number(flat[f])) is not None}
+            if values:
+                loose.add(values)
+    _split_train_loss(loose, seen)
+    if not loose.rows:
+        raise UserError(f"{path}: no row with a known field; nothing to report on.")
+    log = build(path, "jsonl", loose.columns(), known, problems)
+    log.config = config
+    return log
+
+
+def _row(file: Any, line: bytes, number: int, problems: list[str]) -> dict[str, Any] | None:
+    """One decoded object, or None for a blank, damaged or overlong line."""
+    if len(line) > MAX_ROW_BYTES:
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_ROW_BYTES)
+        _note(problems, f"line {number}: longer than {MAX_ROW_BYTES} bytes")
+        return None
+    line = line.removeprefix(b"\xef\xbb\xbf").strip()
+    if not line:
+        return None
+    try:
+        row = _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        row = _lenient(line)
+        if row is None:
+            _note(problems, f"line {number}: {error}")
+            return None
+    if not isinstance(row, dict):
+        _note(problems, f"line {number}: not an object")
+        return None
+    return row
+
+
+def _lenient(line: bytes) -> dict[str, Any] | None:
+    """Python's json writes NaN and Infinity, which JSON forbids; they matter here."""
+    import json
+
+    if b"NaN" not in line and b"Infinity" not in line:
+        return None
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _flatten(row: dict[str, Any]) -> dict[str, Any]:
+    if "loss" in row and any(row.get(name) in VALIDATION for name in KIND_FIELDS):
+        row = {("val_loss" if name == "loss" else name): value for name, value in row.items()}
+    if not any(isinstance(v, dict) for v in row.values()):
+        return row
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict) and name not in CONFIG_FIELDS:
+            flat |= {f"{name}_{inner}": v for inner, v in list(value.items())[:MAX_COLUMNS]}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    if isinstance(value, str) and len(value) < 64:
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _config(row: dict[str, Any]) -> dict[str, Any] | None:
+    for name in CONFIG_FIELDS:
+        if isinstance(row.get(name), dict):
+            return dict(row[name])
+    return None
+
+
+def _split_train_loss(loose: Loose, seen: set[str]) -> None:
+    """Rows of one kind say `loss`, those of another `train_loss` beside a validation loss: the
+    second is an estimator of its own (a mean over the evaluation), not another micro-batch."""
+    plain = {normalise(name) for name in seen}
+    if not {"loss", "train_loss"} <= plain or "val_loss" not in loose.values:
+        return
+    loss, val = loose.values["loss"], loose.values["val_loss"]
+    both = [i for i in range(loose.rows) if val[i] == val[i] and loss[i] == loss[i]]
+    if not both or len(both) == sum(v == v for v in loss):
+        return
+    nan = float("nan")
+    from array import array
+
+    beside = loose.values.setdefault("train_loss", array("d", [nan]) * loose.rows)
+    for i in both:
+        if beside[i] != beside[i]:
+            beside[i], loss[i] = loss[i], nan

@@ -1,0 +1,120 @@
+"""The series that the verdicts look at: validation, train probe, gap, training loss; with noise."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from .findings import Noise
+from .noise import FEWEST, UNKNOWN, Scatter, scatter
+from .readers.own import block_losses
+from .tables import Array, Log, finite
+
+THIN = 4000  # training rows that a noise estimate looks at
+
+
+class Series:
+    """Finite evaluations and training rows of a log, by step.
+
+    `steps`, `val`, `val_se`, `bpb`: evaluations with a finite loss. `probe`: the train loss on
+    the same footing (NaN where absent). `wiggle`: scatter of val about a smooth curve.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        keep = finite(log.eval["val_loss"])
+        self.evals = {name: column[keep] for name, column in log.eval.items()}
+        self.steps, self.val = self.evals["step"], self.evals["val_loss"]
+        self.val_se, self.bpb = self.evals["val_se"], self.evals["val_bpb"]
+        self.n = len(self.steps)
+        rows = finite(log.train["step"], log.train["loss"])
+        self.train_steps, self.train_loss = log.train["step"][rows], log.train["loss"][rows]
+        self.train_n = len(self.train_steps)
+        self.probe, self.gap_estimator = self._probe()
+
+    def _probe(self) -> tuple[Array, str]:
+        """The train loss that a gap is computed from, and what it is."""
+        if np.isfinite(self.evals["probe_loss"]).any():
+            return self.evals["probe_loss"], "train probe: fixed training blocks, evaluation mode"
+        if np.isfinite(self.evals["train_loss"]).any():
+            return self.evals["train_loss"], "training loss logged with the evaluation"
+        near = self._nearby_training()
+        if np.isfinite(near).any():
+            return near, "mean of the training rows since the evaluation before"
+        return near, "none"
+
+    def _nearby_training(self) -> Array:
+        ends = np.searchsorted(self.train_steps, self.steps, side="right")
+        begins = np.concatenate([[0], ends[:-1]]) if self.n else ends
+        sums = np.concatenate([[0.0], np.cumsum(self.train_loss)])
+        count = ends - begins
+        with np.errstate(invalid="ignore"):
+            return np.where(count > 0, (sums[ends] - sums[begins]) / np.maximum(count, 1), np.nan)
+
+    @cached_property
+    def wiggle(self) -> Scatter:
+        return scatter(self.steps, self.val) if self.n else UNKNOWN
+
+    @cached_property
+    def train_noise(self) -> Scatter:
+        return scatter(self.train_steps, self.train_loss) if self.train_n else UNKNOWN
+
+    @cached_property
+    def gap(self) -> Array:
+        return self.val - self.probe
+
+    @cached_property
+    def blocks(self) -> dict[int, Array]:
+        """Evaluation index → mean validation loss per block, where all share their blocks.
+
+        Read only for contenders: evaluations within 20 standard errors of the lowest."""
+        if self.log.folder is None or self.n < 2:
+            return {}
+        lowest = int(np.argmin(self.val))
+        reach = 20 * np.nan_to_num(self.val_se[lowest])
+        near = np.flatnonzero(self.val <= self.val[lowest] + reach)
+        near = np.union1d(near, [self.n - 1, lowest])
+        found: dict[int, Array] = {}
+        for i in near:
+            losses = block_losses(self.log, int(self.steps[i]), int(self.evals["attempt"][i])).get(
+                "val"
+            )
+            if losses is not None and len(losses) > 1 and np.isfinite(losses).all():
+                found[int(i)] = losses
+        if lowest not in found:
+            return {}
+        size = len(found[lowest])
+        return {i: losses for i, losses in found.items() if len(losses) == size}
+
+    @property
+    def paired(self) -> bool:
+        return len(self.blocks) >= 2
+
+    def difference_se(self, i: int) -> float:
+        """Standard error of val[i] − the lowest, over the blocks both were evaluated on."""
+        lowest = int(np.argmin(self.val))
+        if i not in self.blocks or lowest not in self.blocks:
+            return float("nan")
+        difference = self.blocks[i] - self.blocks[lowest]
+        return float(np.std(difference, ddof=1) / np.sqrt(len(difference)))
+
+    @cached_property
+    def noise(self) -> Noise:
+        """The finding about noise."""
+        wiggle, train = self.wiggle, self.train_noise
+        pairs = [self.difference_se(i) for i in self.blocks]
+        pairs = [p for p in pairs if np.isfinite(p) and p > 0]
+        few = f"fewer than {FEWEST} evaluations: the scatter between them cannot be estimated"
+        known = "second differences over the last three quarters of the evaluations"
+        se = self.val_se[np.isfinite(self.val_se)]
+        return Noise(
+            sigma=wiggle.sigma,
+            rho=wiggle.rho if wiggle.known else None,
+            n=wiggle.n,
+            degrees=wiggle.degrees if wiggle.known else None,
+            method=known if wiggle.known else few,
+            text_se=float(np.median(se)) if len(se) else None,
+            paired_se=float(np.median(pairs)) if pairs else None,
+            train_sigma=train.sigma if train.known else None,
+        )

@@ -1,0 +1,83 @@
+"""What every reader returns and every analysis reads: the tables of one log.
+
+The two long tables, `train` and `eval`, are columns (float64 arrays of one length, NaN where a
+row has no value), because a log may hold a million rows. The short ones are lists of dicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Columns = dict[str, Array]
+
+TRAIN = (
+    *("step", "steps", "loss", "objective", "lr", "grad_norm", "tokens", "passes", "epoch"),
+    *("time", "seconds", "tokens_per_s", "attempt"),
+)
+EVAL = (
+    *("step", "tokens", "passes", "epoch", "time", "seconds", "attempt"),
+    *("val_loss", "val_se", "val_bpb", "val_tokens"),
+    *("probe_loss", "probe_se", "probe_bpb", "probe_tokens"),
+    "train_loss",  # of a foreign log: whatever it wrote beside the validation loss
+)
+
+
+@dataclass
+class Log:
+    """One log as tables. `train` and `eval` hold the rows that count, sorted by step."""
+
+    source: Path
+    format: str  # "run folder", "csv", "jsonl"
+    train: Columns
+    eval: Columns
+    config: dict[str, Any] | None = None
+    sample: list[dict[str, Any]] = field(default_factory=list)
+    checkpoint: list[dict[str, Any]] = field(default_factory=list)
+    event: list[dict[str, Any]] = field(default_factory=list)
+    session: list[dict[str, Any]] = field(default_factory=list)
+    yardsticks: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None  # lowest evaluation ever, also of replaced rows
+    replayed: list[dict[str, Any]] = field(default_factory=list)  # audits of overlaps
+    columns: dict[str, str] = field(default_factory=dict)  # foreign name → ours
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path | None:
+        return self.source if self.format == "run folder" else None
+
+
+def empty(names: Sequence[str]) -> Columns:
+    return {name: np.empty(0) for name in names}
+
+
+def rows(columns: Columns) -> list[dict[str, Any]]:
+    """Columns as a list of dicts: integers where exact, None for what is missing."""
+    names = list(columns)
+    lists = [[_plain(v) for v in columns[name].tolist()] for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
+
+
+def _plain(value: float) -> float | int | None:
+    if value != value or value in (np.inf, -np.inf):
+        return None
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+
+def select(columns: Columns, keep: NDArray[Any]) -> Columns:
+    """The rows of `columns` under a mask or in an order."""
+    return {name: values[keep] for name, values in columns.items()}
+
+
+def finite(*arrays: Array) -> NDArray[np.bool_]:
+    """Where all `arrays` are finite."""
+    mask = np.ones(arrays[0].shape, dtype=bool)
+    for array in arrays:
+        mask &= np.isfinite(array)
+    return mask

@@ -1,0 +1,56 @@
+"""`overnight report`: findings of a run as files, JSON, or in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from . import say
+
+
+def report(
+    source: Path,
+    /,
+    *,
+    out: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    terminal: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Say what a run shows, how sure that is, and what to do.
+
+    Parameters
+    ----------
+    source
+        A run folder, or a log: .csv with a header line, .jsonl with one object per line.
+    out
+        Folder for report.md, report.html, PNGs and findings.json; default: the run's report/.
+    json
+        Print the findings as JSON on stdout; write files only if --out is given.
+    terminal
+        Show the report in the terminal; write files only if --out is given.
+    """
+    import sys
+
+    from ..analysis.run import load_run
+
+    run = load_run(source)
+    if json:
+        import json as encoder
+
+        encoder.dump(run.findings, sys.stdout, indent=1, allow_nan=False, ensure_ascii=False)
+        print()
+    if terminal:
+        from rich.console import Console
+
+        from ..report import terminal as view
+        from ..report.document import build
+
+        view.show(build(run.found), run.found, Console(highlight=False))
+    if out is not None or not (json or terminal):
+        from ..report import write
+
+        folder = write(run, out)
+        say(f"Report: {folder / 'report.html'}")
+    return 0

@@ -1,0 +1,70 @@
+"""Numbers as text: one way for each unit, in every view."""
+
+from __future__ import annotations
+
+DASH = "–"
+
+
+def loss(value: float | None) -> str:
+    return DASH if value is None else f"{value:.4f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    return DASH if value is None else f"{value:+.{digits}f}"
+
+
+def perplexity(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:.2f}" if value < 1e4 else f"{value:,.0f}"
+
+
+def count(value: float | None) -> str:
+    return DASH if value is None else f"{value:,.0f}"
+
+
+def passes(value: float | None) -> str:
+    return DASH if value is None else f"{value:.2f}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate."""
+    return DASH if value is None else f"{value:.3g}"
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    return DASH if share is None else f"{100 * share:.{digits}f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """`4 h 27 min`, `12 min 5 s`, `7.3 s`."""
+    if seconds is None:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def size(n_bytes: float | None) -> str:
+    if n_bytes is None:
+        return DASH
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.1f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def interval(ci: tuple[float, float] | None, digits: int = 4) -> str:
+    return DASH if ci is None else f"{ci[0]:.{digits}f} to {ci[1]:.{digits}f}"
+
+
+def steps(found: list[int], most: int = 8) -> str:
+    """`1,400, 1,600 and 2,000`; of many, the ends and how many."""
+    words = [count(s) for s in found]
+    if len(words) > most:
+        return f"{words[0]}, {words[1]} … {words[-1]} ({len(words)} of them)"
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]

@@ -1,0 +1,426 @@
+"""Findings → sentences. Plain, short, exact; every number in them is a number of the findings."""
+
+from __future__ import annotations
+
+from ..analysis.findings import Advice, Check, Findings, Verdict
+from . import numbers as n
+
+BEATEN = {"yes": "yes", "no": "no", "cannot_tell": "cannot tell"}
+INSIDE = {True: "yes", False: "no", None: n.DASH}
+
+# (verdict id, verdict) → (headline, tone). Ids in the order of the report.
+HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
+    "divergence": {
+        "yes": ("The run diverged", "bad"),
+        "no": ("No divergence", "good"),
+        "cannot_tell": ("Cannot tell whether the run diverged", "unsure"),
+    },
+    "overfitting": {
+        "yes": ("Overfitting: validation got worse", "bad"),
+        "no": ("No overfitting", "good"),
+        "cannot_tell": ("Cannot tell whether it overfits", "unsure"),
+    },
+    "gap": {
+        "growing": ("The gap between train and validation grows", "unsure"),
+        "shrinking": ("The gap between train and validation shrinks", "good"),
+        "stable": ("The gap between train and validation has no trend", "good"),
+        "cannot_tell": ("Cannot tell where the gap is going", "unsure"),
+    },
+    "still_improving": {
+        "yes": ("Still improving at the end", "good"),
+        "no": ("No longer improving at the end", "unsure"),
+        "cannot_tell": ("Cannot tell whether it is still improving", "unsure"),
+    },
+    "plateau": {
+        "yes": ("On a plateau", "unsure"),
+        "no": ("Not on a plateau", "good"),
+        "cannot_tell": ("Cannot tell whether it is on a plateau", "unsure"),
+    },
+    "train_drift": {
+        "yes": ("Training loss drifts up", "bad"),
+        "no": ("Training loss does not drift up", "good"),
+        "cannot_tell": ("Cannot tell whether the training loss drifts", "unsure"),
+    },
+    "spikes": {
+        "yes": ("There are loss spikes", "unsure"),
+        "no": ("No loss spikes", "good"),
+        "cannot_tell": ("Cannot tell about loss spikes", "unsure"),
+    },
+    "init_loss": {
+        "yes": ("The first loss is not that of a fresh model", "unsure"),
+        "no": ("The first loss is what a fresh model gives", "good"),
+        "cannot_tell": ("Cannot tell about the first loss", "unsure"),
+    },
+    "too_good": {
+        "yes": ("Too good to be true", "bad"),
+        "no": ("The loss is plausible", "good"),
+        "cannot_tell": ("Cannot tell whether the loss is plausible", "unsure"),
+    },
+    "below_yardstick": {
+        "yes": ("Worse than a yardstick without a network", "bad"),
+        "no": ("Better than every n-gram yardstick", "good"),
+        "cannot_tell": ("Cannot compare with the yardsticks", "unsure"),
+    },
+    "units": {
+        "yes": ("The log's own figures disagree", "bad"),
+        "no": ("Steps, tokens and times agree with each other", "good"),
+        "cannot_tell": ("Units cannot be checked", "unsure"),
+    },
+    "schedule_mismatch": {
+        "yes": ("The learning rate is not what the settings say", "bad"),
+        "no": ("The learning rate is what the settings say", "good"),
+        "cannot_tell": ("The schedule cannot be compared with settings", "unsure"),
+    },
+    "repeats": {
+        "yes": ("The training text was seen more than once", "unsure"),
+        "no": ("No text was seen twice", "good"),
+        "cannot_tell": ("Cannot tell how often the text was seen", "unsure"),
+    },
+    "resume": {
+        "yes": ("The run was resumed", "unsure"),
+        "no": ("One session, no resume", "good"),
+        "cannot_tell": ("Cannot tell whether the run was resumed", "unsure"),
+    },
+    "throughput": {
+        "yes": ("The speed held", "good"),
+        "no": ("The speed did not hold", "unsure"),
+        "cannot_tell": ("Cannot tell about the speed", "unsure"),
+    },
+    "comparability": {
+        "yes": ("Comparable with other tokenizers by bits per byte", "good"),
+        "no": ("Comparable per token only with the same vocabulary", "unsure"),
+        "cannot_tell": ("Cannot tell what this loss compares with", "unsure"),
+    },
+}
+
+
+def model_line(f: Findings) -> str:
+    """Model, parameters, data in one line."""
+    a = f.about
+    parts = [a.model, None if a.parameters is None else f"{a.parameters:,} parameters"]
+    if a.tokenizer:
+        size = "" if a.vocab_size is None else f", vocabulary {a.vocab_size:,}"
+        parts.append(f"tokenizer {a.tokenizer}{size}")
+    parts += [a.optimizer, a.data, a.device]
+    return "; ".join(p for p in parts if p)
+
+
+def in_order(verdicts: list[Verdict]) -> list[Verdict]:
+    """What needs attention first, then by the order of HEADLINES."""
+    rank = {"bad": 0, "unsure": 1, "good": 2, "": 3}
+    order = list(HEADLINES)
+    return sorted(verdicts, key=lambda v: (rank[tone(v)], order.index(v.id)))
+
+
+def headline(v: Verdict) -> str:
+    return HEADLINES[v.id][v.verdict][0]
+
+
+def tone(v: Verdict) -> str:
+    return HEADLINES[v.id][v.verdict][1]
+
+
+def verdict(v: Verdict) -> str:
+    """Headline and reason."""
+    since = f" since step {v.since_step:,}" if v.since_step is not None else ""
+    return f"{headline(v)}{since}. {v.because}"
+
+
+def advice(a: Advice) -> str:
+    because = ", ".join(i.replace("_", " ") for i in a.because)
+    return f"{a.do} Expected: {a.expected} (from: {because})"
+
+
+def no_advice(f: Findings) -> str:
+    return "Nothing in this log calls for a change."
+
+
+def _find(f: Findings, name: str) -> Verdict | None:
+    return next((v for v in f.verdicts if v.id == name), None)
+
+
+Card = tuple[str, str, str, str, str]
+
+
+def cards(f: Findings) -> list[Card]:
+    """The ten questions of a reader: (question, answer, detail, tone, section with more)."""
+    found = [_card_best(f)]
+    found += [
+        _card_verdict(f, "Is it overfitting?", "overfitting", "gap"),
+        _card_verdict(f, "Is it still improving?", "still_improving", "curves"),
+        _card_next(f),
+        _card_yardsticks(f),
+        _card_time(f),
+        _card_passes(f),
+        _card_speed(f),
+        _card_lr(f),
+        _card_resume(f),
+    ]
+    return [card for card in found if card is not None]
+
+
+def _card_best(f: Findings) -> Card:
+    b, question = f.best, "Which checkpoint?"
+    if b is None:
+        return question, "none", "No finite loss was logged.", "bad", "evaluations"
+    if b.estimator != "validation loss":
+        detail = (
+            f"No validation loss was logged. The training loss is lowest at step {b.step:,} "
+            f"({n.loss(b.loss)}), which does not say which checkpoint is best."
+        )
+        return question, "cannot tell", detail, "unsure", "best"
+    others = [s for s in b.tied_steps if s != b.pick]
+    detail = f"val {n.loss(b.pick_loss)}" + (f" ± {n.loss(b.se)}" if b.se is not None else "")
+    if b.bpb is not None and b.pick == b.step:
+        detail += f", {n.loss(b.bpb)} bits per byte"
+    detail += f"; tied with {n.steps(others)}" if others else "; no other is tied with it"
+    return question, f"step {b.pick:,}", detail, "good", "best"
+
+
+def _card_verdict(f: Findings, question: str, name: str, link: str) -> Card | None:
+    v = _find(f, name)
+    if v is None:
+        return None
+    answer = v.verdict.replace("_", " ")
+    return question, answer, v.because, tone(v), link
+
+
+def _card_next(f: Findings) -> Card:
+    question = "What next?"
+    if not f.advice:
+        return question, "nothing", no_advice(f), "good", "advice"
+    first = f.advice[0]
+    return question, first.do, f"Expected: {first.expected}", "", "advice"
+
+
+def _card_yardsticks(f: Findings) -> Card:
+    question = "Is it better than …?"
+    y, b = f.yardsticks, f.best
+    if y is None or not y.rows or y.model_bpb is None:
+        if b is not None and b.bpb is not None:
+            detail = "Compare other runs on this text by bits per byte."
+            return question, f"{n.loss(b.bpb)} bpb", detail, "", "best"
+        detail = "The log has no bits per byte, so only runs with the same tokenizer compare."
+        return question, "cannot tell", detail, "unsure", "unknown"
+    return question, f"{n.loss(y.model_bpb)} bpb", beaten(f), "", "yardsticks"
+
+
+def beaten(f: Findings) -> str:
+    """`Beats unigram, 2-gram; not xz.`"""
+    y = f.yardsticks
+    if y is None:
+        return ""
+    groups = {k: [r.name for r in y.rows if r.beaten == k] for k in ("yes", "no", "cannot_tell")}
+    parts = []
+    if groups["yes"]:
+        parts.append("beats " + ", ".join(groups["yes"]))
+    if groups["no"]:
+        parts.append("not " + ", ".join(groups["no"]))
+    if groups["cannot_tell"]:
+        parts.append("level with " + ", ".join(groups["cannot_tell"]))
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def _card_time(f: Findings) -> Card:
+    led = f.ledger
+    detail = ""
+    if led.train_seconds is not None and led.seconds:
+        detail = f"training {n.duration(led.train_seconds)}"
+        if led.eval_seconds is not None:
+            detail += f", evaluation {n.duration(led.eval_seconds)}"
+        if led.save_seconds is not None:
+            detail += f", saving {n.duration(led.save_seconds)}"
+    answer = n.duration(led.seconds) if led.seconds is not None else "not logged"
+    return "How long did it take?", answer, detail, "", "ledger"
+
+
+def _card_passes(f: Findings) -> Card:
+    led = f.ledger
+    parts = [f"{led.steps:,} steps"]
+    if led.tokens is not None:
+        parts.append(f"{led.tokens:,} tokens")
+    if led.train_tokens is not None:
+        parts.append(f"a pass is {led.train_tokens:,} tokens")
+    answer = n.passes(led.passes) if led.passes is not None else "not known"
+    return "How many passes over the text?", answer, ", ".join(parts), "", "ledger"
+
+
+def _card_speed(f: Findings) -> Card:
+    led = f.ledger
+    if led.tokens_per_s is None:
+        return "How fast?", "not logged", "", "unsure", "ledger"
+    slow = f"{n.percent(led.slow_share)} of the rows slower than 80 % of it"
+    return "How fast?", f"{n.count(led.tokens_per_s)} tok/s", f"median; {slow}", "", "ledger"
+
+
+def _card_lr(f: Findings) -> Card:
+    if f.schedule.peak is None:
+        return "What was the learning rate?", "not logged", "", "unsure", "unknown"
+    answer = f"{n.rate(f.schedule.peak)} → {n.rate(f.schedule.end)}"
+    return "What was the learning rate?", answer, schedule(f), "", "schedule"
+
+
+def _card_resume(f: Findings) -> Card | None:
+    return _card_verdict(f, "What changed at resume?", "resume", "sessions")
+
+
+def loss_caption(f: Findings) -> str:
+    text = "Validation and training loss, nats per token."
+    if f.noise.sigma is not None:
+        text += f" Band: ±2σ of one evaluation, σ = {n.loss(f.noise.sigma)}."
+    if f.curve.rows_per_point > 1:
+        text += f" Each training point is the mean of up to {f.curve.rows_per_point:,} rows."
+    return text
+
+
+def best(f: Findings) -> list[str]:
+    """Best, ties, rule, luck."""
+    b = f.best
+    if b is None:
+        return []
+    se = f" ± {n.loss(b.se)} (standard error over blocks)" if b.se is not None else ""
+    bpb = f", {n.loss(b.bpb)} bits per byte" if b.bpb is not None else ""
+    lines = [
+        f"Lowest {b.estimator}: {n.loss(b.loss)}{se} at step {b.step:,}, perplexity "
+        f"{n.perplexity(b.perplexity)}{bpb}."
+    ]
+    if b.estimator != "validation loss":
+        lines.append(
+            f"It is the lowest of {b.n:,} noisy values, so it is biased low, and training loss "
+            "does not say which checkpoint is best."
+        )
+    elif len(b.tied_steps) > 1:
+        lines.append(f"Tied within noise: steps {n.steps(b.tied_steps, 20)}.")
+    else:
+        lines.append("No other evaluation is tied with it.")
+    if b.estimator == "validation loss":
+        lines.append(f"Take step {b.pick:,}: {b.rule}.")
+        if b.pick_saved is False:
+            lines.append("No checkpoint of that step is on disk.")
+    if b.smoothed is not None:
+        lines.append(
+            f"The lowest value is partly luck: a smooth curve through its neighbours gives "
+            f"{n.loss(b.smoothed)} there (95 %: {n.interval(b.smoothed_ci)})."
+        )
+    return lines
+
+
+def evaluations(f: Findings) -> str:
+    return f"★ best, = tied with it. Train column: {f.gap_estimator}. Losses in nats per token."
+
+
+def gap(f: Findings) -> str:
+    v = _find(f, "gap")
+    reason = f" {v.because}" if v else ""
+    return f"Gap: validation minus train, nats per token.{reason}"
+
+
+KINDS = {
+    "linear": "linear decay",
+    "cosine": "cosine decay",
+    "constant": "constant",
+    "wsd": "constant, then decay (WSD)",
+    "one_minus_sqrt": "1 − square root decay",
+    "inverse_sqrt": "inverse square root decay",
+    "step": "steps",
+    "unknown": "of no shape that is known here",
+}
+
+
+def schedule(f: Findings) -> str:
+    s = f.schedule
+    if s.peak is None:
+        return "No learning rate was logged."
+    if s.warmup_steps:
+        warm = f"warm-up over {s.warmup_steps:,} steps to {n.rate(s.peak)}"
+    elif s.still_warming:
+        warm = f"still warming up at {n.rate(s.end)}"
+    elif s.warmup_steps == 0:
+        warm = f"no warm-up, {n.rate(s.peak)} from the first row on"
+    else:
+        warm = f"highest logged {n.rate(s.peak)}"
+    if s.still_warming:
+        return f"As logged: {warm}."
+    tail = "" if s.kind == "constant" else f", {n.rate(s.end)} at the end"
+    return f"As logged: {warm}, then {KINDS[s.kind]}{tail}."
+
+
+def lr_caption(f: Findings) -> str:
+    return f"Learning rate as logged, {f.schedule.n:,} values."
+
+
+def speed_caption(f: Findings) -> str:
+    return f"Tokens per second, median {n.count(f.ledger.tokens_per_s)}, and gradient norm."
+
+
+def ledger_rows(f: Findings) -> list[list[str]]:
+    led = f.ledger
+    rows = [
+        ["steps (optimizer updates)", n.count(led.steps)],
+        ["micro-steps", n.count(led.micro_steps)],
+        ["tokens", n.count(led.tokens)],
+        ["tokens per step", n.count(led.tokens_per_step)],
+        ["training tokens (one pass)", n.count(led.train_tokens)],
+        ["passes", n.passes(led.passes)],
+        ["wall time", n.duration(led.seconds)],
+        ["of it training", n.duration(led.train_seconds)],
+        ["of it evaluation", n.duration(led.eval_seconds)],
+        ["of it saving", n.duration(led.save_seconds)],
+        ["tokens per second, median", n.count(led.tokens_per_s)],
+        ["rows slower than 80 % of it", n.percent(led.slow_share)],
+        ["logged training points", n.count(led.logged_points)],
+        ["missing between the first and the last", n.count(led.missing_points)],
+    ]
+    return [row for row in rows if row[1] != n.DASH]
+
+
+def check(c: Check) -> str:
+    word = "agree" if c.agrees else "do not agree"
+    return (
+        f"{c.what}: logged {c.logged:,.6g} and computed {c.computed:,.6g} {word} "
+        f"(ratio {c.ratio:.3f})."
+    )
+
+
+def yardsticks(f: Findings) -> str:
+    y = f.yardsticks
+    if y is None or y.model_bpb is None:
+        return "The log has no bits per byte of the model, so the yardsticks stand alone."
+    se = f" ± {n.loss(y.model_se)}" if y.model_se is not None else ""
+    size = f" on the same {y.bytes:,} held-out bytes" if y.bytes is not None else ""
+    return f"The best model needs {n.loss(y.model_bpb)}{se} bits per byte{size}. {beaten(f)}"
+
+
+def forecast(f: Findings) -> list[str]:
+    p = f.forecast
+    if p.status == "made" and p.value is not None and p.for_step is not None:
+        if p.low is not None and p.high is not None:
+            interval = f" ({n.interval((p.low, p.high))})"
+        else:
+            interval = ""
+        return [
+            f"Expected validation loss at step {p.for_step:,}: {n.loss(p.value)}{interval}. "
+            f"{p.reason}",
+            f"Calibration of the interval: {p.calibration}.",
+        ]
+    return [p.reason]
+
+
+def methods(f: Findings) -> list[str]:
+    """How each number was computed, for this log."""
+    lines = [
+        "Loss: mean negative log-likelihood, nats per token. Perplexity: exp(loss). Bits per "
+        "byte: nats divided by ln 2 and by UTF-8 bytes.",
+        "Pass: the training tokens once, in blocks that do not overlap. Step: one optimizer "
+        "update.",
+        f"Noise of an evaluation: {f.noise.method}.",
+        f"Train column and gap: {f.gap_estimator}.",
+        "Tied: every evaluation that may be the best with 95 % confidence (Gupta's subset "
+        "selection).",
+        "p values are adjusted for the number of tests in this report (Holm).",
+        "Speed: tokens per second of each training row, without evaluation and saving; median.",
+    ]
+    if f.best is not None:
+        lines.append(f"Best: {f.best.rule}.")
+    return lines

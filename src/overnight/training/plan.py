@@ -148,19 +148,18 @@ class Probe:
         self, updater: Updater, val: np.ndarray, byte_lengths: np.ndarray, careful: bool
     ) -> None:
         budget = PROBE_SECONDS["minutes" if careful else "other"]
-        seconds: list[float] = []
-        begin = time.monotonic()
-        while not seconds or (time.monotonic() - begin < budget and len(seconds) < 200):
-            start = time.monotonic()
-            updater.update(len(seconds) + 1, 10**6)
+        updater.update(1, 10**6)  # the first one allocates
+        _wait(updater.device)
+        begin, updates = time.monotonic(), 0
+        while not updates or (time.monotonic() - begin < budget and updates < 200):
+            updates += 1
+            updater.update(1 + updates, 10**6)
             _wait(updater.device)
-            seconds.append(time.monotonic() - start)
-        settled = seconds[len(seconds) // 4 :]  # the first ones warm the allocator
-        self.step_seconds = sum(settled) / len(settled)
+        self.step_seconds = (time.monotonic() - begin) / updates
         blocks = fixed_blocks(val, updater.config.model.context, 4096)
-        start = time.monotonic()
+        begin = time.monotonic()
         measured = score(updater.model, blocks, byte_lengths, updater.device)
-        self.eval_token_seconds = (time.monotonic() - start) / measured.tokens
+        self.eval_token_seconds = (time.monotonic() - begin) / measured.tokens
         updater.reset()
 
 

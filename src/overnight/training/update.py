@@ -57,7 +57,7 @@ class Updater:
             nll, minimised = self._losses(part)
             (minimised / ids[:, 1:].numel()).backward()
             nats += float(nll)
-            objective += float(minimised)
+            objective += float(minimised.detach())
         norm = self._clip()
         share = rate(self.config.schedule, step, steps)
         self.optimizers.step(share)

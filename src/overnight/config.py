@@ -42,11 +42,19 @@ class Data(_Section, frozen=True, kw_only=True):
 
 
 class Tokenizer(_Section, frozen=True, kw_only=True):
-    kind: Annotated[Literal["bytes", "chars", "bpe"], Meta(description="what a token is")] = "bpe"
+    kind: Annotated[
+        Literal["bytes", "chars", "bpe", "wordpiece", "wordpiece-classic", "file"],
+        Meta(description="what a token is; wordpiece-classic loses case and spaces"),
+    ] = "bpe"
+    path: Annotated[
+        str,
+        Meta(description="file: a tokenizer.json, or a tiktoken or Hub name on this machine"),
+    ] = ""
     vocab_size: Annotated[
         int,
         Meta(
-            ge=0, description="tokens wanted from bpe training; 0: chosen by the size of the text"
+            ge=0,
+            description="tokens wanted of bpe or wordpiece; 0: chosen by the size of the text",
         ),
     ] = 0
 

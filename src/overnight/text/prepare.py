@@ -18,16 +18,9 @@ from numpy.typing import NDArray
 
 from .. import config
 from ..errors import UserError
-from . import corpus, encode, parts
+from . import corpus, encode, existing, makers, parts
 from .cache import Cache
-from .tokenizers import (
-    SEPARATOR,
-    Tokenizer,
-    bytes_tokenizer,
-    chars_tokenizer,
-    suggest_vocab_size,
-    train_bpe,
-)
+from .tokenizers import Tokenizer
 from .yardsticks import MAX_VAL_BYTES, MAX_XZ_BYTES, yardsticks
 
 FORMAT = 1  # of the files of an entry; a new number makes every older entry a miss
@@ -85,6 +78,8 @@ def prepare(
     needed only where that was standard input, which cannot be read again. `choose` is told every
     setting that is chosen here, with its reason; `say` how far the work is.
     """
+    if tokenizer.kind == "file" and fixed is None:
+        fixed = existing.find(tokenizer.path)
     cache = Cache()
     names = corpus.names(data.text)
     if fingerprint and "-" in data.text:
@@ -199,23 +194,23 @@ class _Job:
         """A new tokenizer; it sees the training part only."""
         separator = sum(span.begins for span in train.spans) > 1
         if self.settings.kind == "bytes":
-            return bytes_tokenizer(separator)
+            return makers.bytes_tokenizer(separator)
         if self.settings.kind == "chars":
             seen: set[str] = set()
             for text in train.texts(train.size):
                 seen.update(text)
-            return chars_tokenizer(seen, separator)
+            return makers.chars_tokenizer(seen, separator)
         return self._trained(train, separator)
 
     def _trained(self, train: parts.Part, separator: bool) -> Tokenizer:
-        wanted, reason = self.settings.vocab_size, ""
+        kind, wanted, reason = self.settings.kind, self.settings.vocab_size, ""
         if not wanted:
-            wanted, reason = suggest_vocab_size(train.size)
-        elif wanted < (least := 256 + separator):
-            raise UserError(f"tokenizer.vocab_size = {wanted}: {self.settings.kind} needs {least}.")
+            wanted, reason = makers.suggest_vocab_size(train.size)
+        elif wanted < (least := makers.least_vocab_size(kind, separator)):
+            raise UserError(f"tokenizer.vocab_size = {wanted}: {kind} needs at least {least}.")
         limit = min(train.size, TRAINER_BYTES)
         done = Progress(self.say, "training the tokenizer", limit)
-        made = train_bpe(done.watch(train.texts(limit)), wanted, separator)
+        made = makers.train(kind, done.watch(train.texts(limit)), wanted, separator)
         if made.vocab_size < wanted and not reason:
             raise UserError(
                 f"tokenizer.vocab_size = {wanted:,} is more than this text allows: "
@@ -270,7 +265,10 @@ class _Job:
 
 def _boundaries(tokenizer: Tokenizer) -> str:
     """What stands between documents, in words."""
-    return f"; {SEPARATOR} in front of each document" if tokenizer.document_start else ""
+    before, behind = (" ".join(names) for names in tokenizer.boundaries)
+    if behind:
+        return f"; {before} and {behind} around each document"
+    return f"; {before} in front of each document" if before else ""
 
 
 def _hash(value: Any) -> str:

@@ -21,16 +21,15 @@ from ..ledger import bits_per_byte
 MAX_ORDER = 7  # bytes of a window; fits into 56 bits
 MAX_NGRAM_BYTES = 16 * 2**20
 MAX_XZ_BYTES = 32 * 2**20  # with the held-out text well inside xz's window of 64 MiB
-MAX_VAL_BYTES = 16 * 2**20
+MAX_VAL_BYTES = 16 * 2**20  # longer held-out text is measured by its beginning
 NAMES = ("unigram", "bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram")
 
 
-def yardsticks(train: bytes, val: bytes, vocab_size: int, tokens_per_byte: float) -> dict[str, Any]:
+def yardsticks(train: bytes, val: bytes, vocab_size: int, val_tokens: int) -> dict[str, Any]:
     """The `yardsticks.json` of docs/log-format.md. `train` and `val` are UTF-8 text; only the
-    end of a long training text is used, and only the beginning of a long held-out text.
-    `tokens_per_byte` is that of the tokenizer, with `vocab_size` ids, on the held-out text."""
-    vocab_nats = math.log(vocab_size) * tokens_per_byte
-    val = val[:MAX_VAL_BYTES]
+    end of a long training text is used. `val_tokens`: what the tokenizer, with `vocab_size` ids,
+    makes of `val`, which is at most `MAX_VAL_BYTES` long."""
+    vocab_nats = math.log(vocab_size) * val_tokens / len(val)
     with ThreadPoolExecutor(3) as pool:  # lzma and numpy's sort release the interpreter's lock
         before = pool.submit(_xz, train[-MAX_XZ_BYTES:])
         after = pool.submit(_xz, train[-MAX_XZ_BYTES:] + val)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import functools
+
+import msgspec
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from overnight.errors import UserError
+from overnight.text import existing, makers
+from overnight.text.formats import BYTE_LETTERS, SEPARATOR
+from overnight.text.tokenizers import PROBE, Tokenizer
+
+TEXT = (
+    "The quick brown fox didn't jump over the lazy dog's 1234 dogs.\n\n  The end? Naïve façade: "
+    "«Привет, мир» 你好，世界 🙂🏽 \t tabs\r\nand <|endoftext|> as text, [SEP] [CLS] [UNK] ## too.\n"
+)
+SPECIAL = ["<|endoftext|>", "[SEP]", "[CLS]", "[UNK]", "<unk>", "##", "</s>", "\ue000", "Ġ", "�"]
+
+
+@functools.cache
+def make(kind: str) -> Tokenizer:
+    if kind == "bytes":
+        return makers.bytes_tokenizer(separator=True)
+    if kind == "chars":
+        return makers.chars_tokenizer(TEXT + "\ue000Ġ\0", separator=True)
+    if kind == "tiktoken":
+        return existing.from_tiktoken(encoding())
+    size = 400 if kind == "bpe" else 700
+    return makers.train(kind, [TEXT * 5, TEXT[::-1] * 3], size, separator=True)
+
+
+@functools.cache
+def encoding():
+    """A tiktoken encoding with cl100k's words, from a vocabulary of our own."""
+    import tiktoken
+
+    vocab = msgspec.json.decode(make("bpe").json)["model"]["vocab"]
+    letter = {c: b for b, c in enumerate(BYTE_LETTERS)}
+    ranks = {
+        bytes(letter[c] for c in token): i for token, i in vocab.items() if token != SEPARATOR
+    }
+    pattern = (
+        r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"""
+        r""" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""
+    )
+    return tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=ranks,
+                             special_tokens={SEPARATOR: len(ranks) + 5})  # fmt: skip
+
+
+LOSSLESS = ["bytes", "bpe", "wordpiece", "tiktoken"]
+ALL = [*LOSSLESS, "chars", "wordpiece-classic"]
+
+anything = st.one_of(
+    st.text(),
+    st.text(alphabet=st.characters(max_codepoint=0x2FF)),
+    st.lists(st.one_of(st.sampled_from(SPECIAL), st.text(max_size=3), st.sampled_from(TEXT.split(" "))))
+    .map(" ".join),
+    st.lists(st.sampled_from(SPECIAL)).map("".join),
+    st.builds(lambda c, n: c * n, st.characters(exclude_categories=["Cs"]), st.integers(0, 3000)),
+    st.text(alphabet=" \n\r\t\u00a0\u3000a'1"),
+)  # fmt: skip
+
+
+def round_trip(kind: str, text: str) -> None:
+    tokenizer = make(kind)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert int(tokenizer.byte_lengths()[ids].sum()) == len(text.encode())
+    assert not {tokenizer.separator, *tokenizer.document_start} & set(ids)
+    stream = tokenizer.stream()
+    assert "".join([*map(stream.push, ids), stream.flush()]) == text
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=anything)
+def test_round_trip(kind, text):
+    round_trip(kind, text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", LOSSLESS)
+@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=anything)
+def test_round_trip_of_ten_thousand(kind, text):
+    round_trip(kind, text)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe", "wordpiece", "chars", "wordpiece-classic"])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=anything)
+def test_the_library_gives_the_same_ids(kind, text):
+    library = tokenizers.Tokenizer.from_str(make(kind).json)
+    assert library.encode(text).ids == make(kind).encode(text)
+    assert library.get_vocab_size() == make(kind).vocab_size
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(text=anything)
+def test_tiktoken_gives_the_same_ids(text):
+    assert make("tiktoken").encode(text) == encoding().encode_ordinary(text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(alphabet=sorted(set(TEXT))))
+def test_known_characters_round_trip(text):
+    assert make("chars").decode(make("chars").encode(text)) == text
+
+
+def test_an_unseen_character_is_one_unknown():
+    tokenizer = makers.chars_tokenizer("abc\n", separator=False)
+    assert tokenizer.vocab_size == 5
+    assert tokenizer.encode("a🙂b") == [1, tokenizer.unknown, 2]
+    assert tokenizer.decode([1, tokenizer.unknown, 2]) == "a\ufffdb"
+    assert tokenizer.byte_lengths().tolist() == [1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_saved_tokenizer_is_the_same(kind, tmp_path):
+    tokenizer = make(kind)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    loaded = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert (loaded.json, loaded.hash) == (tokenizer.json, tokenizer.hash)
+    assert loaded.kind == ("other" if kind == "tiktoken" else kind)
+    for field in ("vocab_size", "separator", "unknown", "lossless", "document_start"):
+        assert getattr(loaded, field) == getattr(tokenizer, field)
+    assert loaded.encode(TEXT) == tokenizer.encode(TEXT)
+    assert tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_special_tokens_decode_to_nothing(kind):
+    tokenizer = make(kind)
+    assert tokenizer.decode([tokenizer.separator]) == ""
+    assert tokenizer.byte_lengths()[tokenizer.separator] == 0
+    assert tokenizer.decode([*tokenizer.document_start, *tokenizer.encode("the")]) == "the"
+
+
+def test_classic_wordpiece_says_that_it_is_lossy():
+    tokenizer = make("wordpiece-classic")
+    assert not tokenizer.lossless
+    assert tokenizer.decode(tokenizer.encode("The Quick  fox")) == "the quick fox"
+    ids = tokenizer.encode("the quick fox")
+    assert tokenizer.byte_lengths()[ids].sum() == len(" the quick fox")
+    stream = tokenizer.stream()
+    assert "".join([*map(stream.push, ids), stream.flush()]) == "the quick fox"
+    assert tokenizer.unknown in tokenizer.encode("☃")
+
+
+def test_trained_sizes_are_exact():
+    for separator in (False, True):
+        tokenizer = makers.train("bpe", [TEXT * 3], 300, separator)
+        assert tokenizer.vocab_size == 300
+        assert (tokenizer.separator == 299) is separator
+    assert makers.train("wordpiece", [TEXT * 3], 600, False).vocab_size == 600
+    assert makers.bytes_tokenizer(False).vocab_size == 256
+
+
+def test_a_stream_shows_only_whole_characters():
+    stream = makers.bytes_tokenizer(False).stream()
+    assert [stream.push(b) for b in "é🙂".encode()] == ["", "é", "", "", "", "🙂"]
+    assert stream.push(0xF0) + stream.flush() == "\ufffd"
+
+
+def test_gigatoken_is_used_where_it_agrees():
+    assert make("bpe")._fast
+    assert make("tiktoken").encode(PROBE) == encoding().encode_ordinary(PROBE)
+
+
+def test_a_llama_style_file_works():
+    """Metaspace, byte fallback, a vocabulary that is not byte-level: nothing is promised but ids,
+    the library's text, and lengths that add up."""
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁", "a", "b", "▁a", "ab", "▁ab"]
+    library = tokenizers.Tokenizer(
+        tokenizers.models.BPE(
+            {w: i for i, w in enumerate(words)},
+            [("▁", "a"), ("a", "b"), ("▁a", "b")],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )  # fmt: skip
+    library.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    library.decoder = tokenizers.decoders.Sequence(
+        [
+            tokenizers.decoders.Replace("▁", " "),
+            tokenizers.decoders.ByteFallback(),
+            tokenizers.decoders.Fuse(),
+            tokenizers.decoders.Strip(" ", 1, 0),
+        ]
+    )
+    library.add_special_tokens(["<s>", "</s>"])
+    tokenizer = Tokenizer(library.to_str())
+    text = "ab a é </s> b"
+    ids = tokenizer.encode(text)
+    assert tokenizer.kind == "other"
+    assert tokenizer.cuts == "nowhere"
+    assert tokenizer.separator == 2
+    assert tokenizer.separator not in ids
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.byte_lengths()[ids].sum() == len(text.encode()) + 1  # the space in front
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", "[]", '{"model": {"type": "BPE", "vocab": {}}}', "[" * 100_000,
+     '{"model": {"type": "BPE", "vocab": {"a": -1}}}',
+     '{"model": {"type": "BPE", "vocab": {"a": 99999999999}}}'],
+)  # fmt: skip
+def test_a_broken_file_is_one_line(content, tmp_path):
+    (tmp_path / "t.json").write_text(content)
+    with pytest.raises(UserError) as error:
+        Tokenizer.load(tmp_path / "t.json")
+    assert "\n" not in str(error.value)
+    assert "t.json" in str(error.value)
+
+
+def test_half_a_surrogate_is_refused():
+    with pytest.raises(UserError, match="character 1"):
+        make("bpe").encode("a\ud800")
+
+
+def test_unknown_names_are_refused_without_the_network():
+    for name in ("", "no/such-model", "not there", "cl100k_base"):
+        with pytest.raises(UserError) as error:
+            existing.find(name)
+        assert "\n" not in str(error.value)
+
+
+def test_byte_lengths_are_int32():
+    assert make("bpe").byte_lengths().dtype == np.int32
+    assert len(make("bpe").byte_lengths()) == make("bpe").vocab_size

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from ..config import Optimizer
 
-HIDDEN = "blocks."  # matrices below this name are hidden ones
+
+def is_hidden(name: str, parameter: Tensor) -> bool:
+    """Whether this is the weight of a linear layer inside a block (a convolution is not)."""
+    return name.startswith("blocks.") and name.endswith(".weight") and parameter.ndim == 2
 
 
 class Optimizers:
@@ -23,9 +26,7 @@ class Optimizers:
         named = dict(model.named_parameters())
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
         muon = {
-            name: p
-            for name, p in named.items()
-            if settings.kind == "muon" and p.ndim == 2 and name.startswith(HIDDEN)
+            name: p for name, p in named.items() if settings.kind == "muon" and is_hidden(name, p)
         }
         rest = {name: p for name, p in named.items() if name not in muon}
         self.parts: dict[str, torch.optim.Optimizer] = {"adamw": _adamw(rest.values(), settings)}

@@ -1,0 +1,94 @@
+"""Checkpoints: whole or not at all, verified, pruned by one rule."""
+
+import pytest
+import torch
+
+from overnight.errors import UserError
+from overnight.model import checkpoint
+from overnight.model.checkpoint import DamagedError, State, Window
+from overnight.runfolder import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+def save(run: RunFolder, step: int) -> None:
+    window = Window(steps=3, tokens=7, nats=0.1 + 0.2, objective=1e-300, grad_norm=1 / 3)
+    tensors = {"w": torch.full((4, 3), float(step)), "b": torch.arange(3.0)}
+    checkpoint.save(run, State(step, window), tensors, {"adamw/step/w": torch.tensor(2.0)})
+
+
+def test_what_is_saved_is_what_is_read(run: RunFolder) -> None:
+    save(run, 12)
+    folder = checkpoint.newest(run, pytest.fail)
+    assert folder == run.checkpoint_path(12)
+    state = checkpoint.read_state(folder)
+    assert state == State(12, Window(3, 7, 0.1 + 0.2, 1e-300, 1 / 3, 0.0))
+    tensors = checkpoint.read_tensors(folder, checkpoint.MODEL)
+    assert torch.equal(tensors["w"], torch.full((4, 3), 12.0))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "extend"])
+def test_damage_is_named_and_the_one_before_is_used(run: RunFolder, name: str, damage: str) -> None:
+    save(run, 1)
+    save(run, 2)
+    path = run.checkpoint_path(2) / name
+    data = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    else:
+        changed = {"truncate": data[:-1], "extend": data + b"x"}.get(damage)
+        if changed is None:
+            data[len(data) // 2] ^= 1
+            changed = data
+        path.write_bytes(bytes(changed))
+    said: list[str] = []
+    assert checkpoint.newest(run, said.append) == run.checkpoint_path(1)
+    assert len(said) == 1
+    assert "damaged" in said[0]
+    assert name in said[0]
+    assert run.checkpoint_steps() == [1]
+    assert list(run.checkpoints.glob("damaged-*"))  # kept aside
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"step": 1, "files": {}}', "\xff" * 9])
+def test_a_broken_manifest_is_damage(run: RunFolder, text: str) -> None:
+    save(run, 1)
+    (run.checkpoint_path(1) / "manifest.json").write_text(text)
+    with pytest.raises(DamagedError):
+        checkpoint.verify(run.checkpoint_path(1))
+
+
+def test_an_unfinished_one_does_not_exist(run: RunFolder) -> None:
+    save(run, 1)
+    run.checkpoint_path(2).with_name(".step-00000002.tmp").mkdir()
+    run.checkpoint_path(3).mkdir()  # no manifest
+    assert run.checkpoint_steps() == [1]
+    save(run, 2)
+    assert run.checkpoint_steps() == [1, 2]
+
+
+def test_nothing_committed_is_overwritten(run: RunFolder) -> None:
+    save(run, 5)
+    before = (run.checkpoint_path(5) / "model.safetensors").stat().st_mtime_ns
+    save(run, 5)
+    assert (run.checkpoint_path(5) / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_pruning_keeps_the_best_and_the_newest(run: RunFolder) -> None:
+    for step in range(1, 7):
+        save(run, step)
+    assert checkpoint.prune(run, best_step=2, keep=2) == [1, 3, 4]
+    assert run.checkpoint_steps() == [2, 5, 6]
+    assert checkpoint.prune(run, best_step=None, keep=1) == [2, 5]
+
+
+def test_weights_of_another_model_are_refused(run: RunFolder) -> None:
+    save(run, 1)
+    folder = run.checkpoint_path(1)
+    tensors = checkpoint.read_tensors(folder, checkpoint.MODEL)
+    with pytest.raises(UserError, match="not the weights"):
+        checkpoint.load_into(torch.nn.Linear(3, 4, bias=False), tensors, folder)

@@ -1,0 +1,212 @@
+"""Whole runs, small: what they leave, and that a resumed one is the uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight import cli
+from overnight.runfolder import RunFolder, read_log
+from overnight.training import update
+
+TEXT = "".join(f"Line {i} says that {i * i} is the square of {i}.\n" for i in range(400))
+TINY = [
+    "--preset", "nanogpt-cpu", "--max-steps", "24", "--eval-every", "8", "--threads", "1",
+    "--train.batch", "4", "--train.micro_batch", "2", "--model.layers", "SA", "--model.width", "32",
+    "--model.heads", "2", "--model.ssm_head", "16", "--model.context", "16", "--eval.tokens", "256",
+    "--sample.tokens", "8", "--model.dropout", "0.1", "--train.label_smoothing", "0.1",
+    "--log-every", "5", "--save-every", "9",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("text") / "lines.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def train(out: Path, text: str, *more: str) -> int:
+    return cli.run(["train", text, *TINY, "--out", str(out), *more])
+
+
+def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGINT arrives while update `step` is computed."""
+    original = update.Updater.update
+
+    def with_signal(self: update.Updater, number: int, steps: int) -> update.Update:
+        if number == step and steps == 24:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, number, steps)
+
+    monkeypatch.setattr(update.Updater, "update", with_signal)
+
+
+def measured(run: Path) -> dict[Any, Any]:
+    """Everything logged that is not a time."""
+    times = {"time", "attempt", "seq", "seconds", "tokens_per_s"}
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {
+        (row["type"], row["step"], row.get("prompt")): {
+            k: v for k, v in row.items() if k not in times
+        }
+        for row in rows
+        if row["type"] in ("train", "eval", "sample", "full")
+    }
+
+
+def final_tensors(run: Path) -> list[bytes]:
+    folder = RunFolder(run).checkpoint_path(24)
+    return [(folder / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert train(out, text) == 0
+    return out
+
+
+@pytest.mark.parametrize("step", [1, 5, 7, 8, 9, 13, 24])
+def test_resumed_is_uninterrupted(
+    step: int, whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(step, patch)
+        assert train(out, text) == (130 if step < 24 else 0)
+    assert RunFolder(out).checkpoint_steps()[-1] == step
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert final_tensors(out) == final_tensors(whole)
+    assert measured(out) == measured(whole)
+
+
+def test_a_killed_session_replays_the_same_steps(
+    whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No clean stop: the process is gone at step 14; the newest checkpoint is of step 9."""
+    out = tmp_path / "run"
+    original = update.Updater.update
+
+    def dies(self: update.Updater, number: int, steps: int) -> update.Update:
+        if number == 14 and steps == 24:
+            raise SystemExit(9)
+        return original(self, number, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(update.Updater, "update", dies)
+        with pytest.raises(SystemExit):
+            train(out, text)
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert final_tensors(out) == final_tensors(whole)
+    assert measured(out) == measured(whole)
+
+
+def test_logging_evaluation_sampling_and_saving_never_change_training(
+    whole: Path, text: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    other = ["--log-every", "1", "--eval-every", "3", "--save-every", "2", "--sample.tokens", "0"]
+    assert train(out, text, *other) == 0
+    assert final_tensors(out) == final_tensors(whole)
+
+
+def test_what_a_run_leaves(whole: Path) -> None:
+    run = RunFolder(whole)
+    for path in (run.config, run.tokenizer, run.yardsticks, run.log):
+        assert path.is_file()
+    for name in ("report.md", "report.html", "findings.json", "train_val_loss.png"):
+        assert (run.report / name).stat().st_size > 0
+    rows = read_log(run.log)
+    assert not rows.problems
+    kinds = [type(row).__name__ for row in rows.rows]
+    assert kinds[0] == "Start"
+    assert kinds[-1] == "End"
+    evals = [row.step for row in rows.rows if type(row).__name__ == "Eval"]
+    assert evals == [0, 8, 16, 24]
+    best = min((r for r in rows.rows if type(r).__name__ == "Eval"), key=lambda r: r.val_loss)
+    assert best.step in run.checkpoint_steps()
+    assert 24 in run.checkpoint_steps()
+
+
+def test_a_logged_loss_is_the_mean_of_its_window(text: str, tmp_path: Path, whole: Path) -> None:
+    out = tmp_path / "run"
+    assert train(out, text, "--log-every", "1") == 0
+    each = {k[1]: row["loss"] for k, row in measured(out).items() if k[0] == "train"}
+    windows = {k[1]: row for k, row in measured(whole).items() if k[0] == "train"}
+    assert sorted(windows) == [5, 10, 15, 20, 24]
+    for step, row in windows.items():
+        mean = sum(each[s] for s in range(step - row["steps"] + 1, step + 1)) / row["steps"]
+        assert row["loss"] == pytest.approx(mean, rel=1e-12)
+        assert row["objective"] > row["loss"]  # smoothing is logged beside, never instead
+
+
+def test_a_finished_run_is_left_alone(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = (whole / "log.jsonl").read_bytes()
+    assert cli.run(["train", "--resume", str(whole)]) == 0
+    assert (whole / "log.jsonl").read_bytes() == before
+    assert "finished" in capfd.readouterr().err
+
+
+def test_summary_for_machines(text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", text, "--json", "--max-steps", "3") == 0
+    summary = json.loads(capfd.readouterr().out)
+    assert summary["steps"] == 3
+    assert summary["tokens"] == 3 * 4 * 16
+    assert summary["best"]["step"] == 3
+    assert summary["last"]["val_loss"] > 0
+    assert summary["bpb"] > 0
+
+
+def test_resume_with_other_text_is_refused(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text(TEXT)
+    with monkeypatch.context() as patch:
+        interrupted_at(4, patch)
+        assert train(tmp_path / "run", str(mine)) == 130
+    log = (tmp_path / "run" / "log.jsonl").read_bytes()
+    mine.write_text(TEXT.replace("square", "SQUARE"))
+    capfd.readouterr()
+    assert cli.run(["train", "--resume", str(tmp_path / "run")]) == 2
+    error = capfd.readouterr().err
+    assert "not the one this run began with" in error
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
+
+
+def test_dry_run_leaves_nothing(
+    text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", text, "--dry-run") == 0
+    plan = capfd.readouterr().err
+    for word in ("parameters", "memory", "disk", "expected", "passes", "tokens an update"):
+        assert word in plan
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        (["--tokens", "640"], 10),
+        (["--passes", "0.5"], None),
+        (["--minutes", "0.02"], None),
+        (["--hours", "0.0003"], None),
+    ],
+)
+def test_length_is_turned_into_steps_once(
+    length: list[str], steps: int | None, text: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    rest = [part for part in TINY if part not in ("--max-steps", "24")]
+    assert cli.run(["train", text, *rest, "--out", str(out), *length]) == 0
+    start = read_log(out / "log.jsonl").rows[0]
+    saved = start.config["length"]
+    assert saved["steps"] > 0
+    assert [saved[k] for k in ("tokens", "passes", "minutes")] == [0, 0, 0]
+    if steps:
+        assert saved["steps"] == steps

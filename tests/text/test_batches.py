@@ -38,7 +38,9 @@ def test_boundaries_differ_between_passes():
 def test_batches_do_not_depend_on_how_they_are_asked_for():
     batches = Batches(np.arange(1000, dtype=np.uint32), 13, 2)
     run = batches.batch(0, 300)
-    parts = [Batches(np.arange(1000, dtype=np.uint32), 13, 2).batch(i, 50) for i in range(0, 300, 50)]
+    parts = [
+        Batches(np.arange(1000, dtype=np.uint32), 13, 2).batch(i, 50) for i in range(0, 300, 50)
+    ]
     assert np.array_equal(run, np.concatenate(parts))
 
 

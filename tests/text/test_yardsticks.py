@@ -20,7 +20,9 @@ def test_shakespeare_gives_the_published_figures(shakespeare):
 
 def _brute_force(train: bytes, val: bytes, order: int) -> float:
     """Witten–Bell straight from its formula, with dictionaries."""
-    counts = [Counter(train[i : i + n] for i in range(len(train) - n + 1)) for n in range(order + 1)]
+    counts = [
+        Counter(train[i : i + n] for i in range(len(train) - n + 1)) for n in range(order + 1)
+    ]
     text = b"\n" * (order - 1) + val
 
     def p(byte: bytes, context: bytes, n: int) -> float:

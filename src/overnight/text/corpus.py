@@ -25,10 +25,12 @@ import msgspec
 from ..errors import UserError, did_you_mean
 
 PIECE = 4 * 2**20  # bytes read at a time
+PACKED_PIECE = 8192  # of .zst: a piece can unpack to some 30,000 times its size
 MAX_ROW = 256 * 2**20  # a longer .jsonl row is an error
 HEAD = 8192  # where NUL bytes betray what is not text, as in git
 PACKED = {".gz", ".zst"}
-ROWS = {".jsonl", ".ndjson"}
+KINDS = {".jsonl": "rows", ".ndjson": "rows", ".parquet": "parquet", ".arrow": "arrow"}
+TABLES = ("parquet", "arrow")
 
 Piece = tuple[bytes, bool]  # UTF-8, and whether a document ends behind it
 
@@ -40,7 +42,9 @@ class Source:
         self.path, self.name, self.text_field = path, name, text_field
         suffixes = [s.lower() for s in Path(name).suffixes]
         self.packing = suffixes.pop() if suffixes and suffixes[-1] in PACKED else ""
-        self.rows = bool(suffixes) and suffixes[-1] in ROWS
+        self.kind = KINDS.get(suffixes[-1] if suffixes else "", "text")
+        if self.packing and self.kind in TABLES:
+            self.kind = "text"
         self.spool: Any = None  # keeps a temporary file alive
 
     @property
@@ -56,13 +60,16 @@ class Source:
     @property
     def form(self) -> str:
         """Everything beside the bytes that decides which text comes out."""
-        return f"{self.packing} {f'rows {self.text_field}' if self.rows else 'text'}"
+        return f"{self.packing} {self.kind} {self.text_field if self.kind != 'text' else ''}"
 
     def pieces(self) -> Iterator[Piece]:
         """The documents; every byte is checked to be UTF-8."""
         try:
-            with self._open() as file:
-                yield from self._rows(file) if self.rows else self._text(file)
+            if self.kind in TABLES:
+                yield from self._table()
+            else:
+                with self._open() as file:
+                    yield from self._rows(file) if self.kind == "rows" else self._text(file)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"{self.name}: damaged {self.packing}: {error}") from None
         except OSError as error:
@@ -119,6 +126,20 @@ class Source:
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 raise UserError(f"{self.name}:{number}: not a JSON row: {_lower(error)}.") from None
 
+    def _table(self) -> Iterator[Piece]:
+        """Each row of the column is a document; an empty cell is none."""
+        from . import tables
+
+        for number, text in enumerate(
+            tables.column(self.path, self.kind, self.name, self.text_field)
+        ):
+            if text is None:
+                continue
+            try:
+                yield text.encode(), True
+            except UnicodeEncodeError:
+                raise UserError(f"{self.name}: row {number:,} is not Unicode.") from None
+
 
 def _lower(error: Exception) -> str:
     text = str(error).rstrip(".")
@@ -141,13 +162,17 @@ class _ZstFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
     def readinto(self, buffer: Any) -> int:
         out = self._pending
         while not out:
             packed = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:
                 self._frame, self._inside = self._new(), False
-            packed = packed or self._file.read(len(buffer) // 8 + 1)
+            packed = packed or self._file.read(PACKED_PIECE)
             if not packed:
                 if self._inside:
                     raise EOFError("ends early")
@@ -195,16 +220,44 @@ def _find(text: str, text_field: str) -> list[Source]:
 
 
 def _folder(folder: Path, text_field: str) -> list[Source]:
-    """Every text file below `folder`, sorted by path; hidden and binary files are left out."""
+    """Every text file below `folder`, sorted by path; hidden and binary files are left out. A
+    folder that `datasets` saved is read as the data set that it is."""
+    if saved := _saved_dataset(folder):
+        return [Source(path, str(path), text_field) for path in saved]
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found += [Path(parent, f) for f in files if not f.startswith(".")]
     sources = [Source(p, str(p), text_field) for p in sorted(found) if p.is_file()]
-    sources = [s for s in sources if s.packing or not _binary(s.path)]
+    sources = [s for s in sources if s.packing or s.kind in TABLES or not _binary(s.path)]
     if not sources:
         raise UserError(f"{folder}: no text files in this folder.")
     return sources
+
+
+class _DataFile(msgspec.Struct):
+    filename: str
+
+
+class _State(msgspec.Struct):
+    """The part of a saved data set's state.json that names its files."""
+
+    data_files: list[_DataFile] = msgspec.field(name="_data_files")
+
+
+def _saved_dataset(folder: Path) -> list[Path]:
+    """The .arrow files of `Dataset.save_to_disk`; of the split `train` where there are several."""
+    if (folder / "dataset_dict.json").is_file():
+        folder = folder / "train"
+        if not folder.is_dir():
+            raise UserError(f"{folder.parent}: no split train; give the folder of one split.")
+    if not ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()):
+        return []
+    try:
+        state = msgspec.json.decode((folder / "state.json").read_bytes(), type=_State)
+    except msgspec.DecodeError as error:
+        raise UserError(f"{folder / 'state.json'}: {_lower(error)}.") from None
+    return [folder / Path(file.filename).name for file in state.data_files]  # never outside
 
 
 def _binary(path: Path) -> bool:

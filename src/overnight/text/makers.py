@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,8 @@ import msgspec
 from . import formats
 from .formats import BEGIN, BYTE_LETTERS, CLASSIC_UNKNOWN, CONTINUATION, END, SEPARATOR, UNKNOWN
 from .tokenizers import Tokenizer
+
+ALPHABET = 1000  # characters that classic WordPiece can write
 
 
 def bytes_tokenizer(separator: bool) -> Tokenizer:
@@ -30,7 +33,9 @@ def train(kind: str, texts: Iterable[str], vocab_size: int, separator: bool) -> 
     among them; fewer where the text has no more pieces that occur twice."""
     if kind == "bpe":
         return train_bpe(texts, vocab_size, separator)
-    return train_wordpiece(texts, vocab_size, classic=kind == "wordpiece-classic")
+    if kind == "wordpiece":
+        return train_wordpiece(texts, vocab_size)
+    return train_classic(texts, vocab_size)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, separator: bool) -> Tokenizer:
@@ -49,43 +54,71 @@ def train_bpe(texts: Iterable[str], vocab_size: int, separator: bool) -> Tokeniz
     return Tokenizer(json)
 
 
-def train_wordpiece(texts: Iterable[str], vocab_size: int, classic: bool) -> Tokenizer:
-    """WordPiece with `[CLS]` and `[SEP]` around documents.
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """WordPiece of bytes, lossless: each byte is there as the start of a word and as its
+    continuation, which is marked by a character that text cannot hold."""
+    words, decoder = formats.SHORT_WORDS, formats.FROM_PIECES
+    vocab = _pieces(texts, vocab_size, list(BYTE_LETTERS), CONTINUATION, [BEGIN, END], words)
+    return Tokenizer(formats.write(formats.word_piece(vocab, CONTINUATION), words, decoder))
 
-    Lossless: the pieces are of bytes, each byte is there as the start of a word and as its
-    continuation, which is marked by a character that text cannot hold. Classic (BERT's): lower
-    case, words at white space and punctuation, `##` before a continuation, `[UNK]` for what
-    cannot be written.
+
+def train_classic(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """BERT's WordPiece, lossy: lower case, words at white space and punctuation, `##` before a
+    continuation, `[UNK]` for a word with a character beyond the most frequent `ALPHABET`."""
+    from tokenizers import normalizers
+
+    texts = list(texts)
+    lower = normalizers.BertNormalizer()
+    seen: Counter[str] = Counter()
+    for text in texts:
+        seen.update(lower.normalize_str(text))
+    usual = sorted((c for c in seen if not c.isspace()), key=lambda c: (-seen[c], c))[:ALPHABET]
+    special = [CLASSIC_UNKNOWN, BEGIN, END]
+    vocab = _pieces(
+        texts, vocab_size, sorted(usual), "##", special, formats.BERT, formats.LOWER_CASE
+    )
+    model = formats.word_piece(vocab, "##")
+    return Tokenizer(formats.write(model, formats.BERT, formats.FROM_WORDS, formats.LOWER_CASE))
+
+
+def _pieces(
+    texts: Iterable[str],
+    vocab_size: int,
+    letters: list[str],
+    prefix: str,
+    special: list[str],
+    words: formats.Tree,
+    normalizer: formats.Tree | None = None,
+) -> dict[str, int]:
+    """A WordPiece vocabulary: the letters, the letters as continuations, what the library learns,
+    the special tokens.
+
+    The continuations are given to the library beforehand: it would number them in the order of a
+    hash table, another one every time, and break ties by these numbers.
     """
     from tokenizers import models, trainers
 
-    prefix = "##" if classic else CONTINUATION
-    base = [] if classic else [*BYTE_LETTERS, *(CONTINUATION + b for b in BYTE_LETTERS)]
-    special = [CLASSIC_UNKNOWN, BEGIN, END] if classic else [BEGIN, END]
-    normalizer, words, decoder = (
-        (formats.LOWER_CASE, formats.BERT, formats.FROM_WORDS)
-        if classic
-        else (None, formats.SHORT_WORDS, formats.FROM_PIECES)
-    )
+    base = [*letters, *(prefix + letter for letter in letters)]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size - len(special),
+        vocab_size=vocab_size,
         min_frequency=2,
-        initial_alphabet=[] if classic else sorted(BYTE_LETTERS),
-        limit_alphabet=1000,
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+        special_tokens=base[len(letters) :],
         continuing_subword_prefix=prefix,
         show_progress=False,
     )
-    model = _trained(models.WordPiece(unk_token=CLASSIC_UNKNOWN), trainer, texts, words, normalizer)
+    model = models.WordPiece(unk_token=CLASSIC_UNKNOWN)
     known = set(base)
-    learned = [piece for piece in _in_order(model["vocab"]) if piece not in known]
-    room = vocab_size - len(base) - len(special)
-    vocab = _numbered([*base, *learned[:room], *special])
-    return Tokenizer(formats.write(formats.word_piece(vocab, prefix), words, decoder, normalizer))
+    learned = _in_order(_trained(model, trainer, texts, words, normalizer)["vocab"])
+    learned = [piece for piece in learned if piece not in known]
+    room = max(0, vocab_size - len(base) - len(special))
+    return _numbered([*base, *learned[:room], *special])
 
 
 def least_vocab_size(kind: str, separator: bool) -> int:
-    """Ids that `kind` needs before anything is learned."""
-    return {"bpe": 256 + separator, "wordpiece": 2 * 256 + 2}.get(kind, 4)
+    """Ids that `kind` needs before anything is learned, whatever the text is."""
+    return {"bpe": 256 + separator, "wordpiece": 2 * 256 + 2}.get(kind, 5)
 
 
 def suggest_vocab_size(n_bytes: int) -> tuple[int, str]:

@@ -211,6 +211,10 @@ class _Job:
         limit = min(train.size, TRAINER_BYTES)
         done = Progress(self.say, "training the tokenizer", limit)
         made = makers.train(kind, done.watch(train.texts(limit)), wanted, separator)
+        if made.vocab_size > wanted and not reason:
+            raise UserError(
+                f"tokenizer.vocab_size = {wanted}: {kind} needs at least {made.vocab_size} here."
+            )
         if made.vocab_size < wanted and not reason:
             raise UserError(
                 f"tokenizer.vocab_size = {wanted:,} is more than this text allows: "

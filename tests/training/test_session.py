@@ -14,13 +14,14 @@ from overnight.runfolder import RunFolder, read_log
 from overnight.training import update
 
 TEXT = "".join(f"Line {i} says that {i * i} is the square of {i}.\n" for i in range(400))
-TINY = [
-    "--preset", "nanogpt-cpu", "--max-steps", "24", "--eval-every", "8", "--threads", "1",
-    "--train.batch", "4", "--train.micro_batch", "2", "--model.layers", "SA", "--model.width", "32",
-    "--model.heads", "2", "--model.ssm_head", "16", "--model.context", "16", "--eval.tokens", "256",
-    "--sample.tokens", "8", "--model.dropout", "0.1", "--train.label_smoothing", "0.1",
-    "--log-every", "5", "--save-every", "9",
-]  # fmt: skip
+TINY = {
+    "--preset": "nanogpt-cpu", "--max-steps": "24", "--eval-every": "8", "--threads": "1",
+    "--train.batch": "4", "--train.micro_batch": "2", "--model.layers": "SA",
+    "--model.width": "32", "--model.heads": "2", "--model.ssm_head": "16",
+    "--model.context": "16", "--eval.tokens": "256", "--sample.tokens": "8",
+    "--model.dropout": "0.1", "--train.label_smoothing": "0.1", "--log-every": "5",
+    "--save-every": "9",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def train(out: Path, text: str, *more: str) -> int:
-    return cli.run(["train", text, *TINY, "--out", str(out), *more])
+def train(out: Path, text: str, *more: str, **other: str) -> int:
+    """`other`: flags that replace those of TINY, as `log_every="1"`."""
+    flags = TINY | {"--" + name.replace("_", "-"): value for name, value in other.items()}
+    words = [word for pair in flags.items() for word in pair]
+    return cli.run(["train", text, *words, "--out", str(out), *more])
 
 
 def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +114,7 @@ def test_logging_evaluation_sampling_and_saving_never_change_training(
     whole: Path, text: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    other = ["--log-every", "1", "--eval-every", "3", "--save-every", "2", "--sample.tokens", "0"]
-    assert train(out, text, *other) == 0
+    assert train(out, text, log_every="1", eval_every="3", save_every="2") == 0
     assert final_tensors(out) == final_tensors(whole)
 
 
@@ -135,7 +138,7 @@ def test_what_a_run_leaves(whole: Path) -> None:
 
 def test_a_logged_loss_is_the_mean_of_its_window(text: str, tmp_path: Path, whole: Path) -> None:
     out = tmp_path / "run"
-    assert train(out, text, "--log-every", "1") == 0
+    assert train(out, text, log_every="1") == 0
     each = {k[1]: row["loss"] for k, row in measured(out).items() if k[0] == "train"}
     windows = {k[1]: row for k, row in measured(whole).items() if k[0] == "train"}
     assert sorted(windows) == [5, 10, 15, 20, 24]
@@ -153,7 +156,7 @@ def test_a_finished_run_is_left_alone(whole: Path, capfd: pytest.CaptureFixture[
 
 
 def test_summary_for_machines(text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert train(tmp_path / "run", text, "--json", "--max-steps", "3") == 0
+    assert train(tmp_path / "run", text, "--json", max_steps="3") == 0
     summary = json.loads(capfd.readouterr().out)
     assert summary["steps"] == 3
     assert summary["tokens"] == 3 * 4 * 16
@@ -202,8 +205,8 @@ def test_length_is_turned_into_steps_once(
     length: list[str], steps: int | None, text: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    rest = [part for part in TINY if part not in ("--max-steps", "24")]
-    assert cli.run(["train", text, *rest, "--out", str(out), *length]) == 0
+    flags = [word for pair in TINY.items() for word in pair if pair[0] != "--max-steps"]
+    assert cli.run(["train", text, *flags, "--out", str(out), *length]) == 0
     start = read_log(out / "log.jsonl").rows[0]
     saved = start.config["length"]
     assert saved["steps"] > 0

@@ -20,8 +20,9 @@ from ..ledger import bits_per_byte
 
 MAX_ORDER = 7  # bytes of a window; fits into 56 bits
 MAX_NGRAM_BYTES = 16 * 2**20
-MAX_XZ_BYTES = 32 * 2**20  # with the held-out text well inside xz's window of 64 MiB
-MAX_VAL_BYTES = 16 * 2**20  # longer held-out text is measured by its beginning
+MAX_XZ_BYTES = 16 * 2**20  # inside xz's window of 64 MiB; 250 MB of memory, some 10 seconds
+MAX_VAL_BYTES = 4 * 2**20  # longer held-out text is measured by its beginning
+QUERIES = 2**18  # looked up at a time
 NAMES = ("unigram", "bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram")
 
 
@@ -30,7 +31,7 @@ def yardsticks(train: bytes, val: bytes, vocab_size: int, val_tokens: int) -> di
     end of a long training text is used. `val_tokens`: what the tokenizer, with `vocab_size` ids,
     makes of `val`, which is at most `MAX_VAL_BYTES` long."""
     vocab_nats = math.log(vocab_size) * val_tokens / len(val)
-    with ThreadPoolExecutor(3) as pool:  # lzma and numpy's sort release the interpreter's lock
+    with ThreadPoolExecutor(2) as pool:  # lzma and numpy's sort release the interpreter's lock
         before = pool.submit(_xz, train[-MAX_XZ_BYTES:])
         after = pool.submit(_xz, train[-MAX_XZ_BYTES:] + val)
         alone = pool.submit(_xz, val)
@@ -58,18 +59,32 @@ def ngram_nats(train: bytes, val: bytes, max_order: int = MAX_ORDER) -> list[flo
     nats = []
     for n in range(1, max_order + 1):
         grams, counts = _runs(windows >> np.uint64(8 * (max_order - n)))
-        gram = queries & np.uint64(2 ** (8 * n) - 1)
-        context = gram >> np.uint64(8)
-        first = np.searchsorted(grams, context << np.uint64(8))
-        last = np.searchsorted(grams, (context << np.uint64(8)) + np.uint64(255), side="right")
-        place = np.minimum(np.searchsorted(grams, gram), len(grams) - 1)
-        total = np.concatenate([[0], np.cumsum(counts)])
-        seen = (total[last] - total[first]).astype(np.float64)
-        kinds = (last - first).astype(np.float64)
-        hits = np.where(grams[place] == gram, counts[place], 0)
-        p = np.where(seen > 0, (hits + kinds * p) / np.maximum(seen + kinds, 1), p)
+        totals = np.concatenate([[0], np.cumsum(counts)])
+        for i in range(0, len(val), QUERIES):
+            part = slice(i, i + QUERIES)
+            gram = queries[part] & np.uint64(2 ** (8 * n) - 1)
+            p[part] = _interpolate(p[part], gram, grams, counts, totals)
         nats.append(float(-np.log(p).mean()))
     return nats
+
+
+def _interpolate(
+    shorter: NDArray[np.float64],
+    gram: NDArray[np.uint64],
+    grams: NDArray[np.uint64],
+    counts: NDArray[np.int64],
+    totals: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """p of the last byte of each `gram`, from p by the context that is one byte `shorter`.
+    `grams` are those of the training text, sorted; `totals[i]` counts the first i of them."""
+    context = gram & ~np.uint64(255)
+    first = np.searchsorted(grams, context)
+    last = np.searchsorted(grams, context | np.uint64(255), side="right")
+    place = np.minimum(np.searchsorted(grams, gram), len(grams) - 1)
+    hits = np.where(grams[place] == gram, counts[place], 0)
+    seen, kinds = totals[last] - totals[first], last - first
+    mixed: NDArray[np.float64] = (hits + kinds * shorter) / np.maximum(seen + kinds, 1)
+    return np.where(seen > 0, mixed, shorter)
 
 
 def _windows(data: bytes, width: int) -> NDArray[np.uint64]:

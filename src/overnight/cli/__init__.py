@@ -43,7 +43,8 @@ def say(message: str) -> None:
 
 def spell_out(tokens: Sequence[str]) -> list[str]:
     """`--model.width 8` → `--set model.width=8`: settings are too many to be parameters."""
-    rest, done = list(tokens), []
+    rest = list(tokens)
+    done: list[str] = []
     while rest:
         token = rest.pop(0)
         if token == "--":

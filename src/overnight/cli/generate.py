@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+
+from ..errors import UserError
 
 
 def generate(
@@ -17,6 +20,8 @@ def generate(
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    stop: Annotated[list[str] | None, Parameter(negative="")] = None,
     num_samples: int = 1,
     seed: int = 1,
     checkpoint: str = "best",
@@ -38,50 +43,66 @@ def generate(
         Draw from the k most likely tokens; 0: all.
     top_p
         Draw from the most likely tokens that hold this share.
+    repetition_penalty
+        Above 1 makes tokens that stand already less likely.
+    stop
+        Text that ends the continuation; may be given more than once.
     num_samples
         Continuations to write.
     seed
-        The same seed gives the same text.
+        The same seed gives the same text; sample i has seed + i.
     checkpoint
         best, last or a step.
     json
         Print a list of {prompt, text, seed} instead of streaming.
     """
     from ..generation.load import load_model
-    from ..generation.sample import Sampling, check, continue_text
+    from ..generation.sample import Sampling, continue_text
+    from . import say
 
-    sampling = [
+    if num_samples < 1:
+        raise UserError(f"--num-samples {num_samples} makes no sense.")
+    drawn = [
         Sampling(
             max_tokens=max_tokens,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            stop=tuple(stop or ()),
             seed=seed + i,
         )
         for i in range(num_samples)
     ]
-    for each in sampling:
-        check(each)
+    drawn[0].check()
     model, tokenizer = load_model(run, checkpoint)
+    texts = []
+    for i, each in enumerate(drawn):
+        pieces = continue_text(model, tokenizer, prompt, each, say)
+        if json:
+            texts.append({"prompt": prompt, "text": "".join(pieces), "seed": each.seed})
+        else:
+            _stream(prompt, pieces, i > 0)
     if json:
         import msgspec
 
-        texts = [
-            {
-                "prompt": prompt,
-                "text": "".join(continue_text(model, tokenizer, prompt, s)),
-                "seed": s.seed,
-            }
-            for s in sampling
-        ]
         sys.stdout.write(msgspec.json.encode(texts).decode() + "\n")
-        return 0
-    for i, each in enumerate(sampling):
-        if i:
-            sys.stdout.write("\n---\n")
-        sys.stdout.write(prompt)
-        for piece in continue_text(model, tokenizer, prompt, each):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
     return 0
+
+
+def _stream(prompt: str, pieces: Iterator[str], another: bool) -> None:
+    """Write the prompt and its continuation as it comes. On a terminal control characters are
+    shown, not obeyed: the text comes from a model."""
+    safe = printable if sys.stdout.isatty() else str
+    sys.stdout.write(("\n---\n" if another else "") + safe(prompt))
+    for piece in pieces:
+        sys.stdout.write(safe(piece))
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters (but newline and tab) as visible escapes."""
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )

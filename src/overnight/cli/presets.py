@@ -20,12 +20,14 @@ def presets(*, json: Flag = False) -> None:
     json
         Print a list of objects.
     """
-    from ..model.presets import describe
+    from ..model.size import describe
 
     rows = [describe(name) for name in config.presets()]
-    _print(
-        rows, json, ["name", "parameters", "vocabulary", "context", "tokens_per_update", "source"]
-    )
+    if not json:
+        for row in rows:
+            row["memory"] = f"{row['memory_bytes'] / 1e6:,.0f} MB"
+    columns = "name parameters vocabulary context tokens_per_update memory source"
+    _print(rows, json, columns.split())
 
 
 def settings(*, json: Flag = False) -> None:
@@ -54,7 +56,8 @@ def _print(rows: list[dict[str, Any]], json: bool, columns: list[str]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column.replace("_", " "))
+        last = column == columns[-1]
+        table.add_column(column.replace("_", " "), no_wrap=not last, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
     Console().print(table, markup=False)

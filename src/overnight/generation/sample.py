@@ -1,11 +1,12 @@
-"""Sampling: one token at a time from the cached state, streamed as text.
+"""Sampling: one token at a time from the cached state, for a batch of prompts, streamed as text.
 
-Greedy, temperature, top-k, top-p (Holtzman et al. 2020), repetition penalty (Keskar et al. 2019).
+Greedy, temperature, top-k, top-p (Holtzman et al. 2020), repetition penalty (Keskar et al. 2019),
+stop strings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import torch
@@ -24,61 +25,118 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 1.0  # 0: the most likely token
     top_k: int = 0  # 0: all
     top_p: float = 1.0
+    repetition_penalty: float = 1.0  # 1: none
+    stop: tuple[str, ...] = ()  # the continuation ends before the first of these
     seed: int = 1
+
+    def check(self) -> None:
+        """Refuse what makes no sense, in one line."""
+        wrong = {
+            "max_tokens": self.max_tokens < 1,
+            "temperature": not self.temperature >= 0,
+            "top_k": self.top_k < 0,
+            "top_p": not 0 < self.top_p <= 1,
+            "repetition_penalty": not self.repetition_penalty > 0,
+        }
+        for name in (name for name, is_wrong in wrong.items() if is_wrong):
+            raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} makes no sense.")
+
+
+Warn = Callable[[str], None]
 
 
 def continue_text(
-    model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling
+    model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling, warn: Warn = print
 ) -> Iterator[str]:
     """The continuation of `prompt`, piece by piece; the prompt itself is not repeated. Ends at
-    the document separator or after `max_tokens`. An empty prompt starts a document."""
+    the document separator, before a stop string, or after `max_tokens`. An empty prompt starts a
+    document."""
     ids = tokenizer.encode(prompt) or [tokenizer.separator or 0]
-    stream = Stream(tokenizer)
-    for token in continue_ids(model, ids, sampling):
+    stream, held = Stream(tokenizer), ""
+    for (token,) in continue_ids(model, [ids], sampling, warn):
         if token == tokenizer.separator:
             break
-        if piece := stream.push(token):
-            yield piece
-    if piece := stream.flush():
-        yield piece
+        held += stream.push(token)
+        cut = _first(held, sampling.stop)
+        if cut >= 0:
+            yield held[:cut]
+            return
+        ready = len(held) - _begun(held, sampling.stop)
+        if ready:
+            yield held[:ready]
+            held = held[ready:]
+    held += stream.flush()
+    cut = _first(held, sampling.stop)
+    if held[: cut if cut >= 0 else None]:
+        yield held[: cut if cut >= 0 else None]
 
 
-@torch.inference_mode()
-def continue_ids(model: Decoder, ids: list[int], sampling: Sampling) -> Iterator[int]:
-    """Sampled ids after `ids`. Beyond a learned position's last place, the last half of the
-    window is kept and filled in again."""
+def _first(text: str, stops: tuple[str, ...]) -> int:
+    """Where the first stop string begins in `text`, or −1."""
+    return min((at for at in (text.find(s) for s in stops) if at >= 0), default=-1)
+
+
+def _begun(text: str, stops: tuple[str, ...]) -> int:
+    """How many characters at the end of `text` may be the beginning of a stop string."""
+    longest = max((len(s) for s in stops), default=1) - 1
+    lengths = range(min(longest, len(text)), 0, -1)
+    return next((n for n in lengths if any(s.startswith(text[-n:]) for s in stops)), 0)
+
+
+@torch.no_grad()
+def continue_ids(
+    model: Decoder, prompts: list[list[int]], sampling: Sampling, warn: Warn = print
+) -> Iterator[tuple[int, ...]]:
+    """Sampled ids after `prompts` (of equal length), one tuple a token, `max_tokens` times.
+
+    Row i draws its random numbers from (seed + i), so it reads the same alone. Where positions
+    are learned, a full window is cut to its last half and filled in again; that is said once.
+    """
     was_training = model.training
     model.eval()
     try:
-        yield from _continue(model, ids, sampling)
+        yield from _continue(model, prompts, sampling, warn)
     finally:
         model.train(was_training)
 
 
-def _continue(model: Decoder, ids: list[int], sampling: Sampling) -> Iterator[int]:
+def _continue(
+    model: Decoder, prompts: list[list[int]], sampling: Sampling, warn: Warn
+) -> Iterator[tuple[int, ...]]:
     limit = model.config.context if model.positions is not None else None
-    random = torch.Generator().manual_seed(key(sampling.seed, "sample"))
-    seen = list(ids)
-    window = seen if limit is None else seen[-limit:]
-    logits, state = model.decode(_row(model, window))
+    rows = range(len(prompts))
+    randoms = [torch.Generator().manual_seed(key(sampling.seed + i, "sample")) for i in rows]
+    device = model.embed.device
+    seen_BT = torch.tensor(prompts, dtype=torch.int64)
+    first = seen_BT if limit is None else seen_BT[:, -limit:]
+    logits_BTV, state = model.decode(first.to(device))
+    warned = False
     for _ in range(sampling.max_tokens):
-        token = choose(logits[0, -1].float().cpu(), sampling, random)
-        yield token
-        seen.append(token)
-        if limit is not None and state.length >= limit:
-            logits, state = model.decode(_row(model, seen[-max(1, limit // 2) :]))
-        else:
-            logits, state = model.decode(_row(model, [token]), state)
+        logits_BV = logits_BTV[:, -1].float().cpu()
+        new_B = torch.stack([choose(logits_BV[i], seen_BT[i], sampling, randoms[i]) for i in rows])
+        yield tuple(new_B.tolist())
+        seen_BT = torch.cat([seen_BT, new_B[:, None]], dim=1)
+        if limit is None or state.length < limit:
+            logits_BTV, state = model.decode(new_B[:, None].to(device), state)
+            continue
+        if not warned:
+            warned = True
+            warn(
+                f"the window of {limit} learned positions is full: "
+                "going on from its last half, each time it fills up"
+            )
+        logits_BTV, state = model.decode(seen_BT[:, -max(1, limit // 2) :].to(device))
 
 
-def _row(model: Decoder, ids: list[int]) -> Tensor:
-    return torch.tensor([ids], dtype=torch.int64, device=model.embed.device)
-
-
-def choose(logits_V: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """One id drawn from float32 `logits_V` (on the CPU)."""
+def choose(logits_V: Tensor, seen_T: Tensor, sampling: Sampling, random: torch.Generator) -> Tensor:
+    """One id drawn from float32 `logits_V` after the ids `seen_T` (both on the CPU)."""
+    if sampling.repetition_penalty != 1:
+        ids = seen_T.unique()
+        old = logits_V[ids]
+        factor = sampling.repetition_penalty
+        logits_V = logits_V.scatter(0, ids, torch.where(old > 0, old / factor, old * factor))
     if sampling.temperature == 0:
-        return int(logits_V.argmax())
+        return logits_V.argmax()
     scaled = logits_V / sampling.temperature
     if 0 < sampling.top_k < len(scaled):
         kept = scaled.topk(sampling.top_k)
@@ -86,19 +144,6 @@ def choose(logits_V: Tensor, sampling: Sampling, random: torch.Generator) -> int
     probabilities = scaled.softmax(-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(descending=True)
-        before = ordered.cumsum(0) - ordered
-        probabilities = probabilities.clone()
-        probabilities[order[before >= sampling.top_p]] = 0
-    return int(torch.multinomial(probabilities, 1, generator=random))
-
-
-def check(sampling: Sampling) -> None:
-    """Refuse what makes no sense, in one line."""
-    if sampling.temperature < 0:
-        raise UserError(f"--temperature {sampling.temperature} is below 0.")
-    if sampling.top_k < 0:
-        raise UserError(f"--top-k {sampling.top_k} is below 0.")
-    if not 0 < sampling.top_p <= 1:
-        raise UserError(f"--top-p {sampling.top_p} is not in (0, 1].")
-    if sampling.max_tokens < 1:
-        raise UserError(f"--max-tokens {sampling.max_tokens} is below 1.")
+        beyond = ordered.cumsum(0) - ordered >= sampling.top_p
+        probabilities = probabilities.scatter(0, order[beyond], 0.0)
+    return torch.multinomial(probabilities, 1, generator=random)[0]

@@ -129,13 +129,22 @@ def scan(
         before_BHPN = step_BTH.new_zeros(B, H, P, b_BTN.shape[-1])
     if T == 1:
         return _one(x_BTHP, step_BTH, decay_BTH, b_BTN, c_BTN, before_BHPN)
-    missing = -T % min(CHUNK, T)
-    parts = (x_BTHP, step_BTH, decay_BTH, b_BTN, c_BTN)
-    if missing:  # Δ = 0 keeps the state as it is
-        parts = tuple(F.pad(p, (0, 0) * (p.dim() - 2) + (0, missing)) for p in parts)
     L = min(CHUNK, T)
-    chunked = [p.unflatten(1, (-1, L)) for p in parts]
-    y_BKLHP, after = _chunks(*chunked, before_BHPN)
+    missing = -T % L
+
+    def chunked(part: Tensor) -> Tensor:
+        """Filled up with zeros (Δ = 0 keeps the state as it is), `[B, K, L, …]`."""
+        after = (0, 0) * (part.dim() - 2) + (0, missing)
+        return (F.pad(part, after) if missing else part).unflatten(1, (-1, L))
+
+    y_BKLHP, after = _chunks(
+        chunked(x_BTHP),
+        chunked(step_BTH),
+        chunked(decay_BTH),
+        chunked(b_BTN),
+        chunked(c_BTN),
+        before_BHPN,
+    )
     return y_BKLHP.flatten(1, 2)[:, :T], after
 
 

@@ -200,7 +200,9 @@ class Trainer:
                 seed=self.config.train.seed + i,
             )
             parts = list(
-                continue_text(self.updater.model, self.prepared.tokenizer, prompt, sampling)
+                continue_text(
+                    self.updater.model, self.prepared.tokenizer, prompt, sampling, _silent
+                )
             )
             self.log.write(
                 Sample(
@@ -298,3 +300,7 @@ class Trainer:
         evaluation = evals_left * clock.eval / max(1, clock.evals)
         saving = left * clock.save / max(1, clock.steps)
         return left * per_step + evaluation + saving
+
+
+def _silent(message: str) -> None:
+    """A sample that outgrows the window is no news during training."""

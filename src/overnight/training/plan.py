@@ -13,6 +13,7 @@ from ..config import Config, Settings
 from ..errors import UserError
 from ..ledger import Ledger
 from ..model.decoder import count_parameters
+from ..model.size import checkpoint_bytes, memory_bytes
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
 from .evaluate import score
@@ -42,23 +43,11 @@ class Plan(msgspec.Struct):
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Weights and two AdamW moments, or one Muon buffer, in float32."""
-        hidden = self.parameters.get("blocks", 0) if self.config.optimizer.kind == "muon" else 0
-        return 4 * (3 * self.parameters["total"] - hidden)
+        return checkpoint_bytes(self.config, self.parameters)
 
     @property
     def memory_bytes(self) -> int:
-        """Weights, gradients, optimizer state; and the activations of one micro-batch: about 14
-        floats of the width and 3 of the feed-forward a token and layer, and the logits thrice."""
-        model, train = self.config.model, self.config.train
-        item = 2 if train.dtype == "bfloat16" else 4
-        tokens = train.micro_batch * model.context
-        hidden = model.feed_forward or 4 * model.width
-        scores = model.heads * model.context * 3 if train.dtype == "bfloat16" else 0
-        layer = item * (14 * model.width + 3 * hidden + scores)
-        logits = model.vocab_size * (item + 2 * 4)
-        fixed = self.checkpoint_bytes + 4 * self.parameters["total"]
-        return fixed + tokens * (layer * len(model.layers) + logits)
+        return memory_bytes(self.config, self.parameters)
 
     def lines(self) -> list[str]:
         """What was chosen and why, for a person."""
@@ -66,6 +55,7 @@ class Plan(msgspec.Struct):
         model, train, reasons = config.model, config.train, self.reasons
         steps = config.length.steps
         end = time.strftime("%H:%M", time.localtime(time.time() + self.seconds))
+        evaluated = min(config.eval.tokens, facts["val_tokens"])
         parts = ", ".join(f"{k} {v:,}" for k, v in self.parameters.items() if k != "total")
         return [
             f"text      {facts['bytes']:,} bytes to train on, {facts['val_bytes']:,} held out "
@@ -81,7 +71,7 @@ class Plan(msgspec.Struct):
             + (f" as {ledger.accumulation} micro-steps" if ledger.accumulation > 1 else ""),
             f"length    {steps:,} steps ({reasons.get('length.steps', 'default')}): "
             f"{ledger.tokens(steps):,} tokens, {ledger.passes(steps):.2f} passes",
-            f"measured  every {config.eval.every} steps on {config.eval.tokens:,} val tokens "
+            f"measured  every {config.eval.every} steps on {evaluated:,} val tokens "
             f"({reasons.get('eval.every', 'default')})",
             f"needs     {_gigabytes(self.memory_bytes)} of memory, "
             f"{_gigabytes(self.checkpoint_bytes * (config.save.keep + 2))} of disk",

@@ -1,0 +1,63 @@
+"""What a configuration amounts to: exact parameters, and an estimate of the memory it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..config import Config, Settings, read_preset
+from .decoder import complete, count_parameters
+
+# where the text decides the vocabulary, a usual one stands in the list of presets
+ASSUMED_VOCABULARY = {"bytes": 256, "chars": 66, "bpe": 4096, "wordpiece": 16_000}
+
+
+def checkpoint_bytes(config: Config, parameters: dict[str, int]) -> int:
+    """Weights and optimizer state in float32: two slots a parameter for AdamW, one for Muon."""
+    hidden = parameters.get("blocks", 0) if config.optimizer.kind == "muon" else 0
+    return 4 * (3 * parameters["total"] - hidden)
+
+
+def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
+    """An estimate of what training takes: weights, gradients and optimizer state, and the
+    activations that one micro-batch keeps for its backward pass.
+
+    Per token and layer about 14 numbers of the width and 3 of the feed-forward (twice the width
+    and more for an S layer), for plain attention the scores thrice, and the logits in the compute
+    dtype and twice in float32.
+    """
+    model, train = complete(config.model), config.train
+    item = 2 if train.dtype == "bfloat16" else 4
+    scores = 3 * model.heads * model.context if train.dtype == "bfloat16" else 0
+    mixer = {"A": 8 * model.width + scores, "S": 14 * model.ssm_expand * model.width}
+    layers = sum(
+        mixer[letter] + 6 * model.width + 3 * model.feed_forward for letter in model.layers
+    )
+    tokens = (train.micro_batch or train.batch) * model.context
+    activations = tokens * (item * layers + model.vocab_size * (item + 8))
+    return checkpoint_bytes(config, parameters) + 4 * parameters["total"] + activations
+
+
+def describe(name: str) -> dict[str, Any]:
+    """One row of `overnight presets`. Where the text decides the vocabulary, a usual one is
+    assumed and `vocabulary_assumed` says so."""
+    preset = read_preset(name)
+    settings = Settings()
+    settings.add(preset.layer, f"preset {name}")
+    config = settings.resolve()
+    vocabulary = config.tokenizer.vocab_size or ASSUMED_VOCABULARY[config.tokenizer.kind]
+    model = msgspec.structs.replace(config.model, vocab_size=vocabulary)
+    config = msgspec.structs.replace(config, model=model)
+    parameters = count_parameters(model)
+    return {
+        "name": name,
+        "parameters": parameters["total"],
+        "vocabulary": vocabulary,
+        "vocabulary_assumed": not config.tokenizer.vocab_size,
+        "context": model.context,
+        "tokens_per_update": config.train.batch * model.context,
+        "memory_bytes": memory_bytes(config, parameters),
+        "description": preset.description,
+        "source": preset.source,
+    }

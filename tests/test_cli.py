@@ -1,0 +1,215 @@
+"""The command line as a user meets it: habits, bad input, what is printed where."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from overnight import cli
+from overnight.config import presets
+
+GOOD = "It was a dark and stormy night.\n" * 200
+SMALL = ["--preset", "nanogpt-cpu", "--max-steps", "2", "--threads", "1", "--sample.tokens", "0",
+         "--model.width", "16", "--model.heads", "2", "--model.context", "16"]  # fmt: skip
+
+
+def python(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=False, **more
+    )  # type: ignore[call-overload]
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    before = os.times()
+    done = python("-X", "importtime", "-m", "overnight", "--help")
+    after = os.times()
+    assert done.returncode == 0
+    assert "train" in done.stdout
+    for heavy in ("torch", "numpy", "scipy", "matplotlib", "tokenizers"):
+        assert f" {heavy}\n" not in done.stderr
+    used = after.children_user + after.children_system
+    used -= before.children_user + before.children_system
+    assert used < 1.0  # 0.12 s on the machine this was written on, without -X importtime
+
+
+def test_version_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("overnight 0.")
+    assert cli.run(["presets", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == presets()
+    assert {"name", "parameters", "vocabulary", "context", "source"} <= set(rows[0])
+    assert cli.run(["presets"]) == 0
+    assert "3,623,040" in capsys.readouterr().out
+    assert cli.run(["settings"]) == 0
+    assert "model.width" in capsys.readouterr().out
+
+
+def refused(words: list[str], capfd: pytest.CaptureFixture[str], folder: Path) -> str:
+    """Run, expect exit 2, one line, no traceback, and nothing left behind; the line."""
+    before = sorted(folder.rglob("*"))
+    capfd.readouterr()
+    assert cli.run(words) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("overnight: ")
+    assert sorted(folder.rglob("*")) == before
+    return lines[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.txt").write_text(GOOD)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "empty"),
+        (b"short", "fewer than one block"),
+        (b"fine\nso far \xff\xfe not", "UTF-8"),
+    ],
+    ids=["empty", "short", "invalid UTF-8"],
+)
+def test_bad_text(
+    content: bytes, part: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.txt").write_bytes(content)
+    line = refused(["train", "bad.txt", *SMALL, "--out", "run"], capfd, folder)
+    assert part in line
+    assert "bad.txt" in line or content == b"short"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["train", "absent.txt"], "absent.txt"),
+        (["train", "good.txt", "--model.widht", "8"], 'Did you mean "model.width"?'),
+        (["train", "good.txt", "--preset", "fats"], 'Did you mean "fast"?'),
+        (["train", "good.txt", "--max-stepps", "3"], 'Did you mean "--max-steps"?'),
+        (["train", "good.txt", "--max-steps", "3", "--tokens", "9"], "one length"),
+        (["train", "good.txt", "--minutes", "3", "--hours", "9"], "one of them"),
+        (["train", "good.txt", "--max-steps", "many"], "many"),
+        (["train", "good.txt", "--tokenizer", "words"], "words"),
+        (["train", "good.txt", "--device", "abacus"], "abacus"),
+        (["train", "good.txt", "--settings", "absent.toml"], "absent.toml"),
+        (["train", "good.txt", "--model.width", "17"], "multiple of model.heads"),
+        (["train", "good.txt", "--train.micro_batch", "5"], "multiple of"),
+        (["train", "--resume", "absent"], "absent"),
+        (["train", "--resume", "."], "not a run folder"),
+        (["train", "--resume", ".", "--seed", "3"], "leave out"),
+        (["generate", "absent"], "absent"),
+        (["generate", ".", "--temperature", "-1"], "temperature"),
+        (["report", "absent"], "absent"),
+        (["trian"], "train"),
+        (["train", "good.txt", "--set", "nonsense"], "NAME=VALUE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_words(
+    words: list[str], part: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert part in refused(words, capfd, folder)
+
+
+def test_a_vocabulary_larger_than_the_text_allows(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "good.txt", *SMALL, "--tokenizer", "bpe", "--vocab-size", "9000"]
+    line = refused([*words, "--out", "run"], capfd, folder)
+    assert "9000" in line.replace(",", "")
+
+
+def test_an_existing_folder_is_not_touched(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "run").mkdir()
+    assert "exists" in refused(["train", "good.txt", *SMALL, "--out", "run"], capfd, folder)
+
+
+@pytest.mark.parametrize("form", ["folder", "gz", "zst", "jsonl", "stdin"])
+def test_every_form_of_text_trains(
+    form: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import zstandard
+
+    text = GOOD.encode()
+    if form == "folder":
+        (folder / "many").mkdir()
+        for i in range(3):
+            (folder / "many" / f"{i}.txt").write_bytes(text)
+        word = "many"
+    elif form == "gz":
+        (folder / "x.txt.gz").write_bytes(gzip.compress(text))
+        word = "x.txt.gz"
+    elif form == "zst":
+        (folder / "x.txt.zst").write_bytes(zstandard.compress(text))
+        word = "x.txt.zst"
+    elif form == "jsonl":
+        rows = [json.dumps({"text": GOOD, "id": i}) + "\n" for i in range(3)]
+        (folder / "x.jsonl").write_text("".join(rows))
+        word = "x.jsonl"
+    else:
+        read, write = os.pipe()
+        os.write(write, text)
+        os.close(write)
+        monkeypatch.setattr(sys, "stdin", os.fdopen(read))
+        word = "-"
+    assert cli.run(["train", word, *SMALL, "--out", "run", "--json"]) == 0
+    summary = json.loads(capfd.readouterr().out)
+    assert summary["steps"] == 2
+    assert (folder / "run" / "report" / "report.html").is_file()
+
+
+def test_from_python(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The two doors a notebook needs, and `generate` through the same."""
+    import torch
+
+    import overnight
+
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
+    run = overnight.load_run("run")
+    assert run.config["model"]["width"] == 16
+    assert {"train", "eval"} <= set(run.tables)
+    assert run.findings["best"]["step"] == 2
+    assert {"step", "loss", "se", "bpb", "tied_steps"} <= set(run.findings["best"])
+    assert run.findings["ledger"]["tokens_per_s"] > 0
+    assert run.checkpoints
+    json.dumps(run.findings)
+    for checkpoint in ("best", "last", 2):
+        model, tokenizer = overnight.load_model("run", checkpoint=checkpoint)
+    assert not model.training
+    assert next(model.parameters()).dtype == torch.float32
+    ids = tokenizer.encode("a dark night")
+    assert tokenizer.decode(ids) == "a dark night"
+    assert model(torch.tensor([ids])).shape == (1, len(ids), tokenizer.vocab_size)
+    odd = tokenizer.encode("a🙂d")
+    assert len(odd) == 3
+    assert tokenizer.decode(odd) == "a\ufffdd"
+    capfd.readouterr()
+    words = ["generate", "run", "--prompt", "a dark", "--max-tokens", "9", "--num-samples", "2"]
+    assert cli.run(words) == 0
+    first = capfd.readouterr().out
+    assert first.count("a dark") >= 2
+    assert cli.run(words) == 0
+    assert capfd.readouterr().out == first
+    assert cli.run([*words, "--json"]) == 0
+    texts = json.loads(capfd.readouterr().out)
+    assert [t["seed"] for t in texts] == [1, 2]
+    assert not texts[0]["text"].startswith("a dark")
+
+
+def test_report_loads_no_torch(folder: Path) -> None:
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
+    done = python("-X", "importtime", "-m", "overnight", "report", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best"]["step"] == 2
+    assert not [line for line in done.stderr.splitlines() if line.endswith((" torch", "_C"))]

@@ -1,0 +1,98 @@
+import tomllib
+
+import msgspec
+import pytest
+
+from overnight import config
+from overnight.config import Settings
+from overnight.errors import UserError
+
+
+def test_layers_lie_over_each_other() -> None:
+    settings = Settings()
+    settings.add({"model.width": 8, "model.heads": 2}, "preset x")
+    settings.add({"model.width": "16"}, "command line")
+    resolved = settings.resolve()
+    assert (resolved.model.width, resolved.model.heads) == (16, 2)
+    assert settings.reasons == {"model.width": "command line", "model.heads": "preset x"}
+
+
+@pytest.mark.parametrize(
+    ("layer", "part"),
+    [
+        ({"model.widht": 8}, 'Did you mean "model.width"?'),
+        ({"width": 8}, 'Did you mean "model.width"?'),
+        ({"model.width": "wide"}, "model.width"),
+        ({"model.width": 0}, ">= 1"),
+        ({"model.width": 8.5}, "int"),
+        ({"model.layers": "AXA"}, "regex"),
+        ({"schedule.kind": "cosin"}, "cosin"),
+        ({"model.dropout": 1.5}, "<= 1"),
+        ({"train.batch": True}, "int"),
+        ({"length.steps": 3, "length.tokens": 9}, "one length"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(layer: dict, part: str) -> None:
+    with pytest.raises(UserError) as error:
+        Settings().add(layer, "here")
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("here")
+
+
+def test_a_later_length_replaces_the_earlier_one() -> None:
+    settings = Settings()
+    settings.add({"length.minutes": 3}, "preset")
+    settings.add({"length.steps": 7}, "command line")
+    assert settings.resolve().length == config.Length(steps=7)
+
+
+def test_text_of_flags_is_parsed() -> None:
+    settings = Settings()
+    settings.add(
+        {"model.ngrams": "2,3", "model.bias": "true", "sample.prompts": "a, b"}, "command line"
+    )
+    resolved = settings.resolve()
+    assert resolved.model.ngrams == [2, 3]
+    assert resolved.model.bias is True
+    assert resolved.sample.prompts == ["a, b"]
+    settings.add({"optimizer.lr": "1e-3"}, "command line")
+    assert settings.resolve().optimizer.lr == 1e-3
+
+
+def test_config_file_reads_back_and_carries_reasons(tmp_path) -> None:
+    settings = Settings()
+    prompts = ['say "x"\\', "line\nbreak\ttab \x7f \x01", "naïve 🙂", "# no comment"]
+    settings.add({"sample.prompts": prompts, "length.steps": 5}, "command line")
+    settings.choose("train.threads", 2, "2 physical\ncores")
+    text = config.dump(settings.resolve(), settings.reasons)
+    (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+    assert config.load(tmp_path / "config.toml") == settings.resolve()
+    assert "threads = 2 # 2 physical cores" in text
+    assert tomllib.loads(text)["sample"]["prompts"] == prompts
+
+
+def test_environment_is_a_layer() -> None:
+    environment = {"OVERNIGHT_MODEL__WIDTH": "8", "OVERNIGHT_CACHE_GB": "1", "HOME": "/x"}
+    assert config.environment_layer(environment) == {"model.width": "8"}
+
+
+@pytest.mark.parametrize("text", ["x = 1", "[model]\nwidth = ", "[model.deep]\nx = 1", "\xff"])
+def test_a_broken_settings_file_names_itself(text: str, tmp_path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"mine\.toml"):
+        Settings().add(config.flatten(config.read_toml(path), str(path)), str(path))
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for setting in config.settings().values():
+        assert setting.description, setting.name
+    tree = msgspec.to_builtins(config.Config())
+    leaves = {f"{section}.{leaf}" for section, table in tree.items() for leaf in table}
+    assert leaves == set(config.settings())
+
+
+def test_unknown_preset_gets_a_suggestion() -> None:
+    with pytest.raises(UserError, match='Did you mean "nexus-bytes"'):
+        config.read_preset("nexus-byte")

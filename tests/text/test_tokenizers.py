@@ -249,6 +249,24 @@ def test_half_a_surrogate_is_refused():
         make("bpe").encode("a\ud800")
 
 
+def test_a_hub_name_is_found_in_its_cache(tmp_path, monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    make("bpe").save(tmp_path / "tokenizer.json")
+    cached = {("some/model", "tokenizer.json"): str(tmp_path / "tokenizer.json")}
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda *name: cached.get(name), raising=True
+    )
+    assert existing.find("some/model").hash == make("bpe").hash
+    with pytest.raises(UserError, match="nothing is downloaded"):
+        existing.find("other/model")
+
+
+def test_a_tiktoken_name_is_found_in_its_cache(monkeypatch):
+    tiktoken = pytest.importorskip("tiktoken")
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: encoding())
+    assert existing.find("gpt2").hash == make("tiktoken").hash
+
+
 def test_unknown_names_are_refused_without_the_network():
     for name in ("", "no/such-model", "not there", "cl100k_base"):
         with pytest.raises(UserError) as error:

@@ -21,7 +21,7 @@ from ..errors import UserError
 from . import corpus, encode, existing, makers, parts
 from .cache import Cache
 from .tokenizers import Tokenizer
-from .yardsticks import MAX_VAL_BYTES, MAX_XZ_BYTES, yardsticks
+from .yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 
 FORMAT = 1  # of the files of an entry; a new number makes every older entry a miss
 TRAINER_BYTES = 64 * 2**20  # text that a tokenizer is trained on at most
@@ -237,7 +237,7 @@ class _Job:
         if split.train.size > 2_000_000:
             self.say("measuring what the held-out text costs without a network (n-grams, xz)")
         measured = yardsticks(
-            split.train.tail(MAX_XZ_BYTES),
+            split.train.tail(MAX_TRAIN_BYTES),
             split.val.head(MAX_VAL_BYTES),
             tokenizer.vocab_size,
             round(val.tokens * min(1, MAX_VAL_BYTES / split.val.size)),

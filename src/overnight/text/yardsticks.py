@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from ..ledger import bits_per_byte
 
 MAX_ORDER = 7  # bytes of a window; fits into 56 bits
-MAX_NGRAM_BYTES = 16 * 2**20
-MAX_XZ_BYTES = 16 * 2**20  # inside xz's window of 64 MiB; 250 MB of memory, some 10 seconds
+MAX_TRAIN_BYTES = 12 * 2**20  # inside xz's window of 64 MiB; some 300 MB of memory, 10 seconds
 MAX_VAL_BYTES = 4 * 2**20  # longer held-out text is measured by its beginning
 QUERIES = 2**18  # looked up at a time
 NAMES = ("unigram", "bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram")
@@ -31,21 +30,22 @@ def yardsticks(train: bytes, val: bytes, vocab_size: int, val_tokens: int) -> di
     end of a long training text is used. `val_tokens`: what the tokenizer, with `vocab_size` ids,
     makes of `val`, which is at most `MAX_VAL_BYTES` long."""
     vocab_nats = math.log(vocab_size) * val_tokens / len(val)
+    counted = train[-MAX_TRAIN_BYTES:]
+    used = f"the last {len(counted) / 1e6:.1f} MB of the training text"
     with ThreadPoolExecutor(2) as pool:  # lzma and numpy's sort release the interpreter's lock
-        before = pool.submit(_xz, train[-MAX_XZ_BYTES:])
-        after = pool.submit(_xz, train[-MAX_XZ_BYTES:] + val)
+        before = pool.submit(_xz, counted)
+        after = pool.submit(_xz, counted + val)
         alone = pool.submit(_xz, val)
-        ngrams = ngram_nats(train[-MAX_NGRAM_BYTES:], val)
+        ngrams = ngram_nats(counted, val)
         xz = alone.result(), after.result() - before.result()
     rows = [_row("ln V", vocab_nats, f"each of {vocab_size:,} tokens equally likely")]
-    used = _used(train, MAX_NGRAM_BYTES)
     for n, nats in enumerate(ngrams, 1):
         how = f"bytes, contexts of 0 to {n - 1}, interpolated (Witten-Bell), counted on {used}"
         rows.append(_row(NAMES[n - 1], nats, how))
     rows.append(_row("xz", _nats(xz[0], val), "xz -9e on the held-out text alone"))
-    how = f"what xz -9e adds for the held-out text after {_used(train, MAX_XZ_BYTES)}"
+    how = f"what xz -9e adds for the held-out text after {used}"
     rows.append(_row("xz after training text", _nats(xz[1], val), how))
-    return {"bytes": len(val), "train_bytes": len(train), "yardsticks": rows}
+    return {"bytes": len(val), "train_bytes": len(counted), "yardsticks": rows}
 
 
 def ngram_nats(train: bytes, val: bytes, max_order: int = MAX_ORDER) -> list[float]:
@@ -109,12 +109,6 @@ def _xz(data: bytes) -> int:
 
 def _nats(compressed: int, val: bytes) -> float:
     return compressed * 8 * math.log(2) / max(1, len(val))
-
-
-def _used(train: bytes, limit: int) -> str:
-    if len(train) <= limit:
-        return "the training text"
-    return f"the last {limit >> 20} MiB of the training text"
 
 
 def _row(name: str, nats: float, how: str) -> dict[str, Any]:

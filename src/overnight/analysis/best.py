@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from scipy import integrate, optimize, stats
+from scipy import optimize, stats
 
 from ..ledger import perplexity
 from .findings import Best
@@ -22,34 +22,29 @@ CONFIDENCE = 0.95
 WINDOW = 9  # evaluations in the local fit that gives the level at a step
 
 
-@lru_cache(maxsize=256)
-def tie_width(k: int, degrees: float) -> float:
+@lru_cache(maxsize=512)
+def tie_width(k: int) -> float:
     """h such that the truly best of `k` equal values, each with unit noise, is within h of the
-    lowest with 95 % probability; `degrees` are those of the estimated noise (inf: known)."""
+    lowest with 95 % probability (Gupta 1965)."""
     if k < 2:
         return 0.0
+    z = np.linspace(-8.0, 8.0, 801)
+    density = stats.norm.pdf(z) * (z[1] - z[0])
 
-    def miss(h: float) -> float:
-        inside = integrate.quad(
-            lambda z: stats.norm.pdf(z) * stats.norm.sf(z - h) ** (k - 1), -8, 8, limit=200
-        )[0]
-        return float(inside - CONFIDENCE)
+    def missing(h: float) -> float:
+        return float(density @ stats.norm.sf(z - h) ** (k - 1)) - CONFIDENCE
 
-    h = float(optimize.brentq(miss, 0.0, 12.0, xtol=1e-4))
-    if np.isfinite(degrees):
-        tail = stats.norm.sf(h / np.sqrt(2))
-        h = float(np.sqrt(2) * stats.t.isf(tail, max(degrees, 2.0)))
-    return h
+    return float(optimize.brentq(missing, 0.0, 12.0, xtol=1e-4))
 
 
 def tied(values: Array, noise: Scatter) -> Array:
     """Which `values` (finite) may be the best, as a mask, from the noise of each alone."""
     if not noise.known:
         return np.isclose(values, values.min(), rtol=0, atol=0)
-    width = tie_width(len(values), round(noise.degrees, 1)) * noise.sigma
+    width = tie_width(len(values)) * noise.sigma
     # Values far above cannot be contenders, so they need no allowance: shrink once.
     near = int(np.sum(values <= values.min() + width))
-    width = tie_width(max(near, 2), round(noise.degrees, 1)) * noise.sigma
+    width = tie_width(max(near, 2)) * noise.sigma
     return np.asarray(values <= values.min() + width)
 
 
@@ -59,7 +54,7 @@ def tied_on_blocks(values: Array, difference_se: Callable[[int], float]) -> Arra
     lowest = int(np.argmin(values))
     mask = np.zeros(len(values), dtype=bool)
     mask[lowest] = True
-    width = tie_width(len(values), float("inf")) / np.sqrt(2)
+    width = tie_width(len(values)) / np.sqrt(2)
     for i in np.argsort(values)[1:]:
         se = difference_se(int(i))
         if np.isfinite(se) and values[i] - values[lowest] <= width * se:
@@ -142,7 +137,7 @@ def tied_by_se(values: Array, se: Array) -> tuple[Array, str]:
     lowest = int(np.argmin(values))
     if not np.isfinite(se[lowest]):
         return np.arange(len(values)) == lowest, "noise unknown: too few evaluations to call ties"
-    width = tie_width(len(values), float("inf")) * float(se[lowest])
+    width = tie_width(len(values)) * float(se[lowest])
     mask = values <= values[lowest] + width
     return np.asarray(mask), "tied: standard errors over blocks, 95 %"
 

@@ -119,6 +119,14 @@ def large(folder: Path, megabytes: int) -> None:
         )
 
 
+def _peak_megabytes() -> float:
+    """Of this process; `ru_maxrss` would on Linux hold the parent's, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS: bytes
+
+
 def child(path: Path, cache: Path, workers: int) -> None:
     import hashlib
 
@@ -127,7 +135,7 @@ def child(path: Path, cache: Path, workers: int) -> None:
     start = time.perf_counter()
     prepared = prepare(config.Data(text=[str(path)]), tokenizer, workers=workers)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak = _peak_megabytes()
     tokens = hashlib.sha256((prepared.folder / "train.bin").read_bytes()).hexdigest()[:16]
     print(f"workers {workers:<24}{seconds:>16.1f}{peak:10.0f}  {tokens}")
 

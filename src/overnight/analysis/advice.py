@@ -1,11 +1,211 @@
-"""What to do, ranked."""
+"""What to do, most urgent first; each line rests on verdicts, and none on what is already on."""
 
 from __future__ import annotations
 
-from typing import Any
+from .findings import About, Advice, Best, Ledger, Schedule, Verdict
 
-from .findings import Advice
+ANNEALED = 0.2  # of the peak: below it the schedule has done its work
+MANY_PASSES = 4.0  # Muennighoff et al. 2023: up to about four passes are nearly as good as new text
 
 
-def advise(*given: Any) -> list[Advice]:
+def advise(
+    verdicts: list[Verdict], about: About, counted: Ledger, rates: Schedule, best: Best | None
+) -> list[Advice]:
+    """The ranked list; empty where nothing calls for a change."""
+    v = {verdict.id: verdict for verdict in verdicts}
+    found = [
+        *_broken(v, best),
+        *_validation(v, best),
+        *_trust(v),
+        *_overfit(v, best, counted),
+        *_longer(v, rates, counted),
+        *_schedule(v, rates, counted),
+        *_stability(v),
+        *_units_of_loss(v, best),
+    ]
+    return found
+
+
+def _broken(v: dict[str, Verdict], best: Best | None) -> list[Advice]:
+    found = []
+    if v["divergence"].verdict == "yes":
+        since = v["divergence"].since_step
+        where = f"before step {since:,}" if since is not None else "from before it"
+        found.append(
+            Advice(
+                do=f"Go back to a checkpoint {where} and continue with a lower learning rate.",
+                because=["divergence"],
+                expected="the loss comes back to the level it had; nothing after it can be used.",
+            )
+        )
+    if v["units"].verdict == "yes":
+        found.append(
+            Advice(
+                do="Settle the units first: find out which of the disagreeing figures is wrong.",
+                because=["units"],
+                expected="steps, tokens, passes and speed that can be compared with other runs.",
+            )
+        )
+    if v["schedule_mismatch"].verdict == "yes":
+        found.append(
+            Advice(
+                do="Check what the schedule counts: micro-steps taken for steps stretch or cut it.",
+                because=["schedule_mismatch"],
+                expected="a learning rate that ends where the settings say.",
+            )
+        )
+    return found
+
+
+def _validation(v: dict[str, Verdict], best: Best | None) -> list[Advice]:
+    if best is not None and best.estimator == "validation loss":
+        return []
+    return [
+        Advice(
+            do="Hold out part of the text and log its loss: a fixed set, the same every time.",
+            because=["overfitting"],
+            expected="overfitting and the best checkpoint can be seen; now they cannot.",
+        )
+    ]
+
+
+def _trust(v: dict[str, Verdict]) -> list[Advice]:
+    found = []
+    suspicious = v["too_good"].verdict == "yes" or (
+        v["too_good"].verdict == "cannot_tell"
+        and v["too_good"].evidence.get("loss", 9.0) < v["too_good"].evidence.get("low", 0.0)
+    )
+    if suspicious:
+        found.append(
+            Advice(
+                do="Look for padding in the loss, for validation text in the training text, and "
+                "count the passes over the data.",
+                because=["too_good"],
+                expected="either the cause, or a loss that can be believed.",
+            )
+        )
+    worse = v["below_yardstick"]
+    if worse.verdict == "yes":
+        found.append(
+            Advice(
+                do=f"Ask why {worse.evidence['yardstick']} does better: too few steps, too low a "
+                "learning rate, or an error in the data.",
+                because=["below_yardstick"],
+                expected=f"a loss below its {worse.evidence['bpb']:.4f} bits per byte.",
+            )
+        )
+    return found
+
+
+def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[Advice]:
+    if v["overfitting"].verdict != "yes" or best is None:
+        return []
+    lost = v["overfitting"].effect_nats or 0.0
+    found = [
+        Advice(
+            do=f"Deploy step {best.pick:,}, and next time stop near it.",
+            because=["overfitting"],
+            expected=f"about {lost:.4f} nats per token better than the end of this run.",
+        )
+    ]
+    repeated = v["repeats"].verdict == "yes"
+    passes = f" (it was seen {counted.passes:.2f} times)" if repeated and counted.passes else ""
+    found.append(
+        Advice(
+            do=f"Use more text{passes}, or more dropout or a smaller model on the same text.",
+            because=["overfitting", "repeats"] if repeated else ["overfitting"],
+            expected="the minimum comes later and lies lower; how much, this run cannot say.",
+        )
+    )
+    return found
+
+
+def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger) -> list[Advice]:
+    improving = v["still_improving"]
+    if improving.verdict == "yes" and v["divergence"].verdict != "yes":
+        slope = improving.evidence["per_1000"]
+        annealed = rates.end_ratio is not None and rates.end_ratio < ANNEALED
+        how = (
+            "Train longer: a new run with a longer schedule, for this one's learning rate has "
+            "already come down."
+            if annealed
+            else "Train longer: it is undertrained, and stopping here gives loss away."
+        )
+        return [
+            Advice(
+                do=how,
+                because=["still_improving"],
+                expected=f"at first about {-slope:.4f} nats per 1,000 steps, then less.",
+            )
+        ]
+    if v["plateau"].verdict == "yes":
+        most = v["plateau"].evidence["most"]
+        repeated = (counted.passes or 0.0) > MANY_PASSES
+        what = "more text" if repeated else "a larger model, or more text"
+        return [
+            Advice(
+                do=f"Do not train this longer; change something else: {what}.",
+                because=["plateau", "repeats"] if repeated else ["plateau"],
+                expected=f"as many steps again would give at most {most:.4f} nats.",
+            )
+        ]
     return []
+
+
+def _schedule(v: dict[str, Verdict], rates: Schedule, counted: Ledger) -> list[Advice]:
+    """Only for a rate that was seen to stay constant to the end of a run."""
+    if (
+        rates.kind != "constant"
+        or rates.still_warming
+        or rates.configured not in (None, "constant")
+    ):
+        return []
+    return [
+        Advice(
+            do="Let the learning rate fall towards zero over the last fifth of the run.",
+            because=["still_improving", "plateau"],
+            expected="usually some hundredths of a nat; this run cannot say how much.",
+        )
+    ]
+
+
+def _stability(v: dict[str, Verdict]) -> list[Advice]:
+    found = []
+    if v["train_drift"].verdict == "yes":
+        found.append(
+            Advice(
+                do="Look at the optimisation and the order of the data in the last third.",
+                because=["train_drift"],
+                expected="a training loss that does not rise.",
+            )
+        )
+    spikes = v["spikes"]
+    if spikes.verdict == "yes" and spikes.evidence["recovered"] < spikes.evidence["count"]:
+        found.append(
+            Advice(
+                do="Clip the gradient harder or lower the peak learning rate.",
+                because=["spikes"],
+                expected="spikes that recover, or none.",
+            )
+        )
+    if v["throughput"].verdict == "yes":
+        found.append(
+            Advice(
+                do="Find out what else used the machine while it was slow.",
+                because=["throughput"],
+                expected="the median speed over the whole night.",
+            )
+        )
+    return found
+
+
+def _units_of_loss(v: dict[str, Verdict], best: Best | None) -> list[Advice]:
+    if best is None or best.bpb is not None:
+        return []
+    return [
+        Advice(
+            do="Log bits per byte beside the loss.",
+            because=["comparability"],
+            expected="runs with different tokenizers compare.",
+        )
+    ]

@@ -19,6 +19,7 @@ from scipy import signal, stats
 
 from .findings import Verdict, make
 from .noise import Scatter, scatter
+from .series import Series
 from .tables import Array
 
 FEWEST = 8  # evaluations below which nothing is said
@@ -177,3 +178,38 @@ def _thin(steps: Array, losses: Array) -> tuple[Array, Array]:
         np.add.reduceat(steps, edges[:-1]) / counts,
         np.add.reduceat(losses, edges[:-1]) / counts,
     )
+
+
+def overfitting(series: Series, gaps: Verdict) -> Verdict:
+    """Harm on validation, unless the train loss got worse with it: then it is not overfitting."""
+    if not series.n:
+        return make(
+            "overfitting", "cannot_tell",
+            "There is no validation loss; training loss cannot show overfitting.",
+            estimator="none",
+        )  # fmt: skip
+    paired = series.difference_se(series.n - 1) if series.paired else None
+    found = harm(series.steps, series.val, series.val_se, series.wiggle, paired)
+    if paired is not None:
+        found.evidence["paired_se"] = paired
+    found.evidence["gap"] = gaps.verdict
+    found.id = "overfitting"
+    if found.verdict != "yes" or series.gap_estimator == "none":
+        return found
+    lowest = int(np.argmin(series.val))
+    train = series.probe[lowest:]
+    train = train[np.isfinite(train)]
+    if len(train) < 2:
+        return found
+    grown = float(train[-1] - train[0])
+    found.evidence["train_change"] = grown
+    if found.effect_nats and grown > 0.5 * found.effect_nats:
+        found.verdict = "no"
+        found.since_step = None
+        found.because += (
+            f" But the train loss changed by {grown:+.4f} nats in the same time: both got worse, "
+            "which is not overfitting."
+        )
+    else:
+        found.because += f" Train changed by {grown:+.4f} nats in the same time."
+    return found

@@ -45,6 +45,7 @@ class Log:
     yardsticks: dict[str, Any] | None = None
     best: dict[str, Any] | None = None  # lowest evaluation ever, also of replaced rows
     replayed: list[dict[str, Any]] = field(default_factory=list)  # audits of overlaps
+    forecasts: list[dict[str, Any]] = field(default_factory=list)  # of earlier reports
     columns: dict[str, str] = field(default_factory=dict)  # foreign name → ours
     problems: list[str] = field(default_factory=list)
 

@@ -1,11 +1,119 @@
-"""All verdicts of one run, and the adjustment for their number."""
+"""All verdicts of one run, adjusted for their number, and what they leave open."""
 
 from __future__ import annotations
 
-from typing import Any
+import msgspec
 
-from .findings import Verdict
+from . import books, plausible
+from .divergence import divergence
+from .drift import train_drift
+from .findings import About, Best, Ledger, Schedule, Verdict, Yardsticks
+from .gap import gap
+from .overfitting import overfitting
+from .plateau import progress
+from .series import Series
+from .spikes import spikes
+from .tables import Log
+
+ALPHA = 0.05
+# Verdicts that a small p supports, and what they claim; without it they claim nothing.
+CLAIMS = {
+    "overfitting": ("yes",),
+    "gap": ("growing", "shrinking"),
+    "still_improving": ("yes",),
+    "train_drift": ("yes",),
+}
 
 
-def judge(*given: Any) -> tuple[list[Verdict], list[str]]:
-    return [], []
+def judge(
+    log: Log,
+    series: Series,
+    counted: Ledger,
+    best: Best | None,
+    rates: Schedule,
+    measured: Yardsticks | None,
+    about: About,
+) -> tuple[list[Verdict], list[str]]:
+    """(verdicts, what cannot be concluded)."""
+    gaps = gap(series)
+    over = overfitting(series, gaps)
+    verdicts = holm(
+        [
+            divergence(log, series, about.vocab_size, rates.warmup_steps or 0),
+            over,
+            gaps,
+            *progress(series, over),
+            train_drift(series, rates),
+            spikes(series),
+            plausible.init_loss(series, about),
+            plausible.too_good(series, best, about, counted),
+            plausible.below_yardstick(measured),
+            books.units(counted),
+            books.schedule_mismatch(rates, about, counted),
+            books.repeats(counted),
+            books.resume(log, counted),
+            books.throughput(log, counted),
+            books.comparability(about, best),
+        ]
+    )
+    return verdicts, open_questions(verdicts, series, best)
+
+
+def holm(verdicts: list[Verdict]) -> list[Verdict]:
+    """Adjust the p values of the tests together (Holm 1979); a claim that no longer holds at 5 %
+    becomes `cannot_tell`. `plateau` is the same test as `still_improving` and follows it."""
+    tests = sorted(
+        (v for v in verdicts if v.id in CLAIMS and v.p_raw is not None),
+        key=lambda v: v.p_raw or 0.0,
+    )
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for i, v in enumerate(tests):
+        largest = max(largest, min(1.0, (len(tests) - i) * (v.p_raw or 0.0)))
+        adjusted[v.id] = largest
+    if "still_improving" in adjusted:
+        adjusted["plateau"] = adjusted["still_improving"]
+    weak = {v.id for v in tests if v.verdict in CLAIMS[v.id] and adjusted[v.id] > ALPHA}
+    if "still_improving" in weak:
+        weak.add("plateau")
+    return [_adjusted(v, adjusted.get(v.id), v.id in weak, len(tests)) for v in verdicts]
+
+
+def _adjusted(v: Verdict, p: float | None, weak: bool, tests: int) -> Verdict:
+    if p is None:
+        return v
+    if not weak:
+        return msgspec.structs.replace(v, p=p)
+    because = f"{v.because} Among {tests} tests that is not enough (p = {p:.3f})."
+    return msgspec.structs.replace(
+        v, verdict="cannot_tell", p=p, because=because, since_step=None,
+        evidence=v.evidence | {"tests": tests},
+    )  # fmt: skip
+
+
+def open_questions(verdicts: list[Verdict], series: Series, best: Best | None) -> list[str]:
+    """What this log cannot show, in one line each."""
+    lines = []
+    if not series.n:
+        lines.append(
+            "Whether it generalises or overfits: there is no validation loss, and training loss "
+            "cannot show it."
+        )
+    if best is not None and best.estimator == "validation loss" and len(best.tied_steps) > 1:
+        lines.append("Which of the tied checkpoints is best: their differences are within noise.")
+    if best is not None and best.bpb is None:
+        lines.append(
+            "How it compares with a run that has another tokenizer: bits per byte are not logged."
+        )
+    unknown = [v for v in verdicts if v.verdict == "cannot_tell" and v.id in QUESTIONS]
+    lines += [f"{QUESTIONS[v.id]}: {v.because}" for v in unknown if series.n or v.id == "repeats"]
+    lines.append("Whether another seed would end the same: one run shows one seed.")
+    return lines
+
+
+QUESTIONS = {
+    "overfitting": "Whether it overfits",
+    "gap": "Where the gap is going",
+    "still_improving": "Whether it still improves",
+    "repeats": "How often the text was seen",
+}

@@ -35,6 +35,8 @@ def write(run: Run, out: Path | None = None) -> Path:
         md, page = markdown.render(document), html.render(document, run.findings)
         _atomically(folder / "report.md", lambda path: path.write_text(md, encoding="utf-8"))
         _atomically(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+        if run.log.folder is not None and found.forecast.status == "made":
+            _remember(run.log.folder / "report", run)
     except OSError as error:
         raise UserError(f"{folder}: the report cannot be written: {error.strerror}", 1) from None
     return folder
@@ -44,6 +46,19 @@ def default_folder(run: Run) -> Path:
     if run.log.folder is not None:
         return run.log.folder / "report"
     return run.path.with_name(f"{run.path.stem}-report")
+
+
+def _remember(folder: Path, run: Run) -> None:
+    """Keep a forecast, so that a later report can say how it came true; one per step."""
+    from ..analysis.forecast import made
+    from ..analysis.readers.own import FORECASTS
+
+    row = made(run.found.forecast)
+    if any(old.get("made_at") == row["made_at"] for old in run.log.forecasts):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / FORECASTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 def _atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -15,6 +15,7 @@ from ...runfolder import AnyRow, RunFolder
 from ..tables import EVAL, TRAIN, Columns, Log
 
 MAX_JSON_BYTES = 4 * 2**20
+FORECASTS = "forecasts.jsonl"  # in the report folder: one line per forecast that was made
 
 
 def fits(path: Path, head: bytes) -> bool:
@@ -50,6 +51,7 @@ def read(path: Path) -> Log:
     for row in log.checkpoint:
         row["present"] = row["step"] in present
     log.yardsticks = _yardsticks(folder.yardsticks, log.problems)
+    log.forecasts = _forecasts(folder.report / FORECASTS, log.problems)
     return log
 
 
@@ -139,6 +141,20 @@ def _yardsticks(path: Path, problems: list[str]) -> dict[str, Any] | None:
         problems.append(f"{path.name}: {error}")
         return None
     return loaded if isinstance(loaded, dict) else None
+
+
+def _forecasts(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """What earlier reports foresaw, one object per line."""
+    try:
+        with path.open("rb") as file:
+            lines = file.read(MAX_JSON_BYTES).splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"{path.name}: {error}")
+        return []
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def block_losses(log: Log, step: int, attempt: int) -> dict[str, np.ndarray[Any, Any]]:

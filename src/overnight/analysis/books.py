@@ -1,0 +1,166 @@
+"""Do the log's own figures agree: units, schedule, passes, resumes, speed, comparability."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .findings import About, Best, Ledger, Schedule, Verdict, make
+from .tables import Array, Log
+
+UNEVEN = 0.1  # share of slow rows from which on the speed did not hold
+FALLEN = 0.85  # last fifth of the run against the first, in tokens per second
+WARMUP_OFF = 0.1  # of the configured warm-up, or two logged steps
+RATIO_OFF = 0.05  # of the peak
+
+
+def units(counted: Ledger) -> Verdict:
+    wrong = [c for c in counted.checks if not c.agrees]
+    if not counted.checks:
+        return make("units", "cannot_tell", "The log has no two figures that check each other.")
+    if not wrong:
+        return make(
+            "units", "no", "{n} cross-checks agree within {tolerance:.0f} %.",
+            n=len(counted.checks), tolerance=2.0, estimator="logged against computed",
+        )  # fmt: skip
+    worst = max(wrong, key=lambda c: abs(np.log(max(c.ratio, 1e-12))))
+    return make(
+        "units", "yes",
+        f"{worst.what}: logged {{logged:,.6g}}, computed {{computed:,.6g}}, ratio {{ratio:.3f}}.",
+        n=len(counted.checks), logged=worst.logged, computed=worst.computed, ratio=worst.ratio,
+        what=[c.what for c in wrong], estimator="logged against computed",
+    )  # fmt: skip
+
+
+def schedule_mismatch(rates: Schedule, about: About, counted: Ledger) -> Verdict:
+    """What was logged against what the settings say."""
+    if rates.configured is None or rates.peak is None or rates.kind == "unknown":
+        why = (
+            "The log has no settings of a schedule to compare with."
+            if rates.configured is None
+            else "The logged learning rates do not show a known shape."
+        )
+        return make("schedule_mismatch", "cannot_tell", why, n=rates.n)
+    wrong, facts = [], {"n": rates.n, "estimator": "logged learning rates"}
+    finished = about.planned_steps is not None and counted.steps >= about.planned_steps
+    if finished and rates.kind != rates.configured and not _same(rates):
+        wrong.append(f"the logged shape is {rates.kind}, the settings say {rates.configured}")
+    if rates.configured_warmup is not None and rates.warmup_steps is not None:
+        facts |= {"warmup": rates.warmup_steps, "configured_warmup": rates.configured_warmup}
+        room = max(WARMUP_OFF * rates.configured_warmup, 2 * (counted.log_every or 1.0))
+        if abs(rates.warmup_steps - rates.configured_warmup) > room:
+            wrong.append("warm-up took {warmup:,} steps, the settings say {configured_warmup:,}")
+    ratio = rates.configured_end_ratio
+    if finished and ratio is not None and rates.end_ratio is not None:
+        facts |= {"end": 100 * rates.end_ratio, "configured_end": 100 * ratio}
+        if rates.configured != "constant" and abs(rates.end_ratio - ratio) > RATIO_OFF:
+            wrong.append(
+                "it ended at {end:.0f} % of the peak, the settings say {configured_end:.0f} %"
+            )
+    if wrong:
+        text = "; ".join(wrong)
+        return make("schedule_mismatch", "yes", text[:1].upper() + text[1:] + ".", **facts)
+    if not finished:
+        return make(
+            "schedule_mismatch", "cannot_tell",
+            "The run has not reached the end of its schedule; so far nothing disagrees.", **facts,
+        )  # fmt: skip
+    return make("schedule_mismatch", "no", "Shape, warm-up and end agree.", **facts)
+
+
+def _same(rates: Schedule) -> bool:
+    """Shapes that cannot be told apart: an end at the peak is constant, whatever its name."""
+    flat = rates.configured_end_ratio is not None and rates.configured_end_ratio > 0.99
+    return flat and rates.kind == "constant"
+
+
+def repeats(counted: Ledger) -> Verdict:
+    if counted.passes is None:
+        return make(
+            "repeats", "cannot_tell",
+            "The log does not say how many tokens the training text has.",
+        )  # fmt: skip
+    facts = {"passes": counted.passes, "n": 1, "estimator": "tokens seen / training tokens"}
+    if counted.passes <= 1.0:
+        return make("repeats", "no", "{passes:.2f} passes over the training text.", **facts)
+    return make("repeats", "yes", "{passes:.2f} passes over the training text.", **facts)
+
+
+def resume(log: Log, counted: Ledger) -> Verdict:
+    """Sessions, and whether a replayed stretch gave the same numbers."""
+    if not log.session:
+        attempts = _last(log.train["attempt"], log.eval["attempt"])
+        if attempts > 1:
+            return make(
+                "resume", "yes",
+                "Steps fall back in the file, so it was resumed; {attempts} sessions are in it.",
+                attempts=int(attempts), n=int(attempts), estimator="order of the rows",
+            )  # fmt: skip
+        return make("resume", "cannot_tell", "The log does not mark sessions.")
+    n = len(log.session)
+    if n == 1:
+        return make("resume", "no", "The run was one session.", n=n, estimator="start rows")
+    facts = {
+        "n": n,
+        "sessions": n,
+        "at": [s.from_step for s in counted.sessions[1:]],
+        "estimator": "start rows; rows of replayed steps",
+    }
+    begins = " and ".join(f"{s:,}" for s in facts["at"][:5])
+    rows = sum(a["rows"] for a in log.replayed)
+    equal = sum(a["equal"] for a in log.replayed)
+    if not rows:
+        why = f"{{sessions}} sessions, resumed at step {begins}; no logged step was replayed."
+        return make("resume", "yes", why, **facts)
+    facts |= {"rows": rows, "equal": equal}
+    facts["difference"] = max(a["difference"] for a in log.replayed)
+    why = (
+        f"{{sessions}} sessions, resumed at step {begins}; {{rows}} rows replayed, {{equal}} equal"
+    )
+    why += "." if rows == equal else ", the largest difference {difference:.2e} nats."
+    return make("resume", "yes", why, **facts)
+
+
+def throughput(log: Log, counted: Ledger) -> Verdict:
+    """`yes`: the speed did not hold (many slow rows, or slower at the end)."""
+    speed = log.train["tokens_per_s"][np.isfinite(log.train["tokens_per_s"])]
+    if len(speed) < 10 or counted.tokens_per_s is None:
+        return make(
+            "throughput", "cannot_tell", "{n} logged speeds are too few: at least 10.", n=len(speed)
+        )
+    fifth = len(speed) // 5
+    begin, end = float(np.median(speed[:fifth])), float(np.median(speed[-fifth:]))
+    slow = 100 * (counted.slow_share or 0.0)
+    facts = {
+        "n": len(speed), "median": counted.tokens_per_s, "slow": slow, "begin": begin, "end": end,
+        "estimator": "tokens per second of the training rows",
+    }  # fmt: skip
+    why = (
+        "Median {median:,.0f} tokens per second, {begin:,.0f} in the first fifth and {end:,.0f} in "
+        "the last; {slow:.0f} % of the rows are slower than 80 % of the median."
+    )
+    uneven = slow > 100 * UNEVEN or end < FALLEN * begin
+    return make("throughput", "yes" if uneven else "no", why, **facts)
+
+
+def comparability(about: About, best: Best | None) -> Verdict:
+    if best is not None and best.bpb is not None:
+        return make(
+            "comparability", "yes",
+            "{bpb:.4f} bits per byte compare with any tokenizer on the same text; nats per token "
+            "only with the same vocabulary.", bpb=best.bpb, n=1, estimator=best.estimator,
+        )  # fmt: skip
+    if about.vocab_size is not None:
+        return make(
+            "comparability", "no",
+            "Nats per token compare only with the same tokenizer (vocabulary {vocab:,}).",
+            vocab=about.vocab_size,
+        )  # fmt: skip
+    return make(
+        "comparability", "cannot_tell",
+        "Neither bits per byte nor the vocabulary is known, so losses per token of other runs "
+        "may not compare.",
+    )  # fmt: skip
+
+
+def _last(*columns: Array) -> float:
+    return max((float(c.max()) for c in columns if len(c)), default=0.0)

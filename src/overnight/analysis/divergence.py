@@ -1,0 +1,106 @@
+"""Divergence: the loss left where it had been and did not come back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from .findings import Verdict, make
+from .series import Series
+from .tables import Array, Log
+
+FEWEST = 8
+SIGMAS = 5.0  # robust, of one logged value
+LOST = 0.2  # share of what had been gained that has to be lost again
+NONFINITE = ("nonfinite", "non-finite", "non_finite", "nan")
+
+
+def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verdict:
+    """From the training loss, or the validation loss where there is none."""
+    train = bool(series.train_n >= FEWEST)
+    steps, loss = (series.train_steps, series.train_loss) if train else (series.steps, series.val)
+    name = "training" if train else "validation"
+    broken = _nonfinite(log)
+    n = len(loss)
+    if broken is not None:
+        recovered = n > 0 and steps[-1] > broken
+        if not recovered:
+            return make(
+                "divergence", "yes",
+                "The {name} loss is not finite from step {broken:,} on.",
+                since_step=broken, name=name, broken=broken, n=n, estimator="non-finite values",
+            )  # fmt: skip
+    if n < FEWEST:
+        return make(
+            "divergence", "cannot_tell", "{n} logged losses are too few: at least {needed}.",
+            n=n, needed=FEWEST,
+        )  # fmt: skip
+    width = int(np.clip(n // 50, 3, 501))
+    level = _trailing_median(loss, width)
+    best = int(np.argmin(level))
+    sigma = _robust_sigma(loss)
+    gained = float(max(level[0] - level[best], 0.0))
+    now, lowest = float(level[-1]), float(level[best])
+    facts = {
+        "name": name,
+        "effect_nats": now - lowest,
+        "n": n,
+        "sigma": sigma,
+        "now": now,
+        "lowest": lowest,
+        "lowest_step": int(steps[best]),
+        "gained": gained,
+        "estimator": f"trailing median of {width} values of the {name} loss",
+    }
+    needed = max(SIGMAS * sigma, LOST * gained)
+    facts["needed"] = needed
+    chance = math.log(vocab) if vocab else None
+    if chance is not None and steps[-1] > 2 * warmup and n >= 20 and now > chance + SIGMAS * sigma:
+        return make(
+            "divergence", "yes",
+            "The {name} loss ends at {now:.4f}, above ln V = {chance:.4f}: worse than guessing.",
+            since_step=int(steps[best]), chance=chance, **facts,
+        )  # fmt: skip
+    if now - lowest > needed and best < n - width:
+        since = best + int(np.argmax(level[best:] > lowest + needed))
+        return make(
+            "divergence", "yes",
+            "The {name} loss ends at {now:.4f}, {effect_nats:+.4f} nats from its lowest level "
+            "{lowest:.4f} at step {lowest_step:,}, and did not come back.",
+            since_step=int(steps[since]), **facts,
+        )  # fmt: skip
+    return make(
+        "divergence", "no",
+        "The {name} loss ends at {now:.4f}, {effect_nats:+.4f} nats from its lowest level "
+        "(divergence would be {needed:.4f}).",
+        **facts,
+    )  # fmt: skip
+
+
+def _nonfinite(log: Log) -> int | None:
+    """The first step from which on no logged training loss is finite, or a logged event of it."""
+    found = [
+        int(e["step"]) for e in log.event if any(m in str(e["kind"]).lower() for m in NONFINITE)
+    ]
+    loss, steps = log.train["loss"], log.train["step"]
+    # A foreign log leaves cells empty; a run of trailing NaN after values is a loss that broke.
+    good = np.flatnonzero(np.isfinite(loss))
+    infinite = np.flatnonzero(np.isinf(loss))
+    own = log.format == "run folder"
+    if len(infinite) and (not len(good) or infinite[-1] > good[-1]):
+        found.append(int(steps[infinite[infinite > (good[-1] if len(good) else -1)][0]]))
+    elif own and len(loss) and (not len(good) or good[-1] < len(loss) - 1):
+        found.append(int(steps[good[-1] + 1] if len(good) else steps[0]))
+    return min(found, default=None)
+
+
+def _trailing_median(values: Array, width: int) -> Array:
+    origin = (width - 1) // 2  # shifts the window to the values up to and with each one
+    return np.asarray(ndimage.median_filter(values, width, mode="nearest", origin=origin))
+
+
+def _robust_sigma(values: Array) -> float:
+    """Scatter from one logged value to the next: median absolute difference, as a normal σ."""
+    return float(1.4826 * np.median(np.abs(np.diff(values))) / math.sqrt(2))

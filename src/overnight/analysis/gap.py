@@ -1,0 +1,70 @@
+"""The gap between validation and train, in nats: where it is going.
+
+In nats and not relative to the loss, because a relative gap changes when only the loss does. A
+negative gap is not underfitting; it only says which of two sets is easier.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .findings import Verdict, make
+from .noise import scatter
+from .series import Series
+from .tables import finite
+from .trend import recent, slope
+
+FEWEST = 8
+SHARE = 0.75  # the early part, where both fall steeply, says nothing of the gap
+USEFUL = 0.01  # nats of change below which a trend does not matter
+LOOSE = 0.1  # nats: an interval of the change wider than this excludes nothing
+
+
+def gap(series: Series) -> Verdict:
+    """`growing`, `shrinking`, `stable` or `cannot_tell`."""
+    keep = finite(series.gap)
+    steps, gaps = series.steps[keep], series.gap[keep]
+    n = len(gaps)
+    if series.gap_estimator == "none" or n < FEWEST:
+        why = (
+            "There is no train loss to compare validation with."
+            if series.gap_estimator == "none" and series.n
+            else "{n} evaluations with a train loss are too few: at least {needed} are needed."
+        )
+        return make("gap", "cannot_tell", why, n=n, needed=FEWEST)
+    noise = scatter(steps, gaps)
+    facts = {
+        "n": n,
+        "mean": float(gaps.mean()),
+        "mean_se": float(gaps.std(ddof=1) / np.sqrt(n)),
+        "lowest": float(gaps.min()),
+        "highest": float(gaps.max()),
+        "final": float(gaps[-1]),
+        "estimator": f"least squares over the last three quarters; {series.gap_estimator}",
+    }
+    about = "mean gap {mean:+.4f} ± {mean_se:.4f} nats, last {final:+.4f}"
+    if not noise.known:
+        return make("gap", "stable", f"It does not change: {about}.", **facts)
+    first = recent(steps, SHARE, FEWEST)
+    trend = slope(steps[first:], gaps[first:], noise)
+    facts |= {
+        "effect_nats": trend.change,
+        "ci": trend.change_ci,
+        "p": trend.p,
+        "p_raw": trend.p,
+        "per_1000": trend.per_1000,
+        "low": trend.change_ci[0],
+        "high": trend.change_ci[1],
+        "first": trend.first,
+        "last": trend.last,
+    }
+    change = (
+        "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {low:+.4f} to {high:+.4f})"
+    )
+    if trend.change_ci[0] > 0 and trend.change > USEFUL:
+        return make("gap", "growing", f"It changed by {change}; {about}.", **facts)
+    if trend.change_ci[1] < 0 and trend.change < -USEFUL:
+        return make("gap", "shrinking", f"It changed by {change}; {about}.", **facts)
+    if max(map(abs, trend.change_ci)) <= LOOSE:
+        return make("gap", "stable", f"Its change is {change}; {about}.", **facts)
+    return make("gap", "cannot_tell", f"Its change is {change}: too uncertain; {about}.", **facts)

@@ -1,0 +1,69 @@
+"""Still improving, or on a plateau: one slope, two questions, answers that cannot disagree."""
+
+from __future__ import annotations
+
+from .findings import Verdict, make
+from .series import Series
+from .trend import recent, slope
+
+FEWEST = 6
+SHARE = 0.3  # of the run, at its end
+USEFUL = 0.01  # nats: an improvement below this is not worth a night
+
+
+def progress(series: Series, harm: Verdict) -> list[Verdict]:
+    """The verdicts `still_improving` and `plateau` of the validation loss."""
+    noise = series.wiggle
+    if series.n < FEWEST or not noise.known:
+        why = (
+            "No validation loss was logged."
+            if not series.n
+            else "{n} evaluations are too few: at least {needed} are needed."
+        )
+        if series.n >= FEWEST:
+            why = "Validation does not change at all, so its noise cannot be told."
+        return [
+            make(name, "cannot_tell", why, n=series.n, needed=FEWEST)
+            for name in ("still_improving", "plateau")
+        ]
+    first = recent(series.steps, SHARE, FEWEST)
+    trend = slope(series.steps[first:], series.val[first:], noise)
+    facts = {
+        "effect_nats": trend.change,
+        "ci": trend.change_ci,
+        "p": trend.p,
+        "p_raw": trend.p,
+        "n": trend.n,
+        "estimator": "least squares slope of validation over the last 30 %",
+        "per_1000": trend.per_1000,
+        "low": trend.ci[0],
+        "high": trend.ci[1],
+        "first": trend.first,
+        "last": trend.last,
+        "most": -trend.change_ci[0],
+        "useful": USEFUL,
+    }
+    rate = (
+        "{per_1000:+.4f} nats per 1,000 steps from step {first:,} to {last:,} "
+        "(95 %: {low:+.4f} to {high:+.4f})"
+    )
+    if harm.verdict == "yes":
+        improving, plateau, why = "no", "no", f"Validation got worse; its slope is {rate}."
+    elif trend.ci[1] < 0:
+        improving, plateau, why = "yes", "no", f"Validation falls by {rate}."
+        why = why.replace("falls by", "changes by")
+    elif trend.ci[0] > 0:
+        improving, plateau, why = "no", "no", f"Validation rises: {rate}."
+    elif -trend.change_ci[0] < USEFUL:
+        improving, plateau = "no", "yes"
+        why = (
+            f"The slope is {rate}: as long a stretch again would give at most {{most:.4f}} nats, "
+            "less than {useful:.2f}."
+        )
+    else:
+        improving, plateau = "cannot_tell", "cannot_tell"
+        why = f"The slope is {rate}, which includes none and a useful one."
+    return [
+        make("still_improving", improving, why, **facts),
+        make("plateau", plateau, why, **facts),
+    ]

@@ -1,0 +1,104 @@
+"""Is the loss possible? Against a fresh model, against the text itself, against experience."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .findings import About, Best, Ledger, Verdict, Yardsticks, make
+from .series import Series
+
+EARLY = 2  # steps after which a first loss no longer is that of a fresh model
+NEAR = 0.1  # of ln V
+IMPLAUSIBLE = 0.6  # bits per byte: natural text from a small model does not go below
+BYTES_PER_WORD_PIECE = 4.3  # of English in a vocabulary of 16,000–50,000
+LOW = 1.5  # nats per token below which a word-piece vocabulary would be implausible
+
+
+def init_loss(series: Series, about: About) -> Verdict:
+    """Is the first loss ln V, what a model that knows nothing gives?"""
+    firsts = [
+        (s[0], v[0])
+        for s, v in ((series.steps, series.val), (series.train_steps, series.train_loss))
+        if len(s)
+    ]
+    step, loss = min(firsts, default=(math.inf, math.nan))
+    if step > EARLY or about.vocab_size is None or about.vocab_size < 2:
+        why = (
+            "The vocabulary is not known."
+            if step <= EARLY
+            else "The first logged loss is at step {first_step:,}, after training had begun."
+            if math.isfinite(step)
+            else "No loss was logged."
+        )
+        shown = int(step) if math.isfinite(step) else None
+        return make("init_loss", "cannot_tell", why, first_step=shown)
+    chance = math.log(about.vocab_size)
+    off = abs(loss - chance) > NEAR * chance
+    why = "At step {first_step:,} it is {loss:.4f}; ln V = ln {vocab:,} = {chance:.4f}."
+    return make(
+        "init_loss", "yes" if off else "no", why, n=1, first_step=int(step), loss=float(loss),
+        chance=chance, vocab=about.vocab_size, effect_nats=float(loss - chance),
+        estimator="first logged loss",
+    )  # fmt: skip
+
+
+def too_good(series: Series, best: Best | None, about: About, counted: Ledger) -> Verdict:
+    """Below what a small model reaches on natural text: a leak, padding, or memorisation."""
+    if best is None:
+        return make("too_good", "cannot_tell", "No loss was logged.")
+    passes = counted.passes
+    if best.bpb is not None:
+        return make(
+            "too_good", "yes" if best.bpb < IMPLAUSIBLE else "no",
+            "{bpb:.4f} bits per byte; below {limit:.1f} natural text from a small model means a "
+            "leak, padding in the loss, or memorisation.",
+            bpb=best.bpb, limit=IMPLAUSIBLE, n=1, passes=passes, estimator=best.estimator,
+        )  # fmt: skip
+    size = BYTES_PER_WORD_PIECE
+    bpb = best.loss / math.log(2) / size
+    facts = {
+        "loss": best.loss, "bpb": bpb, "size": size, "limit": IMPLAUSIBLE, "n": best.n,
+        "estimator": best.estimator, "low": LOW,
+    }  # fmt: skip
+    words = about.vocab_size is not None and about.vocab_size >= 8000
+    if best.loss >= LOW:
+        return make(
+            "too_good", "no" if words else "cannot_tell",
+            "{loss:.4f} nats per token is possible for a vocabulary of word pieces; without "
+            "bits per byte more cannot be said.", **facts,
+        )  # fmt: skip
+    piece = (
+        "{loss:.4f} nats per token is about {bpb:.2f} bits per byte if a token is a word piece of "
+        "about {size:.1f} bytes: implausible for a small model on natural text. Suspect "
+        "memorisation or padding in the loss, and count the passes over the data."
+    )
+    if words:
+        return make("too_good", "yes", piece, **facts)
+    return make(
+        "too_good", "cannot_tell",
+        piece + " If tokens are bytes or characters, it is possible.", **facts,
+    )  # fmt: skip
+
+
+def below_yardstick(measured: Yardsticks | None) -> Verdict:
+    """Does a method without a network need fewer bits? `yes` names the cheapest that does."""
+    if measured is None or measured.model_bpb is None or not measured.rows:
+        return make("below_yardstick", "cannot_tell", "There are no yardsticks for this run.")
+    rows = [r for r in measured.rows if r.beaten == "no"]
+    facts = {"model_bpb": measured.model_bpb, "n": len(measured.rows), "estimator": "bits per byte"}
+    if not rows:
+        lowest = min(measured.rows, key=lambda r: r.bpb)
+        return make(
+            "below_yardstick", "no" if lowest.beaten == "yes" else "cannot_tell",
+            "The model needs {model_bpb:.4f} bits per byte, the lowest yardstick {bpb:.4f}.",
+            bpb=lowest.bpb, yardstick=lowest.name, **facts,
+        )  # fmt: skip
+    first = max(rows, key=lambda r: r.bpb)  # the simplest one that wins
+    return make(
+        "below_yardstick", "yes",
+        "The model needs {model_bpb:.4f} bits per byte; without a network {bpb:.4f} are enough.",
+        bpb=first.bpb, yardstick=first.name, worse_than=[r.name for r in rows],
+        effect_nats=float(np.log(2) * (measured.model_bpb - first.bpb)), **facts,
+    )  # fmt: skip

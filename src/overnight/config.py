@@ -161,6 +161,9 @@ class Train(_Section, frozen=True, kw_only=True):
     label_smoothing: Annotated[
         float, Meta(ge=0, le=1, description="share of the target spread over the vocabulary")
     ] = 0.0
+    skip_spikes: Annotated[
+        bool, Meta(description="leave the weights alone where a loss is a spike")
+    ] = False
     seed: Annotated[int, Meta(ge=0, description="of weights, order and dropout")] = 1
     device: Annotated[str, Meta(description="auto, cpu, cuda, mps")] = "auto"
     dtype: Annotated[
@@ -310,6 +313,20 @@ class Settings:
     def resolve(self) -> Config:
         """The tree with every value in place."""
         return msgspec.convert(nest(self.values), Config)
+
+
+Effect = Literal["harmless", "trajectory", "incompatible"]
+
+
+def effect(name: str) -> Effect:
+    """What changing setting `name` in the middle of a run does: nothing to the training, another
+    trajectory, or weights and optimizer state that no longer fit."""
+    section = name.partition(".")[0]
+    if section in ("log", "eval", "save", "sample"):
+        return "harmless"
+    if name == "optimizer.kind" or section in ("tokenizer", "model"):
+        return "trajectory" if name == "model.dropout" else "incompatible"
+    return "trajectory"
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

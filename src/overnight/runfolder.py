@@ -6,7 +6,10 @@ for other programs. Rows are appended by one `O_APPEND` write each and never rew
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,8 +23,9 @@ MAX_ROW_BYTES = 4 * 2**20  # a longer line is reported, not decoded
 
 
 class Row(msgspec.Struct, kw_only=True, tag_field="type", tag=str.lower):
-    """What every row has. `attempt` counts sessions from 1, `seq` rows of one attempt from 0,
-    `time` is Unix time in seconds; a non-finite number is written as null."""
+    """What every row has. `attempt` counts from 1, one more for every resume or return; `seq`
+    counts the rows of one attempt from 0; `time` is Unix time in seconds. A number that is not
+    finite is written as null."""
 
     attempt: int = 0
     seq: int = 0
@@ -129,6 +133,7 @@ class RunFolder:
         self.tokenizer = self.path / "tokenizer.json"
         self.yardsticks = self.path / "yardsticks.json"
         self.log = self.path / "log.jsonl"
+        self.lock = self.path / "run.lock"
         self.evals = self.path / "evals"
         self.checkpoints = self.path / "checkpoints"
         self.report = self.path / "report"
@@ -174,29 +179,65 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
+class RunLock:
+    """At most one process trains a run: an advisory lock that the kernel frees when its owner
+    ends, however it ends. The file says who holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(self._fd, 200).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            raise UserError(
+                f"{path.parent} is being trained by {owner or 'another process'}."
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._fd)
+
+
 class LogWriter:
-    """Appends rows to a log, one write each. Seals a torn tail left by a killed session."""
+    """Appends rows to a log, one write each. Seals a torn tail left by a killed session. What a
+    full disk refuses is kept and written before the next row, so no row is lost or out of order."""
 
     def __init__(self, path: Path, attempt: int) -> None:
         self.attempt = attempt
         self.seq = 0
         self.sealed = _ends_torn(path)
+        self._waiting = b""
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if self.sealed:
             os.write(self._fd, b"\n")
 
     def write(self, row: AnyRow) -> None:
         row.attempt, row.seq, row.time = self.attempt, self.seq, time.time()
-        line = _encoder.encode(row) + b"\n"
-        while line:  # one write; a short one (signal, nearly full disk) is completed
-            line = line[os.write(self._fd, line) :]
         self.seq += 1
+        self._waiting += _encoder.encode(row) + b"\n"
+        with contextlib.suppress(OSError):  # waits for the next row, or for `close`
+            self._flush()
+
+    def begin_attempt(self) -> None:
+        """What follows goes over steps again that this attempt has been to."""
+        self.attempt, self.seq = self.attempt + 1, 0
+
+    def _flush(self) -> None:
+        while self._waiting:  # one write; a short one (signal, full disk) is completed
+            self._waiting = self._waiting[os.write(self._fd, self._waiting) :]
 
     def sync(self) -> None:
+        """Every row so far is durable, or an OSError."""
+        self._flush()
         os.fsync(self._fd)
 
     def close(self) -> None:
-        os.fsync(self._fd)
+        self.sync()
         os.close(self._fd)
 
 

@@ -42,10 +42,10 @@ def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT arrives while update `step` is computed."""
     original = update.Updater.update
 
-    def with_signal(self: update.Updater, number: int, steps: int) -> update.Update:
+    def with_signal(self: update.Updater, number: int, steps: int, *more: Any) -> update.Update:
         if number == step and steps == 24:
             signal.raise_signal(signal.SIGINT)
-        return original(self, number, steps)
+        return original(self, number, steps, *more)
 
     monkeypatch.setattr(update.Updater, "update", with_signal)
 
@@ -82,7 +82,7 @@ def test_resumed_is_uninterrupted(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         interrupted_at(step, patch)
-        assert train(out, text) == (130 if step < 24 else 0)
+        assert train(out, text) == 130
     assert RunFolder(out).checkpoint_steps()[-1] == step
     assert cli.run(["train", "--resume", str(out)]) == 0
     assert final_tensors(out) == final_tensors(whole)
@@ -96,10 +96,10 @@ def test_a_killed_session_replays_the_same_steps(
     out = tmp_path / "run"
     original = update.Updater.update
 
-    def dies(self: update.Updater, number: int, steps: int) -> update.Update:
+    def dies(self: update.Updater, number: int, steps: int, *more: Any) -> update.Update:
         if number == 14 and steps == 24:
             raise SystemExit(9)
-        return original(self, number, steps)
+        return original(self, number, steps, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(update.Updater, "update", dies)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -21,6 +21,7 @@ def train(
     settings: Path | None = None,
     out: Path | None = None,
     resume: Path | None = None,
+    accept: Literal["harmless", "trajectory", "incompatible"] = "harmless",
     tokenizer: str | None = None,
     vocab_size: int | None = None,
     max_steps: int | None = None,
@@ -55,8 +56,10 @@ def train(
         The run folder to make. Default: a new one in runs/, named by date and preset.
     resume
         Go on with this run folder, exactly where it stopped.
+    accept
+        With --resume: the most that changed text or settings may do.
     tokenizer
-        bytes, chars or bpe.
+        bytes, chars, bpe, wordpiece, wordpiece-classic or file.
     vocab_size
         Tokens wanted of a trained tokenizer.
     max_steps
@@ -107,10 +110,10 @@ def train(
     flags = {name: value for name, value in flags.items() if value is not None}
     flags |= _named(set or [])
     if resume is not None:
-        given = sorted(flags) + [name for name, v in (("out", out), ("preset", preset)) if v]
-        if given:
-            raise UserError(f"--resume keeps the settings of the run; leave out {given[0]}.")
-        return _resume(resume, dry_run, json)
+        for name, value in (("--out", out), ("--preset", preset), ("--settings", settings)):
+            if value is not None:
+                raise UserError(f"--resume keeps the run's own settings; leave out {name}.")
+        return _resume(resume, flags, accept, dry_run, json)
     return _begin(_layers(preset or DEFAULT_PRESET, settings, flags), out, dry_run, json)
 
 
@@ -172,13 +175,13 @@ def _begin(settings: Settings, out: Path | None, dry_run: bool, json: bool) -> i
     return _finish(session.begin(plan, path, progress), json)
 
 
-def _resume(path: Path, dry_run: bool, json: bool) -> int:
+def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json: bool) -> int:
     from ..training import session
     from ..training.progress import Progress
 
     if dry_run:
         raise UserError("--dry-run plans a new run; leave it out with --resume.")
-    return _finish(session.resume(path, Progress()), json)
+    return _finish(session.resume(run, Progress(), changes, accept), json)
 
 
 def _finish(summary: Any, json: bool) -> int:

@@ -8,6 +8,7 @@ is no pointer to a latest one: scan, verify, fall back.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -43,8 +44,12 @@ class Window(msgspec.Struct):
 class State(msgspec.Struct):
     """All of a run that is not a tensor."""
 
-    step: int
-    window: Window
+    step: int = 0
+    window: Window = msgspec.field(default_factory=Window)
+    shift: int = 0  # sequences passed over, so that a run that went back sees other data
+    rewinds: int = 0
+    strikes: int = 0  # bad updates in a row
+    recent: list[float] = []  # losses of the last updates, to judge a spike by
 
 
 class FileFact(msgspec.Struct):
@@ -72,9 +77,22 @@ def save(
         return 0, 0.0
     run.checkpoints.mkdir(exist_ok=True)
     temporary = place.with_name(f".{place.name}.tmp")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    temporary.mkdir()
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        size = _write(temporary, state, model, optimizer)
+        temporary.rename(place)
+    except OSError:  # the disk is full, say: the run can go on, and nothing is left half-written
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_path(run.checkpoints)
+    return size, time.monotonic() - begin
+
+
+def _write(
+    folder: Path, state: State, model: dict[str, Tensor], optimizer: dict[str, Tensor]
+) -> int:
+    """Write a checkpoint's files, durably; their size in bytes."""
+    folder.mkdir()
     files = {
         MODEL: safetensors.torch.save({k: v.contiguous() for k, v in model.items()}),
         OPTIMIZER: safetensors.torch.save({k: v.contiguous() for k, v in optimizer.items()}),
@@ -83,12 +101,12 @@ def save(
     manifest = Manifest(state.step, {name: _fact(data) for name, data in files.items()})
     files[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest))
     for name, data in files.items():
-        (temporary / name).write_bytes(data)
-        fsync_path(temporary / name)
-    fsync_path(temporary)
-    temporary.rename(place)
-    fsync_path(run.checkpoints)
-    return sum(map(len, files.values())), time.monotonic() - begin
+        with (folder / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    fsync_path(folder)
+    return sum(map(len, files.values()))
 
 
 def _fact(data: bytes) -> FileFact:
@@ -141,19 +159,31 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def load_into(model: Any, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copy weights into `model`; names and shapes must be the model's own."""
+    """Copy weights into `model`; names, shapes and dtypes must be the model's own."""
     own = model.state_dict()
     if set(own) != set(tensors):
         odd = sorted(set(own) ^ set(tensors))
         raise UserError(f"{path}: not the weights of this model: {', '.join(odd[:3])}.", 1)
     for name, tensor in tensors.items():
-        if own[name].shape != tensor.shape or own[name].dtype != tensor.dtype:
+        if not _fits(own[name], tensor):
             raise UserError(
                 f"{path}: {name} is {tensor.dtype} {list(tensor.shape)}, "
                 f"the model has {own[name].dtype} {list(own[name].shape)}.",
                 1,
             )
     model.load_state_dict(tensors)
+
+
+def load_what_fits(model: Any, tensors: dict[str, Tensor]) -> list[str]:
+    """Copy the weights whose name and shape are the model's; the names left as they were."""
+    own = model.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and _fits(own[k], v)}
+    model.load_state_dict(own | fitting)
+    return sorted(set(own) - set(fitting))
+
+
+def _fits(own: Tensor, tensor: Tensor) -> bool:
+    return own.shape == tensor.shape and own.dtype == tensor.dtype
 
 
 def prune(run: RunFolder, best_step: int | None, keep: int) -> list[int]:

@@ -135,7 +135,8 @@ def scan(
     def chunked(part: Tensor) -> Tensor:
         """Filled up with zeros (Δ = 0 keeps the state as it is), `[B, K, L, …]`."""
         after = (0, 0) * (part.dim() - 2) + (0, missing)
-        return (F.pad(part, after) if missing else part).unflatten(1, (-1, L))
+        part = F.pad(part, after) if missing else part
+        return part.view(B, -1, L, *part.shape[2:])
 
     y_BKLHP, after = _chunks(
         chunked(x_BTHP),

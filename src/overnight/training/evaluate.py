@@ -34,11 +34,20 @@ class Score:
         self.bpb = bits_per_byte(nats, n_bytes) if n_bytes else math.nan
 
 
+class StoppedError(Exception):
+    """An evaluation was broken off."""
+
+
 @torch.no_grad()
 def score(
-    model: Decoder, blocks: np.ndarray | FixedBlocks, byte_lengths: np.ndarray, device: torch.device
+    model: Decoder,
+    blocks: np.ndarray | FixedBlocks,
+    byte_lengths: np.ndarray,
+    device: torch.device,
+    stop: object = False,
 ) -> Score:
-    """Evaluate `model` on `blocks` `[n, context + 1]` of token ids."""
+    """Evaluate `model` on `blocks` `[n, context + 1]` of token ids; broken off by `StoppedError`
+    as soon as `stop` is true."""
     was_training = model.training
     model.eval()
     lengths = torch.from_numpy(byte_lengths).to(device)
@@ -46,6 +55,9 @@ def score(
     context = blocks.shape[1] - 1
     chunk = max(1, CHUNK_TOKENS // context)
     for begin in range(0, len(blocks), chunk):
+        if stop:
+            model.train(was_training)
+            raise StoppedError
         ids = torch.from_numpy(np.asarray(blocks[begin : begin + chunk], dtype=np.int64)).to(device)
         nll_BT = token_losses(model(ids[:, :-1]), ids[:, 1:])
         bytes_BT = lengths[ids[:, 1:]]

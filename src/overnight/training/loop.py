@@ -7,7 +7,11 @@ resumes from it does what an uninterrupted one would do next.
 from __future__ import annotations
 
 import math
+import shutil
+import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -26,20 +30,42 @@ from ..runfolder import (
     LogWriter,
     RunFolder,
     Sample,
+    Start,
     Train,
     best_eval,
     read_log,
 )
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
-from .evaluate import Score, score
+from .evaluate import Score, StoppedError, score
+from .guard import REMEMBERED, REWINDS, SPIKE_Z, STRIKES
 from .plan import duration
 from .progress import Progress
 from .stop import StopSignal
-from .update import Updater
+from .update import Update, Updater
 
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.01  # by default a save may cost 1 % of the time
+SAVE_TRIES, SAVE_PAUSE = 5, 2.0  # for the last state of a session; seconds between
 FULL_TOKENS = 4 * 2**20  # at most evaluated for the figure to quote
+
+
+class FailedError(Exception):
+    """The run cannot go on; what it has is safe."""
+
+
+def restore(updater: Updater, folder: Path | None, whole: bool = True) -> State:
+    """Bring `updater` to the state saved in `folder`; None is the beginning. Without `whole` only
+    what fits is taken: other weights stay drawn, the optimizer starts anew."""
+    updater.reset()
+    if folder is None:
+        return State()
+    weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
+    if whole:
+        checkpoint.load_into(updater.model, weights, folder)
+        updater.optimizers.load(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
+    else:
+        checkpoint.load_what_fits(updater.model, weights)
+    return checkpoint.read_state(folder)
 
 
 class Clock(msgspec.Struct):
@@ -66,15 +92,18 @@ class Trainer:
         state: State,
         progress: Progress,
         stop: StopSignal,
+        start: Callable[[int], Start],
     ) -> None:
         self.run, self.log, self.config = run, log, config
         self.updater, self.prepared, self.state = updater, prepared, state
-        self.progress, self.stop = progress, stop
+        self.progress, self.stop, self.start = progress, stop, start
         context, tokens = config.model.context, config.eval.tokens
         self.val = fixed_blocks(prepared.val, context, tokens)
         self.probe = fixed_blocks(prepared.train, context, len(self.val) * context)
         self.byte_lengths = prepared.tokenizer.byte_lengths()
-        self.best = best_eval(read_log(run.log).rows)
+        rows = read_log(run.log).rows
+        self.best = best_eval(rows)
+        self.evaluated = {row.step for row in rows if isinstance(row, Eval)}
         self.last_loss = math.nan
         self.clock = Clock(time.monotonic())
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
@@ -84,42 +113,94 @@ class Trainer:
         return self.config.length.steps
 
     def train(self) -> str:
-        """Run to the end or to a stop; `finished` or `interrupted`."""
-        if self.state.step == 0:
-            self._evaluate()
-        while self.state.step < self.steps and not self.stop:
+        """Run to the end or to a stop: `finished`, `interrupted` or `failed`."""
+        try:
+            self._train()
+            self._evaluate_whole()
+            reason = "finished"
+        except StoppedError:
+            reason = "interrupted"
+        except FailedError as error:
+            self._event("failed", str(error))
+            reason = "failed"
+        self._end(reason)
+        return reason
+
+    def _train(self) -> None:
+        self._measure_if_due()  # step 0, or what a stop broke off
+        while self.state.step < self.steps:
+            if self.stop:
+                self._save("signal")
+                raise StoppedError
             self._update()
             step, last = self.state.step, self.state.step == self.steps
             if step % self.config.log.every == 0 or last:
                 self._log_window()
-            improved = False
-            if step % self.config.eval.every == 0 or last:
-                improved = self._evaluate()
-                self._sample()
+            try:
+                improved = self._measure_if_due()
+            except StoppedError:
+                self._save("signal")
+                raise
             self._save_if_due(improved, last)
             self._show()
-        reason = "finished" if self.state.step == self.steps else "interrupted"
-        if reason == "finished":
-            self._evaluate_whole()
-        self._end(reason)
-        return reason
 
     def _update(self) -> None:
-        begin = time.monotonic()
-        update = self.updater.update(self.state.step + 1, self.steps)
+        begin, state = time.monotonic(), self.state
+        update = self.updater.update(state.step + 1, self.steps, state.shift, state.recent)
         seconds = time.monotonic() - begin
-        self.state.step += 1
+        state.step += 1
         self.clock.train += seconds
         self.clock.steps += 1
-        window = self.state.window
+        state.window.seconds += seconds
+        self.last_lr = update.lr
+        if update.skipped:
+            self._strike(update)
+            return
+        if update.z > SPIKE_Z:
+            self._event("spike", f"loss {update.loss:.4f}, {update.z:.1f}σ above the last ones")
+        state.strikes = 0
+        state.recent = [*state.recent[1 - REMEMBERED :], update.loss]
+        window = state.window
         window.steps += 1
         window.tokens += update.tokens
         window.nats += update.nats
         window.objective += update.objective
         window.grad_norm += update.grad_norm
-        window.seconds += seconds
-        self.last_lr = update.lr
         self.last_loss = window.nats / window.tokens
+
+    def _strike(self, update: Update) -> None:
+        """An update was judged unfit: log it; after some in a row that are not finite, go back."""
+        self._event(
+            update.skipped,
+            f"update skipped: loss {update.loss:.4g}, gradient norm {update.grad_norm:.4g}",
+        )
+        if update.skipped != "non_finite":
+            return
+        self.state.strikes += 1
+        if self.state.strikes >= STRIKES:
+            self._go_back()
+
+    def _go_back(self) -> None:
+        """Return to the last good checkpoint and go on with other data; at most some times."""
+        bad = self.state
+        if bad.rewinds >= REWINDS:
+            raise FailedError(
+                f"loss or gradient was not finite {STRIKES} times in a row, after going back "
+                f"{REWINDS} times: lower optimizer.lr, or give train.dtype = float32"
+            )
+        folder = checkpoint.newest(self.run, lambda text: self._event("checkpoint", text))
+        self.state = restore(self.updater, folder)
+        self.state.rewinds = bad.rewinds + 1
+        self.state.shift = bad.shift + (bad.step - self.state.step) * self.config.train.batch
+        step = self.state.step
+        self.log.begin_attempt()
+        self.log.write(self.start(step))
+        self._event("rewind", f"back from step {bad.step} to {step}, on other data", bad.step)
+
+    def _event(self, kind: str, message: str, from_step: int | None = None) -> None:
+        data = {} if from_step is None else {"from_step": from_step}
+        self.log.write(Event(step=self.state.step, kind=kind, message=message, data=data))
+        self.progress.say(f"step {self.state.step:,}: {message}")
 
     def _log_window(self) -> None:
         window, ledger, step = self.state.window, self.updater.ledger, self.state.step
@@ -130,15 +211,27 @@ class Trainer:
                 steps=window.steps,
                 tokens=ledger.tokens(step),
                 passes=ledger.passes(step),
-                loss=window.nats / window.tokens,
-                objective=window.objective / window.tokens if smoothed else None,
+                loss=window.nats / window.tokens if window.tokens else None,
+                objective=window.objective / window.tokens if smoothed and window.tokens else None,
                 lr=self.last_lr,
-                grad_norm=window.grad_norm / window.steps,
+                grad_norm=window.grad_norm / window.steps if window.steps else None,
                 seconds=window.seconds,
                 tokens_per_s=window.tokens / window.seconds,
             )
         )
         self.state.window = Window()
+
+    def _measure_if_due(self) -> bool:
+        """Evaluate and sample where the cadence asks for it and no session did so yet; whether
+        this is the best val loss of everything logged."""
+        step = self.state.step
+        due = step % self.config.eval.every == 0 or step == self.steps
+        if not due or step in self.evaluated:
+            return False
+        improved = self._evaluate()
+        if step:
+            self._sample()
+        return improved
 
     def _evaluate(self) -> bool:
         """Score both fixed sets; whether this is the best val loss of everything logged."""
@@ -162,6 +255,7 @@ class Trainer:
             seconds=seconds,
         )
         self.log.write(row)
+        self.evaluated.add(step)
         self.clock.eval += seconds
         self.clock.evals += 1
         best = self.best.val_loss if self.best else None
@@ -176,7 +270,8 @@ class Trainer:
         return improved
 
     def _score(self, blocks: FixedBlocks) -> Score:
-        return score(self.updater.model, blocks, self.byte_lengths, self.updater.device)
+        model, device = self.updater.model, self.updater.device
+        return score(model, blocks, self.byte_lengths, device, self.stop)
 
     def _keep_block_losses(self, val: Score, probe: Score) -> None:
         path = self.run.eval_path(self.state.step, self.log.attempt)
@@ -184,7 +279,10 @@ class Trainer:
             "val": val.block_losses.astype(np.float32),
             "probe": probe.block_losses.astype(np.float32),
         }
-        path.write_bytes(safetensors.numpy.save(losses))
+        try:
+            path.write_bytes(safetensors.numpy.save(losses))
+        except OSError as error:
+            self._event("disk", f"block losses not kept: {error}")
 
     def _sample(self) -> None:
         """Continue the fixed prompts; the random numbers depend on (seed, prompt), not on when."""
@@ -222,30 +320,58 @@ class Trainer:
             due = self.state.step % every == 0
         else:
             due = waited >= max(SAVE_SECONDS, self._save_seconds / SAVE_SHARE)
-        reasons = {"signal": bool(self.stop), "last": last, "best": improved, "interval": due}
+        reasons = {"last": last, "best": improved, "interval": due}
         reason = next((name for name, applies in reasons.items() if applies), "")
         if reason:
             self._save(reason)
+        if self.stop.hung_up:
+            self.stop.hung_up = False
+            self._event("signal", "the terminal has closed: saved, training goes on")
+            self.progress.let_go()
+            self._save("signal")
 
     def _save(self, reason: str) -> None:
-        size, seconds = checkpoint.save(
-            self.run,
-            self.state,
-            self.updater.model.state_dict(),
-            self.updater.optimizers.state(),
-        )
-        step = self.state.step
+        """Save, or log why not. The run must not end without its last state: that is tried again
+        for a while."""
+        must = reason in ("last", "signal")
+        for attempt in range(SAVE_TRIES if must else 1):
+            if attempt:
+                time.sleep(SAVE_PAUSE)
+            if self._try_to_save(reason):
+                return
+        if must:
+            raise FailedError(
+                f"the state of step {self.state.step} could not be saved: make room, then --resume"
+            )
+
+    def _try_to_save(self, reason: str) -> bool:
+        tensors, step = self.updater.model.state_dict(), self.state.step
+        slots = self.updater.optimizers.state()
+        self._saved_at = time.monotonic()
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            self._event("non_finite", "not saved: the weights are not finite")
+            return False
+        needed = sum(t.numel() * t.element_size() for t in [*tensors.values(), *slots.values()])
+        try:
+            free = shutil.disk_usage(self.run.path).free
+            if free < needed:
+                raise OSError(f"{needed:,} bytes needed, {free:,} free")
+            size, seconds = checkpoint.save(self.run, self.state, tensors, slots)
+        except OSError as error:
+            self._event("disk", f"checkpoint not saved: {error}")
+            return False
         path = self.run.checkpoint_path(step).relative_to(self.run.path)
         self.log.write(
             Checkpoint(step=step, path=str(path), bytes=size, seconds=seconds, reason=reason)
         )
         checkpoint.prune(self.run, self.best.step if self.best else None, self.config.save.keep)
         self.clock.save += seconds
-        self._saved_at, self._save_seconds = time.monotonic(), seconds
+        self._save_seconds = seconds
+        return True
 
     def _evaluate_whole(self) -> None:
         """The figure to quote: the best checkpoint on the whole val split."""
-        if self.best is None:
+        if self.best is None or self.best.step not in self.run.checkpoint_steps():
             return
         begin = time.monotonic()
         folder = self.run.checkpoint_path(self.best.step)
@@ -269,8 +395,8 @@ class Trainer:
 
     def _end(self, reason: str) -> None:
         if reason == "interrupted":
-            name = {2: "SIGINT", 15: "SIGTERM"}.get(self.stop.number, str(self.stop.number))
-            self.log.write(Event(step=self.state.step, kind="signal", message=f"stopped by {name}"))
+            name = signal.Signals(self.stop.number).name
+            self._event("signal", f"stopped by {name}")
         self.log.write(
             End(
                 step=self.state.step,

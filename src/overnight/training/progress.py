@@ -47,6 +47,16 @@ class Progress:
             self.say(line)
             self._next = time.monotonic() + PLAIN_SECONDS
 
+    def let_go(self) -> None:
+        """The terminal is gone: write to nowhere from now on."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
+
     def say(self, message: str) -> None:
         """A message that stays."""
         self.console.print(message)

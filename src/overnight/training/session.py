@@ -3,6 +3,7 @@ went."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -16,20 +17,25 @@ from .. import __version__, config
 from ..config import Config, Settings
 from ..errors import UserError
 from ..model import checkpoint
-from ..model.checkpoint import State, Window
+from ..model.checkpoint import State
 from ..model.decoder import count_parameters
 from ..runfolder import (
+    Eval,
     Event,
+    Full,
     LogWriter,
     RunFolder,
+    RunLock,
     Start,
+    Train,
     best_eval,
     fsync_path,
     read_log,
 )
 from ..text.prepare import Prepared, prepare
 from ..text.tokenizers import Tokenizer
-from .loop import Trainer
+from .awake import awake
+from .loop import Trainer, restore
 from .machine import environment, settle
 from .plan import Plan, make_plan
 from .progress import Progress
@@ -79,90 +85,142 @@ def begin(plan: Plan, path: Path, progress: Progress) -> Summary:
     run = RunFolder(temporary)
     temporary.mkdir(parents=True)
     try:
-        (temporary / "evals").mkdir()
+        lock = RunLock(run.lock)
+        run.evals.mkdir()
         run.config.write_text(config.dump(plan.config, plan.reasons), encoding="utf-8")
         plan.prepared.tokenizer.save(run.tokenizer)
         shutil.copyfile(plan.prepared.yardsticks, run.yardsticks)
         log = LogWriter(run.log, attempt=1)
-        log.write(_start_row(plan.config, plan.reasons, plan.prepared, plan.updater, 0))
+        start = _start_rows(plan.config, plan.reasons, plan.prepared, plan.updater)
+        log.write(start(0))
         log.sync()
-        fsync_path(temporary)
+        for file in (run.config, run.tokenizer, run.yardsticks, temporary):
+            fsync_path(file)
         temporary.rename(path)
         fsync_path(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    state = State(step=0, window=Window())
-    return _train(RunFolder(path), log, plan.config, plan.updater, plan.prepared, state, progress)
+    with lock:
+        run = RunFolder(path)
+        return _train(run, log, plan.config, plan.updater, plan.prepared, State(), progress, start)
 
 
-def resume(path: Path, progress: Progress) -> Summary:
-    """Take a run up from its newest good checkpoint, exactly."""
-    begun = time.monotonic()
+def resume(
+    path: Path, progress: Progress, changes: dict[str, Any] | None = None, accept: str = "harmless"
+) -> Summary:
+    """Take a run up from its newest good checkpoint, exactly.
+
+    `changes` are settings given anew. Harmless ones are taken; others need `accept` to name their
+    effect (`config.Effect`), and leave an event.
+    """
     run = RunFolder.open(path)
-    settings = config.load(run.config)
-    rows = read_log(run.log)
-    if any(getattr(row, "reason", "") == "finished" for row in rows.rows):
-        progress.say(f"{path} is finished; nothing to do.")
+    with RunLock(run.lock):
+        return _resume(run, progress, changes or {}, accept)
+
+
+def _resume(run: RunFolder, progress: Progress, changes: dict[str, Any], accept: str) -> Summary:
+    begun = time.monotonic()
+    read = read_log(run.log)
+    before = config.load(run.config)
+    settings, changed = _changed(before, changes, accept)
+    finished = any(getattr(row, "reason", "") == "finished" for row in read.rows)
+    if finished and settings.length.steps <= before.length.steps:
+        progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
     prepared = prepare(
         settings.data, settings.tokenizer, fixed=Tokenizer.load(run.tokenizer), say=progress.say
     )
-    _refuse_other_text(run, rows.rows, prepared)
+    first = read.of(Start)[0] if read.of(Start) else None
+    if first and first.data.get("fingerprint") != prepared.facts["fingerprint"]:
+        _accept("the text is not the one this run began with", "trajectory", accept)
+        changed["data"] = "other text"
     device = settle(settings.train.device, settings.train.threads)
     updater = Updater(settings, prepared.train, device)
     warnings: list[str] = []
     folder = checkpoint.newest(run, warnings.append)
-    state = State(step=0, window=Window())
-    if folder:
-        state = checkpoint.read_state(folder)
-        weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
-        checkpoint.load_into(updater.model, weights, folder)
-        updater.optimizers.load(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
-    log = LogWriter(run.log, attempt=rows.attempts + 1)
-    log.write(_start_row(settings, {}, prepared, updater, state.step))
-    for message in _resume_events(log, rows.problems, warnings, state.step):
-        progress.say(message)
-    progress.say(f"resumed at step {state.step:,} of {settings.length.steps:,}")
-    return _train(run, log, settings, updater, prepared, state, progress)
-
-
-def _resume_events(
-    log: LogWriter, problems: list[str], warnings: list[str], step: int
-) -> list[str]:
-    torn = ["the last row was torn by a kill; it is sealed"] if log.sealed else []
-    unread = [f"log.jsonl, {problem}" for problem in problems]
-    for kind, messages in (("torn_log", torn), ("log", unread), ("checkpoint", warnings)):
+    state = restore(updater, folder, whole=accept != "incompatible")
+    log = LogWriter(run.log, attempt=read.attempts + 1)
+    start = _start_rows(settings, changed, prepared, updater)
+    log.write(start(state.step))
+    if changed:
+        _replace(run.config, config.dump(settings, changed))
+        warnings.append("changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items()))
+    if first:
+        now = environment(updater.device, settings.train.threads)
+        warnings += _inexact(first.environment, now, state.step)
+    for kind, messages in (
+        ("torn_log", ["the last row was torn by a kill; it is sealed"] if log.sealed else []),
+        ("log", [f"log.jsonl, {problem}" for problem in read.problems]),
+        ("warning", warnings),
+        ("resume", [f"resumed at step {state.step:,} of {settings.length.steps:,}"]),
+    ):
         for message in messages:
-            log.write(Event(step=step, kind=kind, message=message))
-    log.write(Event(step=step, kind="resume", message=f"resumed from step {step}"))
-    return torn + unread + warnings
+            log.write(Event(step=state.step, kind=kind, message=message))
+            progress.say(message)
+    return _train(run, log, settings, updater, prepared, state, progress, start)
 
 
-def _refuse_other_text(run: RunFolder, rows: list[Any], prepared: Prepared) -> None:
-    start = next((row for row in rows if isinstance(row, Start)), None)
-    before = start.data.get("fingerprint") if start else None
-    if before != prepared.facts["fingerprint"]:
-        raise UserError(
-            f"{run.path}: the text is not the one this run began with "
-            f"({', '.join(map(str, prepared.facts['names'][:3]))}); resume needs the same."
+def _changed(before: Config, changes: dict[str, Any], accept: str) -> tuple[Config, dict[str, str]]:
+    """The settings with `changes` in place, and for each that differs what it was."""
+    tree = msgspec.to_builtins(before)
+    flat = {f"{s}.{leaf}": value for s, table in tree.items() for leaf, value in table.items()}
+    changed = {}
+    for name, value in changes.items():
+        value = config.check(name, value, "command line")
+        if value == flat[name]:
+            continue
+        _accept(f"{name} was {flat[name]} and is to be {value}", config.effect(name), accept)
+        changed[name] = f"was {flat[name]}, changed at a resume"
+        flat[name] = value
+    return msgspec.convert(config.nest(flat), Config), changed
+
+
+def _accept(what: str, effect: str, accept: str) -> None:
+    """A change that `accept` does not cover is refused."""
+    levels = ["harmless", "trajectory", "incompatible"]
+    meaning = {
+        "trajectory": "the run would no longer be the one it was",
+        "incompatible": "weights and optimizer state would not fit",
+    }
+    if levels.index(effect) > levels.index(accept):
+        raise UserError(f"{what}: {meaning[effect]}; to do it all the same: --accept {effect}.")
+
+
+def _inexact(before: dict[str, Any], now: dict[str, Any], step: int) -> list[str]:
+    """Why the session cannot be bit-exact with the first one, if it cannot."""
+    names = ("torch", "instructions", "device", "device_name", "threads")
+    other = [f"{n} was {before.get(n)}, is {now[n]}" for n in names if before.get(n) != now[n]]
+    return [f"no longer bit-exact from step {step} on: {', '.join(other)}"] if other else []
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    fsync_path(temporary)
+    temporary.rename(path)
+
+
+def _start_rows(
+    settings: Config, reasons: dict[str, str], prepared: Prepared, updater: Updater
+) -> Callable[[int], Start]:
+    """A maker of start rows, for a session and for each return within it."""
+
+    def start(step: int) -> Start:
+        return Start(
+            step=step,
+            from_step=step,
+            version=__version__,
+            config=msgspec.to_builtins(settings),
+            reasons=reasons,
+            environment=environment(updater.device, settings.train.threads),
+            data=prepared.facts,
+            parameters=count_parameters(settings.model),
+            ledger=msgspec.to_builtins(updater.ledger),
         )
 
-
-def _start_row(
-    settings: Config, reasons: dict[str, str], prepared: Prepared, updater: Updater, step: int
-) -> Start:
-    return Start(
-        step=step,
-        from_step=step,
-        version=__version__,
-        config=msgspec.to_builtins(settings),
-        reasons=reasons,
-        environment=environment(updater.device, settings.train.threads),
-        data=prepared.facts,
-        parameters=count_parameters(settings.model),
-        ledger=msgspec.to_builtins(updater.ledger),
-    )
+    return start
 
 
 def _train(
@@ -173,23 +231,23 @@ def _train(
     prepared: Prepared,
     state: State,
     progress: Progress,
+    start: Callable[[int], Start],
 ) -> Summary:
     begun = time.monotonic()
-    with StopSignal() as stop, progress:
-        trainer = Trainer(run, log, settings, updater, prepared, state, progress, stop)
+    with contextlib.closing(log), StopSignal() as stop, awake(progress.say), progress:
+        trainer = Trainer(run, log, settings, updater, prepared, state, progress, stop, start)
         reason = trainer.train()
-    log.close()
     summary = summarise(run, reason, time.monotonic() - begun)
     if reason == "interrupted":
-        progress.say(f"stopped at step {state.step:,}; go on with --resume {run.path}")
+        progress.say(f"stopped at step {trainer.state.step:,}; go on with --resume {run.path}")
         summary.exit_code = 128 + stop.number
+    elif reason == "failed":
+        summary.exit_code = 1
     return summary
 
 
 def summarise(run: RunFolder, reason: str, seconds: float) -> Summary:
     """The figures of a run, read from its log."""
-    from ..runfolder import Eval, Full, Train
-
     read = read_log(run.log)
     trained = read.of(Train)
     evals = [row for row in read.of(Eval) if row.step]

@@ -9,15 +9,20 @@ from types import FrameType, TracebackType
 
 class StopSignal:
     """While entered, the first SIGINT or SIGTERM sets `number`; the second exits at once, which
-    damages nothing: rows are single writes, checkpoints are committed by rename."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    damages nothing: rows are single writes, checkpoints are committed by rename. SIGHUP (the
+    terminal has closed) sets `hung_up` and nothing else."""
 
     def __init__(self) -> None:
         self.number = 0
+        self.hung_up = False
 
     def __enter__(self) -> StopSignal:
-        self._before = {s: signal.signal(s, self._receive) for s in self.SIGNALS}
+        handlers = {
+            signal.SIGINT: self._stop,
+            signal.SIGTERM: self._stop,
+            signal.SIGHUP: self._hang_up,
+        }
+        self._before = {s: signal.signal(s, handler) for s, handler in handlers.items()}
         return self
 
     def __exit__(
@@ -29,10 +34,13 @@ class StopSignal:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.number:
             os._exit(128 + number)
         self.number = number
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        self.hung_up = True
 
     def __bool__(self) -> bool:
         return self.number != 0

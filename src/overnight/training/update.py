@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from ..ledger import Ledger
 from ..model.decoder import Decoder
 from ..text.batches import Batches
 from .evaluate import token_losses
+from .guard import SPIKE_Z, is_finite, spike_z
 from .optimizers import Optimizers
 from .schedule import rate
 
@@ -25,6 +28,12 @@ class Update(msgspec.Struct):
     tokens: int
     grad_norm: float  # before clipping
     lr: float
+    z: float = 0.0  # how far the loss stands above the recent ones
+    skipped: str = ""  # why the weights were left as they were: non_finite, spike
+
+    @property
+    def loss(self) -> float:
+        return self.nats / self.tokens
 
 
 class Updater:
@@ -45,23 +54,36 @@ class Updater:
         self.model.initialise(self.config.train.seed).train()
         self.optimizers = Optimizers(self.model, self.config.optimizer)
 
-    def update(self, step: int, steps: int) -> Update:
-        """Make update number `step` (1 … `steps`)."""
+    def update(self, step: int, steps: int, shift: int = 0, recent: Sequence[float] = ()) -> Update:
+        """Make update number `step` (1 … `steps`) on the sequences of that number plus `shift`.
+
+        Loss and gradient norm are judged first: if they are not finite, or the loss is a spike
+        above the `recent` ones and spikes are to be skipped, the weights stay as they are.
+        """
         train = self.config.train
-        rows = self.batches.batch((step - 1) * train.batch, train.batch)
+        rows = self.batches.batch((step - 1) * train.batch + shift, train.batch)
         ids = torch.from_numpy(rows).to(self.device, non_blocking=True)
         nats = objective = 0.0
         for micro, part in enumerate(ids.split(train.micro_batch)):
             if self.config.model.dropout:
-                torch.manual_seed(key(train.seed, "dropout", step, micro))
+                torch.manual_seed(key(train.seed, "dropout", step, shift, micro))
             nll, minimised = self._losses(part)
             (minimised / ids[:, 1:].numel()).backward()
             nats += float(nll)
             objective += float(minimised.detach())
-        norm = self._clip()
         share = rate(self.config.schedule, step, steps)
-        self.optimizers.step(share)
-        return Update(nats, objective, ids[:, 1:].numel(), norm, self.config.optimizer.lr * share)
+        lr = self.config.optimizer.lr * share
+        update = Update(nats, objective, ids[:, 1:].numel(), self._clip(), lr)
+        update.z = spike_z(update.loss, recent) if is_finite(nats, 0.0) else 0.0
+        if not is_finite(update.nats, update.grad_norm):
+            update.skipped = "non_finite"
+        elif train.skip_spikes and update.z > SPIKE_Z:
+            update.skipped = "spike"
+        if update.skipped:
+            self.model.zero_grad(set_to_none=True)
+        else:
+            self.optimizers.step(share)
+        return update
 
     def _losses(self, ids_BU: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums over the tokens of a micro-batch: unsmoothed loss, and what is minimised."""

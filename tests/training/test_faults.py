@@ -1,0 +1,325 @@
+"""What happens in the night: bad numbers, full disks, two owners, changed settings."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overnight import cli
+from overnight.errors import UserError
+from overnight.model import checkpoint
+from overnight.runfolder import Event, LogWriter, RunFolder, RunLock, Start, read_log
+from overnight.training import guard, loop, update
+
+from .test_session import final_tensors, interrupted_at, measured, text, train, whole  # noqa: F401
+
+
+def events(run: Path, kind: str) -> list[Event]:
+    return [row for row in read_log(run / "log.jsonl").of(Event) if row.kind == kind]
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], times: int = 10**9) -> None:
+    """The loss of these updates is not a number, as often as `times`."""
+    original, left = update.Updater._losses, [times * 2]
+    current = [0]
+    real = update.Updater.update
+
+    def noting(self: update.Updater, number: int, total: int, *more: Any) -> update.Update:
+        current[0] = number if total == 24 else 0
+        return real(self, number, total, *more)
+
+    def bad(self: update.Updater, ids: Any) -> Any:
+        nll, minimised = original(self, ids)
+        if current[0] in steps and left[0] > 0:
+            left[0] -= 1
+            return nll * float("nan"), minimised * float("nan")
+        return nll, minimised
+
+    monkeypatch.setattr(update.Updater, "update", noting)
+    monkeypatch.setattr(update.Updater, "_losses", bad)
+
+
+def test_one_bad_update_is_skipped_and_logged(
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    poison(monkeypatch, {7})
+    assert train(tmp_path / "run", text) == 0
+    (event,) = events(tmp_path / "run", "non_finite")
+    assert event.step == 7
+    rows = {k[1]: row for k, row in measured(tmp_path / "run").items() if k[0] == "train"}
+    assert [rows[s]["steps"] for s in (5, 10, 15)] == [5, 4, 5]
+    assert rows[10]["loss"] > 0
+
+
+def test_repeated_bad_updates_go_back_to_other_data(
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    poison(monkeypatch, {12, 13, 14}, times=3)
+    assert train(tmp_path / "run", text) == 0
+    assert len(events(tmp_path / "run", "non_finite")) == guard.STRIKES
+    (event,) = events(tmp_path / "run", "rewind")
+    assert event.step == 9  # the last checkpoint
+    assert event.data["from_step"] == 14
+    state = checkpoint.read_state(RunFolder(tmp_path / "run").checkpoint_path(24))
+    assert state.rewinds == 1
+    assert state.shift == (14 - 9) * 4  # the sequences passed over
+    starts = read_log(tmp_path / "run" / "log.jsonl").of(Start)
+    assert [row.from_step for row in starts] == [0, 9]
+
+
+def test_a_hopeless_run_stops_with_a_clear_word(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    poison(monkeypatch, set(range(10, 25)))
+    assert train(tmp_path / "run", text) == 1
+    assert len(events(tmp_path / "run", "rewind")) == guard.REWINDS
+    assert "lower optimizer.lr" in capfd.readouterr().err
+    assert RunFolder(tmp_path / "run").checkpoint_steps()[-1] == 9  # what was good is kept
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    real = loop.Trainer._save_if_due
+
+    def breaks(self: loop.Trainer, improved: bool, last: bool) -> None:
+        if self.state.step == 18:
+            next(self.updater.model.parameters()).data[0, 0] = float("inf")
+        real(self, improved, last)
+
+    monkeypatch.setattr(loop.Trainer, "_save_if_due", breaks)
+    train(tmp_path / "run", text)
+    assert 18 not in RunFolder(tmp_path / "run").checkpoint_steps()
+    assert any("not finite" in e.message for e in events(tmp_path / "run", "non_finite"))
+
+
+def test_spike_z() -> None:
+    recent = [3.0 + 0.01 * (i % 5) for i in range(guard.REMEMBERED)]
+    assert abs(guard.spike_z(3.02, recent)) < 2
+    assert guard.spike_z(3.5, recent) > guard.SPIKE_Z
+    assert guard.spike_z(9.0, recent[:10]) == 0  # too few to tell
+
+
+def test_spikes_are_skipped_only_when_asked(
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    monkeypatch.setattr(update, "spike_z", lambda loss, recent: 9.0 if len(recent) == 15 else 0.0)
+    assert train(tmp_path / "a", text) == 0
+    assert [e.step for e in events(tmp_path / "a", "spike")] == [16]
+    assert train(tmp_path / "b", text, "--train.skip_spikes", "true") == 0
+    assert "skipped" in events(tmp_path / "b", "spike")[0].message
+    assert final_tensors(tmp_path / "a") != final_tensors(tmp_path / "b")
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
+    """The next `times` checkpoints find no space left while they are written."""
+    left, real = [times], checkpoint._write
+
+    def refuse(folder: Path, *more: Any) -> int:
+        if left[0]:
+            left[0] -= 1
+            folder.mkdir()
+            (folder / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(folder, *more)
+
+    monkeypatch.setattr(checkpoint, "_write", refuse)
+    monkeypatch.setattr(loop, "SAVE_PAUSE", 0.0)
+    return left
+
+
+def test_a_full_disk_costs_a_save_not_the_run(
+    text: str,
+    tmp_path: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    full_disk(monkeypatch, 3)
+    assert train(tmp_path / "run", text) == 0
+    assert final_tensors(tmp_path / "run") == final_tensors(whole)
+    assert len(events(tmp_path / "run", "disk")) == 3
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
+
+
+def test_a_disk_that_stays_full_ends_in_a_clear_word_and_can_be_resumed(
+    text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        full_disk(patch, 10**6)
+        assert train(tmp_path / "run", text) == 1
+        assert "make room" in capfd.readouterr().err
+    assert cli.run(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert final_tensors(tmp_path / "run") == final_tensors(whole)
+
+
+def test_a_log_on_a_full_disk_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOSPC and a short write at every row: what was refused is written before the next one."""
+    log = LogWriter(tmp_path / "log.jsonl", attempt=1)
+    real, count = os.write, [0]
+
+    def unreliable(fd: int, data: bytes) -> int:
+        count[0] += 1
+        if count[0] % 3 == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data[: max(1, len(data) // 2)]) if count[0] % 3 == 1 else real(fd, data)
+
+    monkeypatch.setattr(os, "write", unreliable)
+    for step in range(50):
+        log.write(Event(step=step, kind="x", message="y" * step))
+    monkeypatch.undo()
+    log.close()
+    read = read_log(tmp_path / "log.jsonl")
+    assert not read.problems
+    assert [(row.step, row.seq) for row in read.rows] == [(i, i) for i in range(50)]
+
+
+def test_a_torn_tail_is_sealed_and_reported(
+    text: str,
+    tmp_path: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(13, patch)
+        assert train(out, text) == 130
+    with (out / "log.jsonl").open("ab") as file:
+        file.write(b'{"type":"train","attempt":1,"se')
+    before = (out / "log.jsonl").read_bytes()
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    after = (out / "log.jsonl").read_bytes()
+    assert after.startswith(before + b"\n")
+    assert len(events(out, "torn_log")) == 1
+    assert measured(out) == measured(whole)
+
+
+def test_the_second_owner_is_told_who_the_first_is(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    interrupted_at(4, monkeypatch)
+    train(out, text)
+    log = (out / "log.jsonl").read_bytes()
+    with RunLock(out / "run.lock"):
+        capfd.readouterr()
+        assert cli.run(["train", "--resume", str(out)]) == 2
+    assert f"process {os.getpid()} on " in capfd.readouterr().err
+    assert (out / "log.jsonl").read_bytes() == log
+    with RunLock(out / "run.lock"):  # free again
+        pass
+
+
+def test_an_owner_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        RunLock(tmp_path / "run.lock")
+        os.write(write, b"x")
+        signal.pause()
+    os.read(read, 1)
+    with pytest.raises(UserError, match=f"process {child} on"):
+        RunLock(tmp_path / "run.lock")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with RunLock(tmp_path / "run.lock"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "effect"),
+    [
+        ("log.every=2", "harmless"),
+        ("eval.every=6", "harmless"),
+        ("save.keep=5", "harmless"),
+        ("optimizer.lr=0.01", "trajectory"),
+        ("length.steps=30", "trajectory"),
+        ("train.micro_batch=4", "trajectory"),
+        ("model.width=48", "incompatible"),
+        ("optimizer.kind=muon", "incompatible"),
+    ],
+)
+def test_changed_settings_need_the_word_for_what_they_do(
+    change: str, effect: str, text: str, tmp_path: Path, whole: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(11, patch)
+        assert train(out, text) == 130
+    words = ["train", "--resume", str(out), "--set", change]
+    if effect != "harmless":
+        before = (out / "log.jsonl").read_bytes()
+        capfd.readouterr()
+        assert cli.run(words) == 2
+        assert f"--accept {effect}" in capfd.readouterr().err
+        assert (out / "log.jsonl").read_bytes() == before
+        words += ["--accept", effect]
+    assert cli.run(words) == 0
+    name, _, value = change.partition("=")
+    assert any(name in event.message for event in events(out, "warning"))
+    section, leaf = name.split(".")
+    start = read_log(out / "log.jsonl").of(Start)[-1]
+    assert str(start.config[section][leaf]) == value
+    if effect == "harmless":
+        assert final_tensors(out) == final_tensors(whole)
+
+
+def test_another_thread_count_is_said(
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(11, patch)
+        train(out, text)
+    words = ["train", "--resume", str(out), "--threads", "2", "--accept", "trajectory"]
+    assert cli.run(words) == 0
+    said = " ".join(event.message for event in events(out, "warning"))
+    assert "no longer bit-exact from step 11 on: threads was 1, is 2" in said
+
+
+def test_a_closed_terminal_saves_and_trains_on(
+    text: str,
+    tmp_path: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    out = tmp_path / "run"
+    original = update.Updater.update
+
+    def hang_up(self: update.Updater, number: int, steps: int, *more: Any) -> update.Update:
+        if number == 10 and steps == 24:
+            signal.raise_signal(signal.SIGHUP)
+        return original(self, number, steps, *more)
+
+    monkeypatch.setattr(update.Updater, "update", hang_up)
+    monkeypatch.setattr("overnight.training.progress.Progress.let_go", lambda self: None)
+    assert train(out, text) == 0
+    assert any("terminal has closed" in e.message for e in events(out, "signal"))
+    assert final_tensors(out) == final_tensors(whole)
+
+
+def test_log_rows_carry_no_nan(tmp_path: Path) -> None:
+    log = LogWriter(tmp_path / "log.jsonl", attempt=1)
+    log.write(Event(step=0, kind="x", message="", data={"loss": float("nan")}))
+    log.close()
+    row = json.loads((tmp_path / "log.jsonl").read_text())
+    assert row["data"]["loss"] is None

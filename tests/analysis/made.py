@@ -38,6 +38,7 @@ def run_folder(
     harm: float = 0.0,
     seed: int = 0,
     blocks: bool = True,
+    ledger: dict[str, int] = LEDGER,
 ) -> Path:
     """A finished run: loss 5.5 → about 2, `harm` nats of rise over the last third of val."""
     rng = np.random.default_rng(seed)
@@ -57,12 +58,12 @@ def run_folder(
     spans = [(0, steps)] if resume_at is None else [(0, resume_at + 30), (resume_at, steps)]
     for attempt, (begin, end) in enumerate(spans, 1):
         log = runfolder.LogWriter(folder.log, attempt)
-        _session(log, folder, attempt, begin, end, steps, every, sigma, harm, level, blocks)
+        _session(log, folder, attempt, begin, end, steps, every, sigma, harm, level, blocks, ledger)
         log.close()
     return path
 
 
-def _session(log, folder, attempt, begin, end, steps, every, sigma, harm, level, blocks):
+def _session(log, folder, attempt, begin, end, steps, every, sigma, harm, level, blocks, ledger):
     config = SETTINGS | {"length": {"steps": steps}}
     log.write(
         runfolder.Start(
@@ -70,18 +71,19 @@ def _session(log, folder, attempt, begin, end, steps, every, sigma, harm, level,
             environment={"device": "cpu", "dtype": "float32"},
             data={"train_tokens": 100_000, "val_tokens": 4096, "vocab_size": 256,
                   "split": "made up"},
-            parameters={"total": 123_456}, ledger=LEDGER,
+            parameters={"total": 123_456}, ledger=ledger,
         )
     )  # fmt: skip
+    per_step, text = ledger["batch"] * ledger["context"], ledger["train_tokens"]
     for step in range(begin, end + 1):
         noise = np.random.default_rng([step, 1])  # a function of the step: resumes are exact
         mean = 2.0 + 3.5 * (1 + step / 20) ** -0.8
         if step > begin and step % 10 == 0:
             log.write(
                 runfolder.Train(
-                    step=step, steps=10, tokens=step * 512, passes=step * 512 / 100_000,
+                    step=step, steps=10, tokens=step * per_step, passes=step * per_step / text,
                     loss=mean + 0.02 * noise.standard_normal(), lr=lr_at(step, steps),
-                    grad_norm=1.0, seconds=0.5, tokens_per_s=10_240.0,
+                    grad_norm=1.0, seconds=0.5, tokens_per_s=20.0 * per_step,
                 )
             )  # fmt: skip
         if step % every == 0 and (step > begin or begin == 0):
@@ -91,7 +93,7 @@ def _session(log, folder, attempt, begin, end, steps, every, sigma, harm, level,
             se = float(per_block.std(ddof=1) / math.sqrt(BLOCKS))
             log.write(
                 runfolder.Eval(
-                    step=step, tokens=step * 512, passes=step * 512 / 100_000, val_loss=val,
+                    step=step, tokens=step * per_step, passes=step * per_step / text, val_loss=val,
                     val_se=se, val_bpb=val / math.log(2), val_tokens=4096, probe_loss=mean,
                     probe_se=se, probe_bpb=mean / math.log(2), probe_tokens=4096, seconds=0.2,
                 )

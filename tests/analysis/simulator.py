@@ -88,9 +88,7 @@ def learning_rate(
     return np.asarray(peak * np.where(steps < warmup, steps / max(warmup, 1), share))
 
 
-def _mean(
-    rng: np.random.Generator, steps: Array, total: int, lr_steps: Array, lr: Array
-) -> Array:
+def _mean(rng: np.random.Generator, steps: Array, total: int, lr_steps: Array, lr: Array) -> Array:
     """Power law in steps, plus what the falling rate gives; or an exponential onto a plateau."""
     floor, height = rng.uniform(1.0, 4.0), rng.uniform(0.5, 4.0)
     if rng.random() < 0.2:

@@ -13,7 +13,7 @@ def advise(
 ) -> list[Advice]:
     """The ranked list; empty where nothing calls for a change."""
     v = {verdict.id: verdict for verdict in verdicts}
-    found = [
+    return [
         *_broken(v, best),
         *_validation(v, best),
         *_trust(v),
@@ -23,7 +23,6 @@ def advise(
         *_stability(v),
         *_units_of_loss(v, best),
     ]
-    return found
 
 
 def _broken(v: dict[str, Verdict], best: Best | None) -> list[Advice]:

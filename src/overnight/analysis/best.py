@@ -11,12 +11,15 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from ..ledger import perplexity
 from .findings import Best
 from .noise import Scatter
 from .tables import Array
+
+Mask = NDArray[np.bool_]
 
 CONFIDENCE = 0.95
 WINDOW = 9  # evaluations in the local fit that gives the level at a step
@@ -37,10 +40,10 @@ def tie_width(k: int) -> float:
     return float(optimize.brentq(missing, 0.0, 12.0, xtol=1e-4))
 
 
-def tied(values: Array, noise: Scatter) -> Array:
+def tied(values: Array, noise: Scatter) -> Mask:
     """Which `values` (finite) may be the best, as a mask, from the noise of each alone."""
     if not noise.known:
-        return np.isclose(values, values.min(), rtol=0, atol=0)
+        return np.asarray(values == values.min())
     width = tie_width(len(values)) * noise.sigma
     # Values far above cannot be contenders, so they need no allowance: shrink once.
     near = int(np.sum(values <= values.min() + width))
@@ -48,7 +51,7 @@ def tied(values: Array, noise: Scatter) -> Array:
     return np.asarray(values <= values.min() + width)
 
 
-def tied_on_blocks(values: Array, difference_se: Callable[[int], float]) -> Array:
+def tied_on_blocks(values: Array, difference_se: Callable[[int], float]) -> Mask:
     """The same where the evaluations share their blocks: `difference_se(i)` is the standard
     error of value i minus the lowest, over blocks (nan where not known: then not tied)."""
     lowest = int(np.argmin(values))
@@ -74,7 +77,16 @@ def level(steps: Array, values: Array, at: int, noise: Scatter) -> tuple[float, 
     design = np.vander(x / scale, min(3, width), increasing=True)
     hat = np.linalg.pinv(design)[0]
     fitted = float(hat @ values[start : start + width])
-    return fitted, float(np.sqrt(hat @ hat) * noise.sigma)
+    return fitted, noise.se(hat)
+
+
+def level_with_interval(
+    steps: Array, values: Array, at: int, noise: Scatter
+) -> tuple[float, float, float]:
+    """(level at index `at`, and its 95 % interval)."""
+    value, se = level(steps, values, at, noise)
+    reach = float(stats.t.isf(0.025, max(noise.degrees, 2.0))) * se
+    return value, value - reach, value + reach
 
 
 def best(
@@ -82,7 +94,7 @@ def best(
     values: Array,
     se: Array,
     bpb: Array,
-    mask: Array,
+    mask: Mask,
     noise: Scatter,
     saved: set[int] | None,
     estimator: str,
@@ -101,10 +113,10 @@ def best(
     if kept and int(steps[lowest]) not in (saved or set()):
         pick = int(min(kept, key=lambda i: values[i]))
         rule = "the lowest is not on disk; of the tied ones that are, the lowest is taken"
-    smooth, smooth_se = (
-        level(steps, values, lowest, noise) if noise.known and len(values) > 3 else (None, None)
-    )
-    quantile = float(stats.t.isf(0.025, max(noise.degrees, 2.0)))
+    smooth, ci = None, None
+    if noise.known and len(values) > 3:
+        smooth, low, high = level_with_interval(steps, values, lowest, noise)
+        ci = (low, high)
     above = values[mask].max() - values[lowest]
     return Best(
         step=int(steps[lowest]),
@@ -113,9 +125,7 @@ def best(
         bpb=_number(bpb[lowest]),
         perplexity=perplexity(float(values[lowest])),
         smoothed=smooth,
-        smoothed_ci=None
-        if smooth is None or smooth_se is None
-        else (smooth - quantile * smooth_se, smooth + quantile * smooth_se),
+        smoothed_ci=ci,
         tied_steps=tied_steps,
         pick=int(steps[pick]),
         pick_loss=float(values[pick]),
@@ -131,7 +141,7 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def tied_by_se(values: Array, se: Array) -> tuple[Array, str]:
+def tied_by_se(values: Array, se: Array) -> tuple[Mask, str]:
     """With nothing but each evaluation's own standard error (too few for a scatter): within
     the width of two independent errors, which is generous where the blocks are shared."""
     lowest = int(np.argmin(values))

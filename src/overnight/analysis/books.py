@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .findings import About, Best, Ledger, Schedule, Verdict, make
@@ -99,13 +101,10 @@ def resume(log: Log, counted: Ledger) -> Verdict:
     n = len(log.session)
     if n == 1:
         return make("resume", "no", "The run was one session.", n=n, estimator="start rows")
-    facts = {
-        "n": n,
-        "sessions": n,
-        "at": [s.from_step for s in counted.sessions[1:]],
-        "estimator": "start rows; rows of replayed steps",
-    }
-    begins = " and ".join(f"{s:,}" for s in facts["at"][:5])
+    at = [s.from_step for s in counted.sessions[1:]]
+    estimator = "start rows; rows of replayed steps"
+    facts: dict[str, Any] = {"n": n, "sessions": n, "at": at, "estimator": estimator}
+    begins = " and ".join(f"{s:,}" for s in at[:5])
     rows = sum(a["rows"] for a in log.replayed)
     equal = sum(a["equal"] for a in log.replayed)
     if not rows:

@@ -143,15 +143,17 @@ def _scores(log: Log, series: Series, planned: int, rates: Array) -> list[Score]
             past = msgspec.convert(made, Forecast)
         except msgspec.ValidationError:
             continue
-        if past.for_step in actual and past.value is not None and past.made_at is not None:
-            guess = Guess(
+        if past.for_step is None or past.value is None or past.made_at is None:
+            continue
+        if past.for_step in actual:
+            kept = Guess(
                 past.value,
                 _or_nan(past.low),
                 _or_nan(past.high),
                 _or_nan(past.no_change),
                 _or_nan(past.power_law),
             )
-            found.append(score(guess, past.made_at, past.for_step, actual[past.for_step]))
+            found.append(score(kept, past.made_at, past.for_step, actual[past.for_step]))
     if planned in actual and not found:
         for share in HINDCASTS:
             known = series.steps <= share * planned

@@ -26,11 +26,11 @@ def gap(series: Series) -> Verdict:
     steps, gaps = series.steps[keep], series.gap[keep]
     n = len(gaps)
     if series.gap_estimator == "none" or n < FEWEST:
-        why = (
-            "There is no train loss to compare validation with."
-            if series.gap_estimator == "none" and series.n
-            else "{n} evaluations with a train loss are too few: at least {needed} are needed."
-        )
+        why = "{n} evaluations with a train loss are too few: at least {needed} are needed."
+        if not series.n:
+            why = "There is no validation loss."
+        elif series.gap_estimator == "none":
+            why = "There is no train loss to compare validation with."
         return make("gap", "cannot_tell", why, n=n, needed=FEWEST)
     noise = scatter(steps, gaps)
     facts = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .findings import Verdict, make
 from .series import Series
 from .trend import recent, slope
@@ -42,6 +44,7 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
         "last": trend.last,
         "most": -trend.change_ci[0],
         "useful": USEFUL,
+        "lowest_step": int(series.steps[np.argmin(series.val)]),
     }
     rate = (
         "{per_1000:+.4f} nats per 1,000 steps from step {first:,} to {last:,} "
@@ -49,9 +52,14 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
     )
     if harm.verdict == "yes":
         improving, plateau, why = "no", "no", f"Validation got worse; its slope is {rate}."
+    elif trend.ci[1] < 0 and int(np.argmin(series.val)) < first + trend.n // 2:
+        improving, plateau = "cannot_tell", "cannot_tell"
+        why = (
+            f"The slope is {rate}, but the lowest evaluation, at step {{lowest_step:,}}, is not in "
+            "the later half of that stretch."
+        )
     elif trend.ci[1] < 0:
-        improving, plateau, why = "yes", "no", f"Validation falls by {rate}."
-        why = why.replace("falls by", "changes by")
+        improving, plateau, why = "yes", "no", f"Validation changes by {rate}."
     elif trend.ci[0] > 0:
         improving, plateau, why = "no", "no", f"Validation rises: {rate}."
     elif -trend.change_ci[0] < USEFUL:

@@ -74,7 +74,7 @@ def _warmup(steps: Array, lr: Array, peak: float, top: int) -> tuple[int | None,
         if not positive.any():
             return int(steps[top]), False
         # lr = peak·step/W; the longest logged step carries the least rounding.
-        length = float(np.median((steps[rising] * peak / lr[rising])[positive]))
+        length = float(np.median(steps[rising][positive] * peak / lr[rising][positive]))
         still = top == len(lr) - 1 and len(lr) >= ENOUGH
         return (None if still else min(round(length), int(steps[top]))), still
     return (0 if steps[0] <= 1 else None), False
@@ -122,14 +122,20 @@ def _candidates(
 
 
 def _fit(shape: Shape, s: Array, y: Array, starts: Array, ends: Array) -> float:
-    """Smallest largest deviation of 1 − d·shape(u) over starts, ends and depth d."""
+    """Smallest largest deviation of a − b·shape(u) over starts and ends, a and b by least squares
+    with a ≥ b ≥ 0: the peak itself need not be logged, and no schedule goes below zero."""
     least = np.inf
     for start in starts:
         u = np.clip((s[None, :] - start) / np.maximum(ends[:, None] - start, 1e-9), 0, 1)
         lost = shape(u)
-        depth = np.sum(lost * (1 - y), axis=1) / np.maximum(np.sum(lost**2, axis=1), 1e-12)
-        depth = np.minimum(depth, 1.0)  # no schedule goes below zero
-        worst = np.abs(y - (1 - depth[:, None] * lost)).max(axis=1)
+        centred = lost - lost.mean(axis=1, keepdims=True)
+        b = -np.sum(centred * y, axis=1) / np.maximum(np.sum(centred**2, axis=1), 1e-12)
+        a = y.mean() + b * lost.mean(axis=1)
+        over = b > a  # then fit y = a·(1 − shape) alone
+        left = 1 - lost
+        through = np.sum(left * y, axis=1) / np.maximum(np.sum(left**2, axis=1), 1e-12)
+        a, b = np.where(over, through, a), np.where(over, through, b)
+        worst = np.abs(y - (a[:, None] - b[:, None] * lost)).max(axis=1)
         least = min(least, float(worst.min()))
     return least
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,12 +28,11 @@ def write(run: Run, out: Path | None = None) -> Path:
     text = json.dumps(run.findings, indent=1, allow_nan=False, ensure_ascii=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _atomically(folder / "findings.json", lambda path: path.write_text(text, encoding="utf-8"))
+        _put(folder / "findings.json", text.encode())
         for name, draw in figures.FIGURES.items():
-            _atomically(folder / name, lambda path, draw=draw: figures.save(draw(found), path))
-        md, page = markdown.render(document), html.render(document, run.findings)
-        _atomically(folder / "report.md", lambda path: path.write_text(md, encoding="utf-8"))
-        _atomically(folder / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+            _put(folder / name, figures.png(draw(found)))
+        _put(folder / "report.md", markdown.render(document).encode())
+        _put(folder / "report.html", html.render(document, run.findings).encode())
         if run.log.folder is not None and found.forecast.status == "made":
             _remember(run.log.folder / "report", run)
     except OSError as error:
@@ -61,10 +59,11 @@ def _remember(folder: Path, run: Run) -> None:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+def _put(path: Path, content: bytes) -> None:
+    """Write under another name, then rename: a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ..analysis.findings import Findings
@@ -107,5 +107,7 @@ FIGURES: dict[str, Callable[[Findings], Drawing]] = {
 }
 
 
-def save(figure: Drawing, path: Path) -> None:
-    figure.savefig(path, format="png", metadata={"Software": None})
+def png(figure: Drawing) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

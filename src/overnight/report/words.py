@@ -144,8 +144,8 @@ Card = tuple[str, str, str, str, str]
 
 def cards(f: Findings) -> list[Card]:
     """The ten questions of a reader: (question, answer, detail, tone, section with more)."""
-    found = [_card_best(f)]
-    found += [
+    found = [
+        _card_best(f),
         _card_verdict(f, "Is it overfitting?", "overfitting", "gap"),
         _card_verdict(f, "Is it still improving?", "still_improving", "curves"),
         _card_next(f),
@@ -324,7 +324,6 @@ KINDS = {
     "one_minus_sqrt": "1 − square root decay",
     "inverse_sqrt": "inverse square root decay",
     "step": "steps",
-    "unknown": "of no shape that is known here",
 }
 
 
@@ -342,8 +341,12 @@ def schedule(f: Findings) -> str:
         warm = f"highest logged {n.rate(s.peak)}"
     if s.still_warming:
         return f"As logged: {warm}."
-    tail = "" if s.kind == "constant" else f", {n.rate(s.end)} at the end"
-    return f"As logged: {warm}, then {KINDS[s.kind]}{tail}."
+    if s.kind == "constant":
+        return f"As logged: {warm}, then constant."
+    end = f"{n.rate(s.end)} at the end ({n.percent(s.end_ratio)} of the highest)"
+    if s.kind == "unknown":
+        return f"As logged: {warm}, {end}; no known shape fits, or too few values follow."
+    return f"As logged: {warm}, then {KINDS[s.kind]}, {end}."
 
 
 def lr_caption(f: Findings) -> str:
@@ -370,6 +373,7 @@ def ledger_rows(f: Findings) -> list[list[str]]:
         ["tokens per second, median", n.count(led.tokens_per_s)],
         ["rows slower than 80 % of it", n.percent(led.slow_share)],
         ["logged training points", n.count(led.logged_points)],
+        ["first logged step", n.count(led.first_step)],
         ["missing between the first and the last", n.count(led.missing_points)],
     ]
     return [row for row in rows if row[1] != n.DASH]

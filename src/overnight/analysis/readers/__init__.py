@@ -7,12 +7,22 @@ add it to READERS before the ones that take anything.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from ...errors import UserError
 from ..tables import Log
 from . import own, plain_csv, plain_jsonl
 
-READERS = (own, plain_jsonl, plain_csv)
+
+class Reader(Protocol):
+    """What a module of this package offers."""
+
+    def fits(self, path: Path, head: bytes) -> bool: ...
+
+    def read(self, path: Path) -> Log: ...
+
+
+READERS: tuple[Reader, ...] = (own, plain_jsonl, plain_csv)
 HEAD = 65_536  # bytes that decide the format
 
 

@@ -151,9 +151,9 @@ def _table(
 def _merge(table: Columns) -> Columns:
     """Neighbouring rows of one step as one row: the last value of each column that has one."""
     steps = table["step"]
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(steps) != 0])) if len(steps) else []
-    if len(starts) == len(steps):
+    if not len(steps) or (np.diff(steps) != 0).all():
         return table
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(steps) != 0]))
     merged = {}
     for name, values in table.items():
         last = np.maximum.reduceat(np.where(np.isnan(values), -1, np.arange(len(steps))), starts)

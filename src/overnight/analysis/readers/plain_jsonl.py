@@ -29,7 +29,9 @@ def fits(path: Path, head: bytes) -> bool:
 
 def read(path: Path) -> Log:
     """Tables of a JSONL log; a damaged line is a problem, never an exception."""
-    loose, problems, config = Loose(), [], None
+    loose = Loose()
+    problems: list[str] = []
+    config: dict[str, Any] | None = None
     known: dict[str, str] = {}
     seen: set[str] = set()
     kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
@@ -49,7 +51,7 @@ def read(path: Path) -> Log:
                     _note(problems, f"line {number}: too many kinds of rows")
                     continue
                 seen.update(fields)
-                kinds[fields] = {f: o for f, o in recognise(fields).items()}
+                kinds[fields] = dict(recognise(fields).items())
                 known |= kinds[fields]
             chosen = kinds[fields]
             values = {o: v for f, o in chosen.items() if (v := _number(flat[f])) is not None}

@@ -1,0 +1,100 @@
+"""`overnight explain`: what a loss means, from numbers alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..errors import UserError
+
+
+def explain(
+    *,
+    loss: float,
+    steps: int | None = None,
+    batch: int | None = None,
+    accumulation: int = 1,
+    block: int | None = None,
+    corpus_tokens: int | None = None,
+    vocab: int | None = None,
+    bytes_per_token: float | None = None,
+    seconds_per_step: float | None = None,
+    text: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Say whether a loss is normal, as far as numbers can: what was seen, and what is left.
+
+    Parameters
+    ----------
+    loss
+        Nats per token.
+    steps
+        Optimizer updates so far.
+    batch
+        Sequences per micro-step.
+    accumulation
+        Micro-steps per step.
+    block
+        Tokens per sequence.
+    corpus_tokens
+        Tokens of the training text.
+    vocab
+        Size of the vocabulary.
+    bytes_per_token
+        UTF-8 bytes that a token stands for on average; 1 for bytes.
+    seconds_per_step
+        Seconds one step takes; with --steps, how long that is.
+    text
+        A text file: adds what its last tenth costs without a network.
+    json
+        Print the numbers as JSON on stdout.
+    """
+    import sys
+
+    import msgspec
+
+    from ..analysis.explain import explain as compute
+    from ..report.explained import lines
+
+    for name, value in (("loss", loss), ("steps", steps), ("batch", batch), ("block", block)):
+        if value is not None and not (0 <= value < 1e15):
+            raise UserError(f"--{name} {value}: not a possible value.")
+    for name, amount in (
+        ("accumulation", accumulation),
+        ("corpus-tokens", corpus_tokens),
+        ("vocab", vocab),
+        ("bytes-per-token", bytes_per_token),
+        ("seconds-per-step", seconds_per_step),
+    ):
+        if amount is not None and not (0 < amount < 1e18):
+            raise UserError(f"--{name} {amount}: has to be above 0.")
+    found = compute(
+        loss, steps, batch, accumulation, block, corpus_tokens, vocab, bytes_per_token,
+        seconds_per_step,
+    )  # fmt: skip
+    measured = _measure(text, vocab) if text is not None else None
+    if json:
+        shown = msgspec.to_builtins(found) | {"yardsticks": measured}
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(shown), indent=1) + b"\n")
+        return 0
+    for line in lines(found, measured):
+        print(line)
+    return 0
+
+
+def _measure(path: Path, vocab: int | None) -> list[dict[str, object]]:
+    """The yardsticks of the last tenth of `path`, the rest being the training text."""
+    from ..text.yardsticks import MAX_VAL_BYTES, yardsticks
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
+    if len(content) < 1000:
+        raise UserError(f"{path}: {len(content)} bytes are too few for yardsticks.")
+    cut = len(content) - len(content) // 10
+    val = content[cut : cut + MAX_VAL_BYTES]
+    rows: list[dict[str, object]] = yardsticks(content[:cut], val, 256, len(val))["yardsticks"]
+    return rows

@@ -121,6 +121,7 @@ class Letters:
     """A stand-in tokenizer: id i is the i-th letter, id 0 ends a document."""
 
     separator = 0
+    document_start = (0,)
 
     def encode(self, text: str) -> list[int]:
         return [ord(c) - 96 for c in text]

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import final_tensors, interrupted_at, measured, train
 
 from overnight import cli
 from overnight.errors import UserError
 from overnight.model import checkpoint
 from overnight.runfolder import Event, LogWriter, RunFolder, RunLock, Start, read_log
 from overnight.training import guard, loop, update
-
-from .test_session import final_tensors, interrupted_at, measured, text, train, whole  # noqa: F401
 
 
 def events(run: Path, kind: str) -> list[Event]:
@@ -48,7 +47,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: set[int], times: int = 10**9)
 def test_one_bad_update_is_skipped_and_logged(
     text: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     poison(monkeypatch, {7})
     assert train(tmp_path / "run", text) == 0
@@ -62,7 +61,7 @@ def test_one_bad_update_is_skipped_and_logged(
 def test_repeated_bad_updates_go_back_to_other_data(
     text: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     poison(monkeypatch, {12, 13, 14}, times=3)
     assert train(tmp_path / "run", text) == 0
@@ -78,7 +77,7 @@ def test_repeated_bad_updates_go_back_to_other_data(
 
 
 def test_a_hopeless_run_stops_with_a_clear_word(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     poison(monkeypatch, set(range(10, 25)))
@@ -91,7 +90,7 @@ def test_a_hopeless_run_stops_with_a_clear_word(
 def test_weights_that_are_not_finite_are_never_saved(
     text: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = loop.Trainer._save_if_due
 
@@ -116,7 +115,7 @@ def test_spike_z() -> None:
 def test_spikes_are_skipped_only_when_asked(
     text: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(update, "spike_z", lambda loss, recent: 9.0 if len(recent) == 15 else 0.0)
     assert train(tmp_path / "a", text) == 0
@@ -147,7 +146,7 @@ def test_a_full_disk_costs_a_save_not_the_run(
     text: str,
     tmp_path: Path,
     whole: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     full_disk(monkeypatch, 3)
     assert train(tmp_path / "run", text) == 0
@@ -157,7 +156,7 @@ def test_a_full_disk_costs_a_save_not_the_run(
 
 
 def test_a_disk_that_stays_full_ends_in_a_clear_word_and_can_be_resumed(
-    text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     with monkeypatch.context() as patch:
@@ -193,7 +192,7 @@ def test_a_torn_tail_is_sealed_and_reported(
     text: str,
     tmp_path: Path,
     whole: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -210,7 +209,7 @@ def test_a_torn_tail_is_sealed_and_reported(
 
 
 def test_the_second_owner_is_told_who_the_first_is(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = tmp_path / "run"
@@ -256,7 +255,7 @@ def test_an_owner_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_changed_settings_need_the_word_for_what_they_do(
-    change: str, effect: str, text: str, tmp_path: Path, whole: Path,  # noqa: F811
+    change: str, effect: str, text: str, tmp_path: Path, whole: Path,
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = tmp_path / "run"
@@ -284,7 +283,7 @@ def test_changed_settings_need_the_word_for_what_they_do(
 def test_another_thread_count_is_said(
     text: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -300,7 +299,7 @@ def test_a_closed_terminal_saves_and_trains_on(
     text: str,
     tmp_path: Path,
     whole: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "run"
     original = update.Updater.update

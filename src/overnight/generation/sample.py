@@ -51,7 +51,7 @@ def continue_text(
     """The continuation of `prompt`, piece by piece; the prompt itself is not repeated. Ends at
     the document separator, before a stop string, or after `max_tokens`. An empty prompt starts a
     document."""
-    ids = tokenizer.encode(prompt) or [tokenizer.separator or 0]
+    ids = tokenizer.encode(prompt) or tokenizer.document_start or [0]
     stream, held = Stream(tokenizer), ""
     for (token,) in continue_ids(model, [ids], sampling, warn):
         if token == tokenizer.separator:

@@ -128,11 +128,16 @@ def _resume(run: RunFolder, progress: Progress, changes: dict[str, Any], accept:
     if finished and settings.length.steps <= before.length.steps:
         progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
+    first = next(iter(read.of(Start)), None)
+    fingerprint = str(first.data.get("fingerprint", "")) if first else ""
     prepared = prepare(
-        settings.data, settings.tokenizer, fixed=Tokenizer.load(run.tokenizer), say=progress.say
+        settings.data,
+        settings.tokenizer,
+        fixed=Tokenizer.load(run.tokenizer),
+        fingerprint=fingerprint,
+        say=progress.say,
     )
-    first = read.of(Start)[0] if read.of(Start) else None
-    if first and first.data.get("fingerprint") != prepared.facts["fingerprint"]:
+    if fingerprint != prepared.facts["fingerprint"]:
         _accept("the text is not the one this run began with", "trajectory", accept)
         changed["data"] = "other text"
     device = settle(settings.train.device, settings.train.threads)

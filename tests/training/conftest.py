@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+from tiny_runs import TEXT, train
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("text") / "lines.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert train(out, text) == 0
+    return out

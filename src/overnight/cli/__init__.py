@@ -18,6 +18,8 @@ COMMANDS = {
     "train": ("train:train", "Train a model on text and report on it."),
     "generate": ("generate:generate", "Continue prompts with a trained model."),
     "report": ("report:report", "Say what a run shows, how sure that is, and what to do."),
+    "explain": ("explain:explain", "Say what a loss means, from numbers alone."),
+    "watch": ("watch:watch", "Follow a run while it trains; ring, run or stop on a condition."),
     "presets": ("presets:presets", "List the presets: size, context, source."),
     "settings": ("presets:settings", "List every setting by its dotted name."),
 }

@@ -51,16 +51,16 @@ def _block(block: Block, findings: Findings, console: Any) -> None:
             line.append(plain(prompt), style="dim underline")
             line.append(plain(text))
             console.print(line)
-        case Cards(cards):
-            console.print(_cards(cards))
+        case Cards(questions):
+            console.print(cards(questions))
 
 
-def _cards(cards: list[tuple[str, str, str, str, str]]) -> Any:
+def cards(questions: list[tuple[str, str, str, str, str]]) -> Any:
     from rich.table import Table as Grid
     from rich.text import Text as Line
 
     grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for question, answer, detail, tone, _ in cards:
+    for question, answer, detail, tone, _ in questions:
         grid.add_row(
             Line(plain(question), style="dim"),
             Line(plain(answer), style=f"bold {STYLES[tone]}".strip()),

@@ -1,0 +1,73 @@
+"""`overnight watch`: the findings of a run while it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..errors import UserError
+from . import say
+
+
+def watch(
+    run: Path,
+    /,
+    *,
+    on: list[str] | None = None,
+    pid: int | None = None,
+    every: float = 5.0,
+    once: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Follow a run while it trains; ring, run or stop on a condition.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a log file that grows.
+    on
+        CONDITION=ACTION, may be given again. Conditions: non-finite, divergence, overfitting,
+        finished. Actions: bell, stop (needs --pid), or a command, which is run without a shell.
+    pid
+        The training process that `stop` ends (by SIGTERM: it saves first).
+    every
+        Seconds between looks at the log.
+    once
+        Look once and end.
+    """
+    import time
+
+    from rich.console import Console
+
+    from ..analysis.run import load_run
+    from ..report import watch as view
+
+    rules = [view.parse(text) for text in on or []]
+    if pid is None and any(rule.action == "stop" for rule in rules):
+        raise UserError("--on …=stop: say which process to stop with --pid.")
+    if pid is not None and pid <= 1:
+        raise UserError(f"--pid {pid}: not a training process.")
+    if not 0.1 <= every <= 86_400:
+        raise UserError(f"--every {every}: has to be between 0.1 and 86400 seconds.")
+    console, seen = Console(highlight=False), -1
+    while True:
+        size = _size(run)
+        if size != seen:
+            seen = size
+            loaded = load_run(run)
+            if console.is_terminal:
+                console.clear()
+                console.print(view.screen(loaded, console.width))
+            else:
+                print(view.summary(loaded), flush=True)
+            for line in view.apply(rules, loaded.found, run, pid):
+                say(line)
+            if once or view.CONDITIONS["finished"](loaded.found):
+                return 0
+        time.sleep(every)
+
+
+def _size(run: Path) -> int:
+    log = run / "log.jsonl" if run.is_dir() else run
+    return log.stat().st_size if log.exists() else -2

@@ -14,6 +14,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "overnight"
 # From the ground up. A room imports from rooms before its own; the two towers stand side by side.
 GROUND = ["errors", "keyed", "ledger", "config", "runfolder"]
 WRITING = ["text", "model", "generation", "training"]
+EXCHANGE = ["text", "model", "generation", "exchange"]  # beside training
 READING = ["analysis", "report"]
 ROOF = ["cli", "__init__", "__main__"]
 NO_TORCH = ["analysis", "report", "text", "cli"]
@@ -22,8 +23,8 @@ NO_TORCH = ["analysis", "report", "text", "cli"]
 def below(room: str) -> set[str]:
     """The rooms that `room` may import from, its own among them."""
     if room in ROOF:
-        return {*GROUND, *WRITING, *READING, *ROOF}
-    for tower in (GROUND + WRITING, GROUND + READING):
+        return {*GROUND, *WRITING, *EXCHANGE, *READING, *ROOF}
+    for tower in (GROUND + WRITING, GROUND + EXCHANGE, GROUND + READING):
         if room in tower:
             return set(tower[: tower.index(room) + 1])
     raise AssertionError(f'"{room}" has no floor: give it one here and in docs/architecture.md')

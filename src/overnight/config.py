@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -229,6 +230,7 @@ class Setting(msgspec.Struct, frozen=True):
     description: str
 
 
+@cache
 def settings() -> dict[str, Setting]:
     """Every setting by its dotted name, in the order of the tree."""
     return {s.name: s for s in _walk(Config, "")}

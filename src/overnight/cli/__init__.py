@@ -20,6 +20,8 @@ COMMANDS = {
     "report": ("report:report", "Say what a run shows, how sure that is, and what to do."),
     "explain": ("explain:explain", "Say what a loss means, from numbers alone."),
     "watch": ("watch:watch", "Follow a run while it trains; ring, run or stop on a condition."),
+    "export": ("exchange:export", "Write a model as a folder that transformers loads."),
+    "import": ("exchange:import_", "Take a folder of transformers as a run."),
     "presets": ("presets:presets", "List the presets: size, context, source."),
     "settings": ("presets:settings", "List every setting by its dotted name."),
 }

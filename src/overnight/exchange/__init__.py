@@ -1,0 +1,1 @@
+"""Exchange with transformers: trained models as folders it loads, and its folders as runs."""

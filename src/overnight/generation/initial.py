@@ -1,0 +1,57 @@
+"""Training that begins with the weights of a run: what the new run takes over from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from torch import Tensor
+
+from .. import config
+from ..config import Layer, Settings
+from ..errors import UserError
+from ..runfolder import RunFolder
+from ..text.tokenizers import Tokenizer
+from .load import find_step, load_model
+
+# What a new run goes on with unless it is told otherwise; its data, length and machine are its own.
+TAKEN = ("model.", "tokenizer.", "optimizer.", "schedule.", "train.batch", "train.micro_batch")
+FREE = ("model.dropout",)  # of the model, what may differ from the run
+
+
+class Initial(msgspec.Struct):
+    """Weights and tokenizer of a run at a step, and its settings as a layer."""
+
+    source: str  # "step 1,200 of runs/a"
+    layer: Layer
+    weights: dict[str, Tensor]
+    tokenizer: Tokenizer
+
+
+def load_initial(run: str | Path, checkpoint: str | int = "best") -> Initial:
+    """What a run that begins with the weights of `run` takes over."""
+    folder = RunFolder.open(run)
+    step = find_step(folder, checkpoint)
+    model, tokenizer = load_model(folder, step)
+    settings = msgspec.structs.replace(config.load(folder.config), model=model.config)
+    tree = msgspec.to_builtins(settings)
+    flat = config.flatten(tree, str(folder.config))
+    layer = {name: value for name, value in flat.items() if name.startswith(TAKEN)}
+    return Initial(f"step {step:,} of {run}", layer, model.state_dict(), tokenizer)
+
+
+def refuse_other_model(settings: Settings, initial: Initial) -> None:
+    """The weights fit the run's model alone; its context may change where no tensor has it."""
+    learned = initial.layer["model.position"] == "learned"
+    free = FREE if learned else (*FREE, "model.context")
+    fixed = {
+        name: value
+        for name, value in initial.layer.items()
+        if name.startswith(("model.", "tokenizer.")) and name not in free
+    }
+    for name, value in fixed.items():
+        if settings.get(name) != value:
+            raise UserError(
+                f"{name} = {settings.get(name)} ({settings.reasons.get(name, 'default')}), "
+                f"but the weights of {initial.source} have {value}; leave it out."
+            )

@@ -1,0 +1,54 @@
+"""The model card says what the findings say, and user text cannot break it."""
+
+from __future__ import annotations
+
+from grammars import grammar, make_run
+
+from overnight.analysis.run import load_run
+from overnight.exchange.card import card, plain
+from overnight.exchange.exporter import Exported, export
+from overnight.runfolder import Eval, LogWriter, RunFolder
+from overnight.text.makers import bytes_tokenizer
+
+EXPORTED = Exported("out", "gpt2", "GPT2LMHeadModel", 10, 1234, "float32")
+
+
+def test_from_findings(tmp_path) -> None:
+    make_run(tmp_path / "my *run* <b>", grammar("gpt2"))
+    run = RunFolder(tmp_path / "my *run* <b>")
+    log = LogWriter(run.log, attempt=2)
+    figures = {"val_loss": 1.25, "val_se": 0.011, "val_bpb": 1.8034, "val_tokens": 10}
+    probe = {"probe_loss": 1.0, "probe_se": 0.01, "probe_bpb": 1.5, "probe_tokens": 10}
+    log.write(Eval(step=0, tokens=4096, passes=0.5, seconds=1.0, **figures, **probe))
+    log.close()
+    export(run.path, tmp_path / "hf", findings=load_run(run.path).findings)
+    text = (tmp_path / "hf" / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: transformers\n")
+    assert "# my \\*run\\* \\<b\\>\n" in text
+    assert "| validation loss, nats per token | 1.2500 ± 0.0110 (standard error) |" in text
+    assert "| validation, bits per byte | 1.8034 |" in text
+    assert "| passes through the text until this step | 0.50 |" in text
+    assert "overnight import" in text
+
+
+def test_without_findings_nothing_is_claimed() -> None:
+    text = card(EXPORTED, bytes_tokenizer(separator=True), None)
+    assert "validation" not in text
+    assert "| parameters | 1,234 |" in text
+
+
+def test_yardsticks_only_for_the_weights_they_were_compared_with() -> None:
+    findings = {
+        "source": {"name": "run"},
+        "best": {"step": 10},
+        "yardsticks": {"model_bpb": 2.0, "rows": [{"name": "xz | alone", "bpb": 2.5}]},
+    }
+    text = card(EXPORTED, bytes_tokenizer(separator=True), findings)
+    assert "| this model | 2.0000 |\n| xz \\| alone | 2.5000 |" in text
+    findings["best"]["step"] = 20
+    assert "xz" not in card(EXPORTED, bytes_tokenizer(separator=True), findings)
+
+
+def test_plain() -> None:
+    assert plain("a\n# b\u0007 [x](y) `c` |") == "a \\# b  \\[x\\](y) \\`c\\` \\|"
+    assert len(plain("x" * 5000)) == 1000

@@ -14,6 +14,9 @@ FITS = 0.005  # largest deviation from a shape, as a share of the peak: logs rou
 ENOUGH = 5  # logged rates below which no shape is named
 GRID = 400  # rows that the shapes are fitted to
 
+# Where the decay may end, as a multiple of the last logged step: it may not have got there yet.
+ENDS = np.concatenate([1 + np.linspace(0, 0.1, 21), np.linspace(1.12, 4.0, 40)])
+
 Shape = Callable[[Array], Array]  # share of the decay done (0…1) → share of the rate lost (0…1)
 SHAPES: dict[str, Shape] = {
     "linear": lambda u: u,
@@ -106,7 +109,7 @@ def _candidates(
         return
     flat = np.flatnonzero(y < 1 - FITS / 2)
     hold = float(s[max(flat[0] - 1, 0)]) if len(flat) else s[-1]  # last row at the peak
-    ends = np.unique(np.append(s[-1] * np.linspace(1.0, 4.0, 61), planned or s[-1]))
+    ends = np.unique(np.append(s[-1] * ENDS, planned or s[-1]))
     ends = ends[ends >= s[-1]]
     starts = np.unique(np.append(np.linspace(0, s[0], 11), warmup))
     starts = starts[starts <= s[0]]

@@ -92,7 +92,7 @@ def chart_of_losses(f: Findings, width: int) -> str:
     points = val + train
     if len(points) < 2:
         return ""
-    columns = max(20, min(width, 100) - 12)
+    columns = max(20, min(width, 100) - 17)
     values = sorted(v for _, v in points)
     low, high = values[0], values[min(len(values) - 1, int(0.97 * len(values)))]
     high = max(high, *(v for _, v in val)) if val else high

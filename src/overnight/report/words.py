@@ -169,11 +169,13 @@ def _card_best(f: Findings) -> Card:
             f"({n.loss(b.loss)}), which does not say which checkpoint is best."
         )
         return question, "cannot tell", detail, "unsure", "best"
-    others = [s for s in b.tied_steps if s != b.pick]
     detail = f"val {n.loss(b.pick_loss)}" + (f" ± {n.loss(b.se)}" if b.se is not None else "")
     if b.bpb is not None and b.pick == b.step:
         detail += f", {n.loss(b.bpb)} bits per byte"
-    detail += f"; tied with {n.steps(others)}" if others else "; no other is tied with it"
+    if len(b.tied_steps) > 1:
+        detail += f"; tied within noise: {n.steps(b.tied_steps)}"
+    else:
+        detail += "; no other is tied with it"
     return question, f"step {b.pick:,}", detail, "good", "best"
 
 

@@ -1,0 +1,145 @@
+"""Foreign and damaged logs: read what can be read, say what cannot, never fail otherwise."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import made
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from overnight.analysis.run import load_run
+from overnight.errors import UserError
+
+LOGS = Path(__file__).parents[2].parent / "shared" / "logs"
+
+
+def run_of(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text) if isinstance(text, str) else path.write_bytes(text)
+    return load_run(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["step,loss,val_loss,lr,tokens_per_sec", "iter;train_loss;valid_loss;learning_rate;tok/s",
+     "Global Step\tTraining Loss\tEval/Loss\tLR\tthroughput"],
+)  # fmt: skip
+def test_synonyms(tmp_path, header):
+    mark = next(m for m in ",;\t" if m in header)
+    rows = [f"{i}{mark}3.5{mark}3.6{mark}1e-3{mark}100" for i in range(1, 4)]
+    tables = run_of(tmp_path, "m.csv", "\n".join([header, *rows])).tables
+    assert len(tables["train"]) == len(tables["eval"]) == 3
+    first = tables["train"][0]
+    assert (first["step"], first["loss"], first["lr"], first["tokens_per_s"]) == (
+        1,
+        3.5,
+        0.001,
+        100,
+    )
+    assert tables["eval"][0]["val_loss"] == 3.6
+
+
+def test_sparse_rows_of_one_step_are_one_row(tmp_path):
+    text = "step,loss,lr,val_loss\n1,3.0,,\n1,,0.1,\n2,2.0,,\n2,,,2.5\n"
+    tables = run_of(tmp_path, "m.csv", text).tables
+    assert [(r["step"], r["loss"], r["lr"]) for r in tables["train"]] == [(1, 3, 0.1), (2, 2, None)]
+    assert [(r["step"], r["val_loss"]) for r in tables["eval"]] == [(2, 2.5)]
+
+
+def test_appended_resume_replaces_what_it_went_over(tmp_path):
+    text = "step,loss\n1,5\n2,4\n3,3\n4,2.9\n3,3.1\n4,2.8\n5,2.7\n"
+    run = run_of(tmp_path, "m.csv", text)
+    assert [(r["step"], r["loss"]) for r in run.tables["train"]] == [
+        (1, 5), (2, 4), (3, 3.1), (4, 2.8), (5, 2.7),
+    ]  # fmt: skip
+    assert run.found.verdict("resume").verdict == "yes"
+
+
+def test_jsonl_of_several_kinds_and_pythons_nan(tmp_path):
+    rows = [
+        '{"config": {"vocab_size": 100}}',
+        '{"step": 1, "train": {"loss": 4.0}, "lr": 0.1}',
+        '{"type": "eval", "step": 1, "loss": 4.2}',
+        '{"step": 2, "loss": NaN}',
+        "not json",
+        "[1, 2]",
+        '{"step": 3, "loss": 3.0, "note": "x"}',
+    ]
+    run = run_of(tmp_path, "m.jsonl", "\n".join(rows))
+    assert run.config == {"vocab_size": 100}
+    assert [r["loss"] for r in run.tables["train"] if r["loss"] is not None] == [4.0, 3.0]
+    assert [r["val_loss"] for r in run.tables["eval"]] == [4.2]
+    assert len(run.problems) == 2
+
+
+def test_perplexity_alone(tmp_path):
+    run = run_of(tmp_path, "m.csv", "step,perplexity\n1,20\n2,10\n")
+    assert run.tables["train"][0]["loss"] == pytest.approx(math.log(20))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "say"),
+    [("a.csv", "", "empty"), ("a.csv", "step,color\n1,2\n", "no known column in the header|loss"),
+     ("a.csv", "step,loss\n", "no rows"), ("a.txt", "hello", "not a log"),
+     ("a.jsonl", '{"a": 1}\n', "no row with a known field"), ("a.bin", b"\0\1,\2", "not a log")],
+)  # fmt: skip
+def test_what_cannot_be_read_is_one_clear_line(tmp_path, name, text, say):
+    with pytest.raises(UserError, match=say) as error:
+        run_of(tmp_path, name, text)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no such"):
+        load_run(tmp_path / "nowhere")
+
+
+CELL = st.one_of(
+    st.floats(allow_nan=True, allow_infinity=True).map(repr), st.integers().map(str),
+    st.text(max_size=8), st.just(""), st.just("1e999"),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=st.lists(st.lists(CELL, max_size=6), min_size=1, max_size=30))
+def test_any_csv_gives_findings_or_a_user_error(tmp_path, rows):
+    text = "step,loss,val_loss,lr\n" + "\n".join(",".join(row) for row in rows)
+    path = tmp_path / "any.csv"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        json.dumps(load_run(path).findings, allow_nan=False)
+    except UserError:
+        pass
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(junk=st.lists(st.binary(max_size=60), max_size=8), cut=st.integers(0, 2000))
+def test_a_damaged_run_folder_still_gives_findings(tmp_path_factory, junk, cut):
+    folder = made.run_folder(tmp_path_factory.mktemp("d") / "r", steps=120, every=20, blocks=False)
+    log = folder / "log.jsonl"
+    content = log.read_bytes()
+    log.write_bytes(content[: max(1200, len(content) - cut)] + b"\n" + b"\n".join(junk))
+    (folder / "yardsticks.json").write_bytes(b"".join(junk))
+    json.dumps(load_run(folder).findings, allow_nan=False)
+
+
+def test_own_run_folder_tables(tmp_path):
+    run = load_run(made.run_folder(tmp_path / "r", resume_at=200))
+    assert set(run.tables) == {"train", "eval", "sample", "checkpoint", "event", "session"}
+    assert [r["step"] for r in run.tables["train"]] == list(range(10, 401, 10))
+    assert [s["attempt"] for s in run.tables["session"]] == [1, 2]
+    assert run.findings["best"]["step"] == 400
+    assert run.config["schedule"]["kind"] == "cosine"
+    assert [c["step"] for c in run.checkpoints] == list(range(40, 401, 40))
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason=f"{LOGS} is not there")
+def test_lightning_csv():
+    found = load_run(LOGS / "lightning-metrics.csv").found
+    assert found.source.eval_rows == 10
+    assert found.verdict("overfitting").verdict == "no"
+    assert found.best.step == 140_739

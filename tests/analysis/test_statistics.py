@@ -1,0 +1,201 @@
+"""Noise, ties, harm, slopes, schedule, spikes, divergence: small cases with known answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import simulator
+
+from overnight.analysis import best, forecast, noise, overfitting, schedule, spikes
+from overnight.analysis.findings import Verdict
+from overnight.analysis.noise import Scatter
+from overnight.analysis.run import load_run
+from overnight.analysis.verdicts import holm
+from overnight.config import Schedule
+from overnight.training.schedule import rate
+
+
+def test_scatter_finds_sigma_and_ignores_a_smooth_curve():
+    rng = np.random.default_rng(0)
+    steps = np.arange(1.0, 201) * 50
+    found = noise.scatter(steps, 2 + 3 * steps**-0.4 + 0.01 * rng.standard_normal(200))
+    assert found.sigma == pytest.approx(0.01, rel=0.2)
+    assert found.rho < 0.2
+
+
+def test_scatter_corrects_for_correlation():
+    rng = np.random.default_rng(1)
+    steps = np.arange(1.0, 401)
+    found = [noise.scatter(steps, simulator.noise(rng, 400, 0.4)) for _ in range(20)]
+    assert np.mean([f.sigma for f in found]) == pytest.approx(1.0, rel=0.1)
+    assert np.mean([f.rho for f in found]) == pytest.approx(0.4, abs=0.1)
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_scatter_of_too_few_is_unknown(n):
+    assert not noise.scatter(np.arange(n, dtype=float), np.ones(n)).known
+
+
+def test_standard_error_of_a_mean_with_correlation():
+    known = Scatter(2.0, 0.5, 10.0, 10)
+    exact = sum(0.5 ** abs(i - j) for i in range(4) for j in range(4)) / 16
+    assert known.se(np.full(4, 0.25)) == pytest.approx(2.0 * math.sqrt(exact))
+
+
+def test_tie_width_is_guptas():
+    """Two equal values: P(Z₁ − Z₂ ≤ h) = 95 % at h = √2 · 1.645; grows with their number."""
+    assert best.tie_width(2) == pytest.approx(math.sqrt(2) * 1.6449, abs=1e-3)
+    assert best.tie_width(2) < best.tie_width(5) < best.tie_width(50)
+
+
+def test_ties_on_shared_blocks_need_no_scatter():
+    values = np.array([2.5, 2.40, 2.401, 2.45])
+    mask = best.tied_on_blocks(values, lambda i: 0.001)
+    assert mask.tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("n", range(8))
+def test_harm_of_too_few_is_cannot_tell_never_no(n):
+    assert overfitting.harm(np.arange(n), np.linspace(3, 1, n)).verdict == "cannot_tell"
+
+
+def test_harm_of_a_clear_rise():
+    rng = np.random.default_rng(0)
+    u = np.linspace(-1, 1, 41)
+    found = overfitting.harm(np.arange(41) * 10, 2 + u**2 + 0.01 * rng.standard_normal(41))
+    assert found.verdict == "yes"
+    assert abs(found.since_step - 200) <= 20
+    assert found.p < 1e-6
+    assert found.effect_nats == pytest.approx(1.0, abs=0.15)
+    assert found.ci[0] < found.effect_nats < found.ci[1]
+
+
+def test_harm_ignores_a_bump_that_died_away():
+    rng = np.random.default_rng(0)
+    values = np.full(40, 2.0) + 0.01 * rng.standard_normal(40)
+    values[22:26] += [0.2, 0.1, 0.05, 0.02]
+    assert overfitting.harm(np.arange(40), values).verdict == "no"
+
+
+def test_harm_takes_missing_values_and_long_series():
+    values = np.concatenate([np.linspace(3, 2, 5000), np.linspace(2, 2.5, 5000)])
+    values += 0.01 * np.random.default_rng(0).standard_normal(10_000)
+    values[::7] = np.nan
+    assert overfitting.harm(np.arange(10_000), values).verdict == "yes"
+
+
+def test_ramp_standard_errors_match_the_matrix():
+    for rho in (0.0, 0.3):
+        table = overfitting._ramp_se(12, rho)
+        for m in range(2, 13):
+            c = np.arange(m) - (m - 1) / 2
+            r = rho ** np.abs(np.subtract.outer(np.arange(m), np.arange(m)))
+            assert table[m - 1] == pytest.approx(math.sqrt(c @ r @ c))
+
+
+def test_rising_with_train_is_not_overfitting(tmp_path):
+    steps = np.arange(1, 41) * 100
+    rise = np.where(steps > 2000, (steps - 2000) / 2000 * 0.5, (2000 - steps) / 2000)
+    rng = np.random.default_rng(0)
+    lines = ["step,train_loss,val_loss"]
+    for s, r in zip(steps, rise, strict=True):
+        a, b = 0.01 * rng.standard_normal(2)
+        lines.append(f"{s},{2 + r + a},{2.1 + r + b}")
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(lines))
+    v = load_run(path).found.verdict("overfitting")
+    assert v.verdict == "no"
+    assert "not overfitting" in v.because
+
+
+def test_holm():
+    def test(name, verdict, p):
+        return Verdict(id=name, verdict=verdict, because="", p=p, p_raw=p)
+
+    found = holm([test("overfitting", "yes", 0.01), test("gap", "growing", 0.04),
+                  test("still_improving", "no", 0.5), test("train_drift", "yes", 0.03)])  # fmt: skip
+    assert [v.verdict for v in found] == ["yes", "cannot_tell", "no", "cannot_tell"]
+    assert [round(v.p, 3) for v in found] == [0.04, 0.09, 0.5, 0.09]
+
+
+@pytest.mark.parametrize("kind", simulator.KINDS)
+@pytest.mark.parametrize("warmup", [0, 60])
+def test_schedule_is_named(kind, warmup):
+    steps = np.arange(1.0, 1001, 10)
+    lr = simulator.learning_rate(steps, kind, 1000, warmup, 0.1)
+    train = {"step": steps, "lr": np.array([float(f"{x:.3g}") for x in lr])}
+    found = schedule.schedule(train, None, None)
+    assert found.kind == kind
+    assert found.warmup_steps == pytest.approx(warmup, abs=3)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "wsd"])
+def test_planned_rate_is_the_trainers(kind):
+    section = {"kind": kind, "warmup": 30, "min_ratio": 0.1, "decay": 0.2}
+    planned = schedule.planned_rate({"schedule": section}, 500)
+    expected = [rate(Schedule(**section), s, 500) for s in range(1, 501)]
+    assert np.allclose(planned, expected)
+
+
+def test_still_warming_up():
+    steps = np.arange(10.0, 110, 10)
+    found = schedule.schedule({"step": steps, "lr": steps * 1e-5}, None, 1000)
+    assert found.still_warming
+
+
+def _losses(tmp_path, loss):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n" + "\n".join(f"{i},{x}" for i, x in enumerate(loss)))
+    return load_run(path).found
+
+
+def test_spike_that_recovers(tmp_path):
+    rng = np.random.default_rng(0)
+    loss = np.linspace(4, 3, 300) + 0.02 * rng.standard_normal(300)
+    loss[150] += 1.0
+    v = _losses(tmp_path, loss).verdict("spikes")
+    assert (v.verdict, v.evidence["count"], v.evidence["recovered"]) == ("yes", 1, 1)
+    assert v.evidence["steps"] == [150]
+    assert v.effect_nats == pytest.approx(1.0, abs=0.1)
+
+
+def test_divergence_that_stays(tmp_path):
+    rng = np.random.default_rng(0)
+    loss = np.linspace(6, 3, 300) + 0.02 * rng.standard_normal(300)
+    loss[200:] += 4
+    v = _losses(tmp_path, loss).verdict("divergence")
+    assert v.verdict == "yes"
+    assert abs(v.since_step - 200) <= 10
+
+
+def test_loss_that_became_nan(tmp_path):
+    loss = [*np.linspace(6, 3, 50), *([math.inf] * 5)]
+    v = _losses(tmp_path, loss).verdict("divergence")
+    assert (v.verdict, v.since_step) == ("yes", 50)
+
+
+def test_spikes_of_too_few():
+    class Short:
+        train_steps = train_loss = np.ones(5)
+        train_n = 5
+
+    assert spikes.spikes(Short()).verdict == "cannot_tell"
+
+
+def test_forecast_of_a_law_it_knows():
+    """Without annealing and nearly without noise, the extrapolated value is hit."""
+    steps = np.arange(10.0, 410, 10)
+    rates = np.ones(1000)
+    val = 2 + 0.5 * (steps / 1000) ** -0.3
+    guess, _ = forecast._guess(steps, val, 1000, rates, 0.002)
+    assert guess.value == pytest.approx(2.5, abs=0.01)
+    assert guess.low < 2.5 < guess.high
+
+
+def test_forecast_refuses_with_a_reason():
+    steps = np.arange(10.0, 60, 10)
+    guess, reason = forecast._guess(steps, steps * 0 + 2, 1000, np.ones(1000), 0.01)
+    assert guess is None
+    assert "at least 8 evaluations" in reason

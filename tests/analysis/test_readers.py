@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 from pathlib import Path
 
 import made
@@ -110,10 +112,8 @@ def test_any_csv_gives_findings_or_a_user_error(tmp_path, rows):
     text = "step,loss,val_loss,lr\n" + "\n".join(",".join(row) for row in rows)
     path = tmp_path / "any.csv"
     path.write_text(text, encoding="utf-8", errors="replace")
-    try:
+    with contextlib.suppress(UserError):
         json.dumps(load_run(path).findings, allow_nan=False)
-    except UserError:
-        pass
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -143,3 +143,19 @@ def test_lightning_csv():
     assert found.source.eval_rows == 10
     assert found.verdict("overfitting").verdict == "no"
     assert found.best.step == 140_739
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason=f"{LOGS} is not there")
+def test_a_real_overfit(tmp_path):
+    """nanoGPT on Shakespeare by character: lowest near step 1,750, then rising for 3,000 steps."""
+    text = (LOGS / "nanogpt-stdout-overfit.txt").read_text()
+    rows = re.findall(r"^step (\d+): train loss ([\d.]+), val loss ([\d.]+)", text, re.M)
+    found = run_of(
+        tmp_path, "n.csv", "\n".join(["step,train_loss,val_loss", *(",".join(r) for r in rows)])
+    ).found
+    v = found.verdict("overfitting")
+    assert v.verdict == "yes"
+    assert abs(v.since_step - 1750) <= 2 * 250
+    assert found.verdict("gap").verdict == "growing"
+    assert found.verdict("still_improving").verdict == "no"
+    assert found.advice[0].do.startswith("Deploy step")

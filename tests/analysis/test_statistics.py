@@ -114,8 +114,9 @@ def test_holm():
     def test(name, verdict, p):
         return Verdict(id=name, verdict=verdict, because="", p=p, p_raw=p)
 
-    found = holm([test("overfitting", "yes", 0.01), test("gap", "growing", 0.04),
-                  test("still_improving", "no", 0.5), test("train_drift", "yes", 0.03)])  # fmt: skip
+    given = [("overfitting", "yes", 0.01), ("gap", "growing", 0.04)]
+    given += [("still_improving", "no", 0.5), ("train_drift", "yes", 0.03)]
+    found = holm([test(*g) for g in given])
     assert [v.verdict for v in found] == ["yes", "cannot_tell", "no", "cannot_tell"]
     assert [round(v.p, 3) for v in found] == [0.04, 0.09, 0.5, 0.09]
 

@@ -41,7 +41,8 @@ def random_run(tmp: Path, seed: int) -> Findings:
         folder = made.run_folder(
             tmp / "run", steps=int(rng.integers(10, 60)) * 10, every=int(rng.choice([10, 20, 50])),
             sigma=float(10 ** rng.uniform(-3, -1)), harm=float(rng.choice([0.0, 0.3])),
-            resume_at=100 if rng.random() < 0.5 else None, seed=seed, blocks=bool(rng.random() < 0.5),
+            resume_at=100 if rng.random() < 0.5 else None, seed=seed,
+            blocks=bool(rng.random() < 0.5),
         )  # fmt: skip
         return load_run(folder).found
     harm = float(rng.choice([0.0, 6.0, 20.0]))
@@ -54,7 +55,7 @@ def sentences(document: Document) -> list[str]:
     for section in document.sections:
         for block in section.blocks:
             if isinstance(block, Text):
-                found.append(block.text)
+                found.append(f"{block.lead} {block.text}")
             elif isinstance(block, Items):
                 found += block.items
             elif isinstance(block, Cards):
@@ -155,8 +156,11 @@ def test_the_views_say_the_same(tmp_path, seed):
     for verdict in found.verdicts:
         for other, (headline, _) in words.HEADLINES[verdict.id].items():
             shown = other == verdict.verdict
-            assert (f">{headline}" in page) == shown, headline
-            assert bool(re.search(rf"^{re.escape(markdown.escape(headline))}", text, re.M)) == shown
+            assert (f"<strong>{headline}" in page) == shown, headline
+            assert (
+                bool(re.search(rf"^\*\*{re.escape(markdown.escape(headline))}", text, re.M))
+                == shown
+            )
 
 
 BASE: list[Findings] = []
@@ -171,7 +175,7 @@ def test_any_verdicts_have_one_headline_each(data, tmp_path_factory):
     found = BASE[0]
     for verdict in found.verdicts:
         verdict.verdict = data.draw(st.sampled_from(sorted(words.HEADLINES[verdict.id])))
-    said = [words.verdict(v) for v in words.in_order(found.verdicts)]
+    said = [words.said(v) for v in words.in_order(found.verdicts)]
     for verdict in found.verdicts:
         own = [
             h for h, _ in words.HEADLINES[verdict.id].values() if any(s.startswith(h) for s in said)
@@ -179,4 +183,4 @@ def test_any_verdicts_have_one_headline_each(data, tmp_path_factory):
         assert words.headline(verdict) in own
     assert len(said) == len({v.id for v in found.verdicts}) == len(words.HEADLINES)
     tones = [words.tone(v) for v in words.in_order(found.verdicts)]
-    assert tones == sorted(tones, key=["bad", "unsure", "good"].index)
+    assert tones == sorted(tones, key=["bad", "unsure", "good", "open"].index)

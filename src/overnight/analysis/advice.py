@@ -18,7 +18,7 @@ def advise(
         *_validation(v, best),
         *_trust(v),
         *_overfit(v, best, counted),
-        *_longer(v, rates, counted),
+        *_longer(v, rates, counted, about),
         *_schedule(v, rates, counted),
         *_stability(v),
         *_units_of_loss(v, best),
@@ -119,10 +119,18 @@ def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[
     return found
 
 
-def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger) -> list[Advice]:
+def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: About) -> list[Advice]:
     improving = v["still_improving"]
     if improving.verdict == "yes" and v["divergence"].verdict != "yes":
         slope = improving.evidence["per_1000"]
+        if about.planned_steps is not None and counted.steps < about.planned_steps:
+            return [
+                Advice(
+                    do=f"Let it run to its planned end at step {about.planned_steps:,}.",
+                    because=["still_improving"],
+                    expected=f"at first about {-slope:.4f} nats per 1,000 steps, then less.",
+                )
+            ]
         annealed = rates.end_ratio is not None and rates.end_ratio < ANNEALED
         how = (
             "Train longer: a new run with a longer schedule, for this one's learning rate has "

@@ -16,7 +16,8 @@ from . import words
 @dataclass(frozen=True)
 class Text:
     text: str
-    tone: str = ""  # "", good, bad, unsure, quiet
+    tone: str = ""  # "", good, bad, unsure, open, quiet
+    lead: str = ""  # a headline in front
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _curves(f: Findings) -> Section | None:
 
 def _diagnosis(f: Findings) -> Section:
     blocks: list[Block] = [
-        Text(words.verdict(v), words.tone(v)) for v in words.in_order(f.verdicts)
+        Text(v.because, words.tone(v), words.said(v)) for v in words.in_order(f.verdicts)
     ]
     return Section("diagnosis", "Diagnosis", blocks)
 

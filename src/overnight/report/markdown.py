@@ -32,8 +32,8 @@ def render(document: Document) -> str:
 
 def _block(block: Block) -> list[str]:
     match block:
-        case Text(text, _):
-            return [escape(text)]
+        case Text(text, _, lead):
+            return [f"**{escape(lead)}.** {escape(text)}" if lead else escape(text)]
         case Items(items, ordered):
             return [f"{f'{i}.' if ordered else '-'} {escape(t)}" for i, t in enumerate(items, 1)]
         case Table():

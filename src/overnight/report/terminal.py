@@ -8,7 +8,7 @@ from ..analysis.findings import Findings
 from . import numbers as n
 from .document import Block, Cards, Document, Figure, Items, Quote, Table, Text
 
-STYLES = {"good": "green", "bad": "red", "unsure": "yellow", "quiet": "dim", "": ""}
+STYLES = {"good": "green", "bad": "red", "unsure": "yellow", "open": "dim", "quiet": "dim", "": ""}
 ROWS = 30  # of a table
 HEIGHT = 14  # of the chart
 
@@ -35,8 +35,10 @@ def _block(block: Block, findings: Findings, console: Any) -> None:
     from rich.text import Text as Line
 
     match block:
-        case Text(text, tone):
-            console.print(Line(plain(text), style=STYLES[tone]))
+        case Text(text, tone, lead):
+            line = Line(f"{plain(lead)}. " if lead else "", style=f"bold {STYLES[tone]}".strip())
+            line.append(plain(text), style="" if lead else STYLES[tone])
+            console.print(line)
         case Items(items, ordered):
             for i, item in enumerate(items, 1):
                 console.print(Line(f"{f'{i}.' if ordered else '-'} {plain(item)}"))

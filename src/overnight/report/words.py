@@ -13,83 +13,83 @@ HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
     "divergence": {
         "yes": ("The run diverged", "bad"),
         "no": ("No divergence", "good"),
-        "cannot_tell": ("Cannot tell whether the run diverged", "unsure"),
+        "cannot_tell": ("Cannot tell whether the run diverged", "open"),
     },
     "overfitting": {
         "yes": ("Overfitting: validation got worse", "bad"),
         "no": ("No overfitting", "good"),
-        "cannot_tell": ("Cannot tell whether it overfits", "unsure"),
+        "cannot_tell": ("Cannot tell whether it overfits", "open"),
     },
     "gap": {
         "growing": ("The gap between train and validation grows", "unsure"),
         "shrinking": ("The gap between train and validation shrinks", "good"),
         "stable": ("The gap between train and validation has no trend", "good"),
-        "cannot_tell": ("Cannot tell where the gap is going", "unsure"),
+        "cannot_tell": ("Cannot tell where the gap is going", "open"),
     },
     "still_improving": {
         "yes": ("Still improving at the end", "good"),
         "no": ("No longer improving at the end", "unsure"),
-        "cannot_tell": ("Cannot tell whether it is still improving", "unsure"),
+        "cannot_tell": ("Cannot tell whether it is still improving", "open"),
     },
     "plateau": {
         "yes": ("On a plateau", "unsure"),
         "no": ("Not on a plateau", "good"),
-        "cannot_tell": ("Cannot tell whether it is on a plateau", "unsure"),
+        "cannot_tell": ("Cannot tell whether it is on a plateau", "open"),
     },
     "train_drift": {
         "yes": ("Training loss drifts up", "bad"),
         "no": ("Training loss does not drift up", "good"),
-        "cannot_tell": ("Cannot tell whether the training loss drifts", "unsure"),
+        "cannot_tell": ("Cannot tell whether the training loss drifts", "open"),
     },
     "spikes": {
         "yes": ("There are loss spikes", "unsure"),
         "no": ("No loss spikes", "good"),
-        "cannot_tell": ("Cannot tell about loss spikes", "unsure"),
+        "cannot_tell": ("Cannot tell about loss spikes", "open"),
     },
     "init_loss": {
         "yes": ("The first loss is not that of a fresh model", "unsure"),
         "no": ("The first loss is what a fresh model gives", "good"),
-        "cannot_tell": ("Cannot tell about the first loss", "unsure"),
+        "cannot_tell": ("Cannot tell about the first loss", "open"),
     },
     "too_good": {
         "yes": ("Too good to be true", "bad"),
         "no": ("The loss is plausible", "good"),
-        "cannot_tell": ("Cannot tell whether the loss is plausible", "unsure"),
+        "cannot_tell": ("Cannot tell whether the loss is plausible", "open"),
     },
     "below_yardstick": {
         "yes": ("Worse than a yardstick without a network", "bad"),
         "no": ("Better than every n-gram yardstick", "good"),
-        "cannot_tell": ("Cannot compare with the yardsticks", "unsure"),
+        "cannot_tell": ("Cannot compare with the yardsticks", "open"),
     },
     "units": {
         "yes": ("The log's own figures disagree", "bad"),
         "no": ("Steps, tokens and times agree with each other", "good"),
-        "cannot_tell": ("Units cannot be checked", "unsure"),
+        "cannot_tell": ("Units cannot be checked", "open"),
     },
     "schedule_mismatch": {
         "yes": ("The learning rate is not what the settings say", "bad"),
         "no": ("The learning rate is what the settings say", "good"),
-        "cannot_tell": ("The schedule cannot be compared with settings", "unsure"),
+        "cannot_tell": ("The schedule cannot be compared with settings", "open"),
     },
     "repeats": {
         "yes": ("The training text was seen more than once", "unsure"),
         "no": ("No text was seen twice", "good"),
-        "cannot_tell": ("Cannot tell how often the text was seen", "unsure"),
+        "cannot_tell": ("Cannot tell how often the text was seen", "open"),
     },
     "resume": {
         "yes": ("The run was resumed", "unsure"),
         "no": ("One session, no resume", "good"),
-        "cannot_tell": ("Cannot tell whether the run was resumed", "unsure"),
+        "cannot_tell": ("Cannot tell whether the run was resumed", "open"),
     },
     "throughput": {
         "yes": ("The speed held", "good"),
         "no": ("The speed did not hold", "unsure"),
-        "cannot_tell": ("Cannot tell about the speed", "unsure"),
+        "cannot_tell": ("Cannot tell about the speed", "open"),
     },
     "comparability": {
         "yes": ("Comparable with other tokenizers by bits per byte", "good"),
         "no": ("Comparable per token only with the same vocabulary", "unsure"),
-        "cannot_tell": ("Cannot tell what this loss compares with", "unsure"),
+        "cannot_tell": ("Cannot tell what this loss compares with", "open"),
     },
 }
 
@@ -107,7 +107,7 @@ def model_line(f: Findings) -> str:
 
 def in_order(verdicts: list[Verdict]) -> list[Verdict]:
     """What needs attention first, then by the order of HEADLINES."""
-    rank = {"bad": 0, "unsure": 1, "good": 2, "": 3}
+    rank = {"bad": 0, "unsure": 1, "good": 2, "open": 3}
     order = list(HEADLINES)
     return sorted(verdicts, key=lambda v: (rank[tone(v)], order.index(v.id)))
 
@@ -120,10 +120,10 @@ def tone(v: Verdict) -> str:
     return HEADLINES[v.id][v.verdict][1]
 
 
-def verdict(v: Verdict) -> str:
-    """Headline and reason."""
+def said(v: Verdict) -> str:
+    """The headline, and since when."""
     since = f" since step {v.since_step:,}" if v.since_step is not None else ""
-    return f"{headline(v)}{since}. {v.because}"
+    return f"{headline(v)}{since}"
 
 
 def advice(a: Advice) -> str:
@@ -168,7 +168,7 @@ def _card_best(f: Findings) -> Card:
             f"No validation loss was logged. The training loss is lowest at step {b.step:,} "
             f"({n.loss(b.loss)}), which does not say which checkpoint is best."
         )
-        return question, "cannot tell", detail, "unsure", "best"
+        return question, "cannot tell", detail, "open", "best"
     detail = f"val {n.loss(b.pick_loss)}" + (f" ± {n.loss(b.se)}" if b.se is not None else "")
     if b.bpb is not None and b.pick == b.step:
         detail += f", {n.loss(b.bpb)} bits per byte"
@@ -203,7 +203,7 @@ def _card_yardsticks(f: Findings) -> Card:
             detail = "Compare other runs on this text by bits per byte."
             return question, f"{n.loss(b.bpb)} bpb", detail, "", "best"
         detail = "The log has no bits per byte, so only runs with the same tokenizer compare."
-        return question, "cannot tell", detail, "unsure", "unknown"
+        return question, "cannot tell", detail, "open", "unknown"
     return question, f"{n.loss(y.model_bpb)} bpb", beaten(f), "", "yardsticks"
 
 
@@ -251,14 +251,14 @@ def _card_passes(f: Findings) -> Card:
 def _card_speed(f: Findings) -> Card:
     led = f.ledger
     if led.tokens_per_s is None:
-        return "How fast?", "not logged", "", "unsure", "ledger"
+        return "How fast?", "not logged", "", "open", "ledger"
     slow = f"{n.percent(led.slow_share)} of the rows slower than 80 % of it"
     return "How fast?", f"{n.count(led.tokens_per_s)} tok/s", f"median; {slow}", "", "ledger"
 
 
 def _card_lr(f: Findings) -> Card:
     if f.schedule.peak is None:
-        return "What was the learning rate?", "not logged", "", "unsure", "unknown"
+        return "What was the learning rate?", "not logged", "", "open", "unknown"
     answer = f"{n.rate(f.schedule.peak)} → {n.rate(f.schedule.end)}"
     return "What was the learning rate?", answer, schedule(f), "", "schedule"
 

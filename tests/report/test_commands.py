@@ -1,0 +1,136 @@
+"""report, explain and watch on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
+import made
+
+from overnight import cli
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+QUESTION_001 = ["explain", "--loss", "3.9", "--steps", "3000", "--batch", "4", "--accumulation", "8", "--block", "1024", "--corpus-tokens", "116944985", "--vocab", "32000"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return made.run_folder(tmp_path_factory.mktemp("c") / "run", resume_at=200)
+
+
+def test_json_is_all_of_stdout_and_the_same_object(folder, capsys):
+    from overnight import load_run
+
+    assert cli.run(["report", str(folder), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == load_run(folder).findings
+    assert err == ""
+
+
+def test_out_writes_there_and_says_so_on_stderr(folder, tmp_path, capsys):
+    assert cli.run(["report", str(folder), "--out", str(tmp_path / "o")]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "report.html" in err
+    assert (tmp_path / "o" / "report.md").is_file()
+
+
+@pytest.mark.parametrize("words", [["report", "/nowhere"], ["report"], ["watch", "/nowhere"],
+                                   ["explain"], ["explain", "--loss", "-1"]])  # fmt: skip
+def test_bad_input_is_one_line_and_exit_2(words, capsys):
+    assert cli.run(words) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_report_loads_no_torch(folder, tmp_path):
+    code = (
+        "import sys; from overnight import cli; "
+        f"cli.run(['report', {str(folder)!r}, '--out', {str(tmp_path)!r}]); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
+
+
+def test_question_of_001(capsys):
+    assert cli.run(QUESTION_001) == 0
+    out = capsys.readouterr().out
+    for fact in ("0.84 passes", "98,304,000 tokens", "569 more finish", "3,569 steps",
+                 "114,204 blocks", "32 sequences, 32,768 tokens", "10.3735", "49.40"):  # fmt: skip
+        assert fact in out
+    assert "0.082" not in out
+    assert "normal" not in out.lower()
+
+
+def test_effective_batches_of_001(capsys):
+    """64 × 4 are 256 sequences, 262,144 tokens; 512 and 1,024 are 524,288 and 1,048,576."""
+    for accumulation, tokens in ((64, 262_144), (128, 524_288), (256, 1_048_576)):
+        words = ["explain", "--loss", "3", "--batch", "4", "--accumulation", str(accumulation)]
+        assert cli.run([*words, "--block", "1024", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["sequences_per_step"] == 4 * accumulation
+        assert found["tokens_per_step"] == tokens
+
+
+def test_bytes_and_bpe_of_003_compare_in_bits_per_byte(capsys):
+    found = []
+    for loss, size in (("2.6312", "1"), ("6.08", "2.32")):
+        cli.run(["explain", "--loss", loss, "--bytes-per-token", size, "--json"])
+        found.append(round(json.loads(capsys.readouterr().out)["bits_per_byte"], 2))
+    assert found == [3.80, 3.78]
+
+
+def test_hours_of_004(capsys):
+    """80 × 400 iterations at 2.42 a second are 3.7 hours, not six; at 1–2 s they are 8.9–17.8."""
+    hours = []
+    for seconds in (1 / 2.42, 1.0, 2.0):
+        cli.run(["explain", "--loss", "1", "--steps", "32000", "--seconds-per-step", str(seconds),
+                 "--json"])  # fmt: skip
+        hours.append(round(json.loads(capsys.readouterr().out)["seconds"] / 3600, 1))
+    assert hours == [3.7, 8.9, 17.8]
+
+
+def test_explain_with_text(tmp_path, capsys):
+    path = tmp_path / "t.txt"
+    path.write_text("the quick brown fox jumps over the lazy dog. " * 400)
+    assert cli.run(["explain", "--loss", "2.0", "--bytes-per-token", "1", "--text", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "bigram: " in out
+    assert "beats: " in out
+
+
+def test_watch_fires_each_rule_once_without_a_shell(folder, tmp_path, capfd):
+    mark = tmp_path / "a b;c"
+    rule = f"finished=touch '{mark}'"
+    assert cli.run(["watch", str(folder), "--on", rule, "--on", "overfitting=false"]) == 0
+    out, err = capfd.readouterr()
+    assert mark.is_file()
+    assert "ran touch (exit 0)" in err
+    assert "false" not in err
+    assert out.startswith("step 400; val ")
+
+
+def test_watch_stops_a_process_when_harm_is_proven(tmp_path):
+    harmed = made.run_folder(tmp_path / "h", steps=1200, every=40, harm=0.5, blocks=False)
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert (
+            cli.run(["watch", str(harmed), "--on", "overfitting=stop", "--pid", str(child.pid)])
+            == 0
+        )
+        assert child.wait(timeout=10) == -signal.SIGTERM
+    finally:
+        child.kill()
+
+
+@pytest.mark.parametrize("rule", ["finishd=bell", "finished", "finished=", "overfitting=stop",
+                                  "finished='"])  # fmt: skip
+def test_watch_refuses_a_bad_rule(folder, rule, capsys):
+    assert cli.run(["watch", str(folder), "--on", rule]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,34 @@ def test_length_is_turned_into_steps_once(
     assert [saved[k] for k in ("tokens", "passes", "minutes")] == [0, 0, 0]
     if steps:
         assert saved["steps"] == steps
+
+
+def test_training_goes_on_from_the_weights_of_a_run(
+    whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--from`: same weights, tokenizer and model; new data order, optimizer and length; and a
+    resume before the first save finds those weights."""
+    out = tmp_path / "more"
+    words = ["train", text, "--from", str(whole), "--max-steps", "24", "--save-every", "100",
+             "--eval-every", "24", "--seed", "5", "--threads", "1", "--out"]  # fmt: skip
+    assert cli.run([*words, str(out)]) == 0
+    evals = {k[1]: row["val_loss"] for k, row in measured(out).items() if k[0] == "eval"}
+    ended = {k[1]: row["val_loss"] for k, row in measured(whole).items() if k[0] == "eval"}
+    assert evals[0] == pytest.approx(ended[24], abs=0.02)  # the eval sets differ in size
+    assert evals[24] < evals[0]
+    again = tmp_path / "again"
+    with monkeypatch.context() as patch:
+        interrupted_at(2, patch)
+        assert cli.run([*words, str(again)]) == 130
+    shutil.rmtree(RunFolder(again).checkpoint_path(2))
+    assert cli.run(["train", "--resume", str(again)]) == 0
+    assert final_tensors(again) == final_tensors(out)
+
+
+def test_from_refuses_another_model(
+    whole: Path, text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", text, "--from", str(whole), "--model.width", "64"]
+    assert cli.run([*words, "--out", str(tmp_path / "x")]) == 2
+    assert "model.width" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from ..config import Settings, environment_layer, flatten, read_preset, read_toml
 from ..config import settings as all_settings
 from ..errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from ..generation.initial import Initial
 
 DEFAULT_PRESET = "fast"
 
@@ -20,6 +23,7 @@ def train(
     preset: str | None = None,
     settings: Path | None = None,
     out: Path | None = None,
+    begin_with: Annotated[str | None, Parameter(name="--from")] = None,
     resume: Path | None = None,
     accept: Literal["harmless", "trajectory", "incompatible"] = "harmless",
     tokenizer: str | None = None,
@@ -54,6 +58,8 @@ def train(
         A TOML file of settings, laid over the preset.
     out
         The run folder to make. Default: a new one in runs/, named by date and preset.
+    begin_with
+        A run folder: begin with its weights, tokenizer and settings, on this text.
     resume
         Go on with this run folder, exactly where it stopped.
     accept
@@ -114,7 +120,12 @@ def train(
             if value is not None:
                 raise UserError(f"--resume keeps the run's own settings; leave out {name}.")
         return _resume(resume, flags, accept, dry_run, json)
-    return _begin(_layers(preset or DEFAULT_PRESET, settings, flags), out, dry_run, json)
+    initial = None
+    if begin_with is not None:
+        from ..generation.initial import load_initial
+
+        initial = load_initial(begin_with)
+    return _begin(_layers(preset, settings, flags, initial), out, dry_run, json, initial)
 
 
 def _refuse_options(text: tuple[str, ...]) -> None:
@@ -147,10 +158,17 @@ def _minutes(minutes: float | None, hours: float) -> float:
     return 60 * hours
 
 
-def _layers(preset: str, file: Path | None, flags: dict[str, Any]) -> Settings:
+def _layers(
+    preset: str | None, file: Path | None, flags: dict[str, Any], initial: Initial | None
+) -> Settings:
+    """The layers in their order; a run that begins with another's weights takes over its
+    settings instead of the default preset's."""
     settings = Settings()
-    chosen = read_preset(preset)
-    settings.add(chosen.layer, f"preset {chosen.name}")
+    chosen = read_preset(preset or DEFAULT_PRESET)
+    if initial:
+        settings.add(initial.layer, initial.source)
+    if preset or not initial:
+        settings.add(chosen.layer, f"preset {chosen.name}")
     if file:
         settings.add(flatten(read_toml(file), str(file)), str(file))
     settings.add(environment_layer(), "environment")
@@ -159,14 +177,16 @@ def _layers(preset: str, file: Path | None, flags: dict[str, Any]) -> Settings:
     return settings
 
 
-def _begin(settings: Settings, out: Path | None, dry_run: bool, json: bool) -> int:
+def _begin(
+    settings: Settings, out: Path | None, dry_run: bool, json: bool, initial: Initial | None
+) -> int:
     from ..training import session
     from ..training.progress import Progress
 
     path = out or session.default_folder(settings.preset)
     session.refuse_existing(path)
     progress = Progress()
-    plan = session.plan_run(settings, progress.say)
+    plan = session.plan_run(settings, progress.say, initial)
     for line in plan.lines():
         progress.say(line)
     if dry_run:

@@ -36,6 +36,7 @@ class Plan(msgspec.Struct):
     parameters: dict[str, int]
     seconds: float  # expected, for the whole run with evaluations
     step_seconds: float
+    initial: str = ""  # where its first weights come from, if they are not drawn
 
     @property
     def ledger(self) -> Ledger:

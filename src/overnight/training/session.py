@@ -16,6 +16,7 @@ import msgspec
 from .. import __version__, config
 from ..config import Config, Settings
 from ..errors import UserError
+from ..generation.initial import Initial, refuse_other_model
 from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
@@ -60,11 +61,21 @@ class Summary(msgspec.Struct):
     exit_code: int = 0
 
 
-def plan_run(settings: Settings, say: Say) -> Plan:
+def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Plan:
     """Prepare the text and decide everything; nothing but the cache is written."""
+    if initial:
+        refuse_other_model(settings, initial)
     resolved = settings.resolve()
-    prepared = prepare(resolved.data, resolved.tokenizer, choose=settings.choose, say=say)
-    return make_plan(settings, prepared)
+    fixed = initial.tokenizer if initial else None
+    prepared = prepare(
+        resolved.data, resolved.tokenizer, fixed=fixed, choose=settings.choose, say=say
+    )
+    plan = make_plan(settings, prepared)
+    if initial:
+        checkpoint.load_into(plan.updater.model, initial.weights, Path(initial.source))
+        plan.reasons["model.layers"] = f"weights of {initial.source}"
+        plan.initial = initial.source
+    return plan
 
 
 def default_folder(preset: str) -> Path:
@@ -93,6 +104,8 @@ def begin(plan: Plan, path: Path, progress: Progress) -> Summary:
         log = LogWriter(run.log, attempt=1)
         start = _start_rows(plan.config, plan.reasons, plan.prepared, plan.updater)
         log.write(start(0))
+        if plan.initial:
+            _keep_initial(run, log, plan)
         log.sync()
         for file in (run.config, run.tokenizer, run.yardsticks, temporary):
             fsync_path(file)
@@ -104,6 +117,15 @@ def begin(plan: Plan, path: Path, progress: Progress) -> Summary:
     with lock:
         run = RunFolder(path)
         return _train(run, log, plan.config, plan.updater, plan.prepared, State(), progress, start)
+
+
+def _keep_initial(run: RunFolder, log: LogWriter, plan: Plan) -> None:
+    """Save weights that were not drawn at step 0: a resume before the first checkpoint, and a
+    return, must find them."""
+    message = f"begins with the weights of {plan.initial}"
+    log.write(Event(step=0, kind="initial", message=message))
+    updater = plan.updater
+    checkpoint.save(run, State(), updater.model.state_dict(), updater.optimizers.state())
 
 
 def resume(

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see, and the suggestion for a misspelt name."""
+"""The one exception a user is meant to see, and how text is shown to one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ class UserError(Exception):
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(message)
         self.code = code
+
+
+def printable(text: str) -> str:
+    """`text` with control characters (but newline and tab) as visible escapes: what comes from a
+    file or a model is shown by a terminal, never obeyed."""
+    return "".join(
+        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

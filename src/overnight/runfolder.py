@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import heapq
 import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from .errors import UserError
 
 MAX_ROW_BYTES = 4 * 2**20  # a longer line is reported, not decoded
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 class Row(msgspec.Struct, kw_only=True, tag_field="type", tag=str.lower):
@@ -27,9 +30,9 @@ class Row(msgspec.Struct, kw_only=True, tag_field="type", tag=str.lower):
     counts the rows of one attempt from 0; `time` is Unix time in seconds. A number that is not
     finite is written as null."""
 
-    attempt: int = 0
-    seq: int = 0
-    step: int
+    attempt: Count = 0
+    seq: Count = 0
+    step: Count
     time: float = 0.0
 
 
@@ -170,6 +173,14 @@ def _nearby(path: Path) -> str:
     return f" Runs in {folder}: {', '.join(names)}." if names else ""
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and what is missing above it, durably."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync_path(path.parent)
+
+
 def fsync_path(path: Path) -> None:
     """Make a file's bytes, or a folder's names, durable."""
     fd = os.open(path, os.O_RDONLY)
@@ -184,7 +195,10 @@ class RunLock:
     ends, however it ends. The file says who holds it."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be locked: {error.strerror}.", 1) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -211,10 +225,8 @@ class LogWriter:
         self.attempt = attempt
         self.seq = 0
         self.sealed = _ends_torn(path)
-        self._waiting = b""
+        self._waiting = b"\n" if self.sealed else b""
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if self.sealed:
-            os.write(self._fd, b"\n")
 
     def write(self, row: AnyRow) -> None:
         row.attempt, row.seq, row.time = self.attempt, self.seq, time.time()
@@ -237,8 +249,10 @@ class LogWriter:
         os.fsync(self._fd)
 
     def close(self) -> None:
-        self.sync()
-        os.close(self._fd)
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
 
 
 def _ends_torn(path: Path) -> bool:
@@ -298,25 +312,28 @@ def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
 def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
     """The rows that count: where a later attempt went over a step again, its row replaces the
     earlier one. Sorted by step, then by the order written."""
-    rows = list(rows)
+    rows = sorted(rows, key=lambda row: row.step)
     spans: dict[int, tuple[int, int]] = {}  # attempt → (from_step, last step reached)
     for row in rows:
-        begin, end = spans.get(row.attempt, (row.step, row.step))
-        spans[row.attempt] = (min(begin, row.step), max(end, row.step))
-    later = sorted(spans.items())
-
-    def replaced(row: AnyRow) -> bool:
-        if isinstance(row, Start | End | Event):
-            return False
-        return any(a > row.attempt and b < row.step <= e for a, (b, e) in later)
-
-    if len(spans) > 1:
-        rows = [row for row in rows if not replaced(row)]
-    return sorted(rows, key=lambda row: row.step)
+        begin, _ = spans.get(row.attempt, (row.step, row.step))
+        spans[row.attempt] = (begin, row.step)
+    coming = sorted((begin, end, attempt) for attempt, (begin, end) in spans.items())[::-1]
+    here: list[tuple[int, int]] = []  # attempts that went over this step, the last one first
+    kept = []
+    for row in rows:
+        while coming and coming[-1][0] < row.step:
+            _, end, attempt = coming.pop()
+            heapq.heappush(here, (-attempt, end))
+        while here and here[0][1] < row.step:
+            heapq.heappop(here)
+        replaced = bool(here) and -here[0][0] > row.attempt
+        if not replaced or isinstance(row, Start | End | Event):
+            kept.append(row)
+    return kept
 
 
 def best_eval(rows: Iterable[AnyRow]) -> Eval | None:
-    """The evaluation after step 0 with the lowest finite val loss of everything ever logged (the
+    """The evaluation after step 0 with the lowest finite val loss of all rows that count (the
     first of equals): what *best* means, across all attempts."""
-    evals = [r for r in rows if isinstance(r, Eval) and r.step and r.val_loss is not None]
+    evals = [r for r in current(rows) if isinstance(r, Eval) and r.step and r.val_loss is not None]
     return min(evals, key=lambda r: (r.val_loss, r.step), default=None)

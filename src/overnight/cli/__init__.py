@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, printable
 
 COMMANDS = {
     "train": ("train:train", "Train a model on text and report on it."),
@@ -42,7 +42,7 @@ def build_app() -> App:
 
 def say(message: str) -> None:
     """One message line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 def spell_out(tokens: Sequence[str]) -> list[str]:
@@ -79,6 +79,9 @@ def run(tokens: Sequence[str]) -> int:
     except BrokenPipeError:  # `overnight report RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a full disk, a folder that may not be written
+        say(f"overnight: {error}")
+        return 1
     return result if isinstance(result, int) else 0
 
 

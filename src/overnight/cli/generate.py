@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import UserError
+from ..errors import UserError, printable
 
 
 def generate(
@@ -99,10 +99,3 @@ def _stream(prompt: str, pieces: Iterator[str], another: bool) -> None:
         sys.stdout.write(safe(piece))
         sys.stdout.flush()
     sys.stdout.write("\n")
-
-
-def printable(text: str) -> str:
-    """`text` with control characters (but newline and tab) as visible escapes."""
-    return "".join(
-        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )

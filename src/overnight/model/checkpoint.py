@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ MODEL, OPTIMIZER, STATE, MANIFEST = (
     "state.json",
     "manifest.json",
 )
+
+
+MAX_JSON_BYTES = 2**20  # of a manifest or a state; a longer one is no such thing
 
 
 class Window(msgspec.Struct):
@@ -50,14 +54,15 @@ class State(msgspec.Struct):
     rewinds: int = 0
     strikes: int = 0  # bad updates in a row
     recent: list[float] = []  # losses of the last updates, to judge a spike by
+    measured: bool = False  # evaluation and samples of `step`, if due, are done
 
 
-class FileFact(msgspec.Struct):
+class FileFact(msgspec.Struct, forbid_unknown_fields=True):
     bytes: int
     sha256: str
 
 
-class Manifest(msgspec.Struct):
+class Manifest(msgspec.Struct, forbid_unknown_fields=True):
     step: int
     files: dict[str, FileFact]
 
@@ -69,16 +74,19 @@ class DamagedError(Exception):
 def save(
     run: RunFolder, state: State, model: dict[str, Tensor], optimizer: dict[str, Tensor]
 ) -> tuple[int, float]:
-    """Commit a checkpoint; its size in bytes and the seconds it took. A committed one of the
-    same step is left as it is."""
+    """Commit a checkpoint, durably; its size in bytes and the seconds it took. A committed one
+    of the same step is left as it is: then the size is 0."""
     begin = time.monotonic()
-    place = run.checkpoint_path(state.step)
-    if place in [run.checkpoint_path(step) for step in run.checkpoint_steps()]:
-        return 0, 0.0
+    place, temporary = run.checkpoint_path(state.step), _hidden(run, state.step)
     run.checkpoints.mkdir(exist_ok=True)
-    temporary = place.with_name(f".{place.name}.tmp")
+    fsync_path(run.path)
+    if state.step in run.checkpoint_steps():
+        fsync_path(run.checkpoints)
+        return 0, time.monotonic() - begin
     shutil.rmtree(temporary, ignore_errors=True)
     try:
+        if place.exists():
+            _set_aside(place)
         size = _write(temporary, state, model, optimizer)
         temporary.rename(place)
     except OSError:  # the disk is full, say: the run can go on, and nothing is left half-written
@@ -86,6 +94,17 @@ def save(
         raise
     fsync_path(run.checkpoints)
     return size, time.monotonic() - begin
+
+
+def _hidden(run: RunFolder, step: int) -> Path:
+    """Where a checkpoint stands while it is made, or taken away."""
+    return run.checkpoints / f".{run.checkpoint_path(step).name}.tmp"
+
+
+def sweep(run: RunFolder) -> None:
+    """Remove what a killed session was making or taking away."""
+    for left in run.checkpoints.glob(".step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _write(
@@ -115,15 +134,12 @@ def _fact(data: bytes) -> FileFact:
 
 def verify(folder: Path) -> Manifest:
     """The manifest of a checkpoint whose every file is what it says, or `DamagedError`."""
-    try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError) as error:
-        raise DamagedError(f"{folder / MANIFEST}: {error}") from None
+    manifest = _decoded(folder / MANIFEST, Manifest)
     if set(manifest.files) != {MODEL, OPTIMIZER, STATE}:
         raise DamagedError(f"{folder / MANIFEST}: lists {sorted(manifest.files)}")
     for name, expected in manifest.files.items():
         path = folder / name
-        size = path.stat().st_size if path.is_file() else -1
+        size = _size(path)
         if size != expected.bytes:
             found = f"{size} bytes" if size >= 0 else "no file"
             raise DamagedError(f"{path}: {expected.bytes} bytes expected, {found} found")
@@ -131,7 +147,29 @@ def verify(folder: Path) -> Manifest:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != expected.sha256:
             raise DamagedError(f"{path}: SHA-256 {expected.sha256} expected, {digest} found")
+    for step in (manifest.step, _decoded(folder / STATE, State).step):
+        if RunFolder(folder.parent.parent).checkpoint_path(step).name != folder.name:
+            raise DamagedError(f"{folder}: holds the state of step {step}")
     return manifest
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file, -1 for anything else: a link may lead out of the run folder, a
+    pipe may never end."""
+    try:
+        found = path.lstat()
+    except (OSError, ValueError):
+        return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+
+def _decoded(path: Path, kind: type[Any]) -> Any:
+    if not 0 <= _size(path) <= MAX_JSON_BYTES:
+        raise DamagedError(f"{path}: no file of at most {MAX_JSON_BYTES:,} bytes")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path}: {error}") from None
 
 
 def newest(run: RunFolder, warn: Callable[[str], None]) -> Path | None:
@@ -141,12 +179,16 @@ def newest(run: RunFolder, warn: Callable[[str], None]) -> Path | None:
         try:
             verify(folder)
         except DamagedError as error:
-            aside = folder.with_name(f"damaged-{folder.name}-{time.time_ns()}")
-            folder.rename(aside)
+            aside = _set_aside(folder)
             warn(f"checkpoint damaged: {error}; kept as {aside.name}, using the one before")
             continue
         return folder
     return None
+
+
+def _set_aside(folder: Path) -> Path:
+    aside = folder.with_name(f"damaged-{folder.name}-{time.time_ns()}")
+    return folder.rename(aside)
 
 
 def read_state(folder: Path) -> State:
@@ -160,7 +202,12 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 def load_into(model: Any, tensors: dict[str, Tensor], path: Path) -> None:
     """Copy weights into `model`; names, shapes and dtypes must be the model's own."""
-    own = model.state_dict()
+    check_fit(model.state_dict(), tensors, path)
+    model.load_state_dict(tensors)
+
+
+def check_fit(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) -> None:
+    """Names, shapes and dtypes of `tensors` are those of `own`, or a word that they are not."""
     if set(own) != set(tensors):
         odd = sorted(set(own) ^ set(tensors))
         raise UserError(f"{path}: not the weights of this model: {', '.join(odd[:3])}.", 1)
@@ -171,7 +218,6 @@ def load_into(model: Any, tensors: dict[str, Tensor], path: Path) -> None:
                 f"the model has {own[name].dtype} {list(own[name].shape)}.",
                 1,
             )
-    model.load_state_dict(tensors)
 
 
 def load_what_fits(model: Any, tensors: dict[str, Tensor]) -> list[str]:
@@ -190,6 +236,6 @@ def prune(run: RunFolder, best_step: int | None, keep: int) -> list[int]:
     """Remove checkpoints but the best and the `keep` newest; the steps removed."""
     steps = run.checkpoint_steps()
     gone = [step for step in steps[: -max(1, keep)] if step != best_step]
-    for step in gone:
-        shutil.rmtree(run.checkpoint_path(step))
+    for step in gone:  # out of every reader's sight first: none sees half of one
+        shutil.rmtree(run.checkpoint_path(step).rename(_hidden(run, step)))
     return gone

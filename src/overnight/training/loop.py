@@ -6,7 +6,9 @@ resumes from it does what an uninterrupted one would do next.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import shutil
 import signal
 import time
@@ -18,6 +20,7 @@ import numpy as np
 import safetensors.numpy
 
 from ..config import Config
+from ..errors import UserError
 from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.checkpoint import State, Window
@@ -33,6 +36,7 @@ from ..runfolder import (
     Start,
     Train,
     best_eval,
+    fsync_path,
     read_log,
 )
 from ..text.batches import FixedBlocks, fixed_blocks
@@ -62,7 +66,10 @@ def restore(updater: Updater, folder: Path | None, whole: bool = True) -> State:
     weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
     if whole:
         checkpoint.load_into(updater.model, weights, folder)
-        updater.optimizers.load(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
+        try:
+            updater.optimizers.load(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{folder}: not the optimizer state of this run: {error}.", 1) from None
     else:
         checkpoint.load_what_fits(updater.model, weights)
     return checkpoint.read_state(folder)
@@ -101,9 +108,7 @@ class Trainer:
         self.val = fixed_blocks(prepared.val, context, tokens)
         self.probe = fixed_blocks(prepared.train, context, len(self.val) * context)
         self.byte_lengths = prepared.tokenizer.byte_lengths()
-        rows = read_log(run.log).rows
-        self.best = best_eval(rows)
-        self.evaluated = {row.step for row in rows if isinstance(row, Eval)}
+        self.best = self._best_so_far()
         self.last_loss = math.nan
         self.clock = Clock(time.monotonic())
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
@@ -111,6 +116,12 @@ class Trainer:
     @property
     def steps(self) -> int:
         return self.config.length.steps
+
+    def _best_so_far(self) -> Eval | None:
+        """Of the steps up to this one: those that a killed session logged beyond are measured
+        again, and saved if they are the best."""
+        rows = read_log(self.run.log).rows
+        return best_eval(row for row in rows if row.step <= self.state.step)
 
     def train(self) -> str:
         """Run to the end or to a stop: `finished`, `interrupted` or `failed`."""
@@ -130,32 +141,35 @@ class Trainer:
         self._measure_if_due()  # step 0, or what a stop broke off
         while self.state.step < self.steps:
             if self.stop:
-                self._save("signal")
+                self._save("signal", must=True)
                 raise StoppedError
-            self._update()
+            if not self._update():
+                continue
             step, last = self.state.step, self.state.step == self.steps
             if step % self.config.log.every == 0 or last:
                 self._log_window()
             try:
                 improved = self._measure_if_due()
             except StoppedError:
-                self._save("signal")
+                self._save("signal", must=True)
                 raise
             self._save_if_due(improved, last)
             self._show()
 
-    def _update(self) -> None:
+    def _update(self) -> bool:
+        """Make the next update; False where that led back to an earlier step."""
         begin, state = time.monotonic(), self.state
         update = self.updater.update(state.step + 1, self.steps, state.shift, state.recent)
         seconds = time.monotonic() - begin
         state.step += 1
+        state.measured = False
         self.clock.train += seconds
         self.clock.steps += 1
         state.window.seconds += seconds
         self.last_lr = update.lr
         if update.skipped:
             self._strike(update)
-            return
+            return self.state is state
         if update.z > SPIKE_Z:
             self._event("spike", f"loss {update.loss:.4f}, {update.z:.1f}σ above the last ones")
         state.strikes = 0
@@ -167,6 +181,7 @@ class Trainer:
         window.objective += update.objective
         window.grad_norm += update.grad_norm
         self.last_loss = window.nats / window.tokens
+        return True
 
     def _strike(self, update: Update) -> None:
         """An update was judged unfit: log it; after some in a row that are not finite, go back."""
@@ -192,6 +207,7 @@ class Trainer:
         self.state = restore(self.updater, folder)
         self.state.rewinds = bad.rewinds + 1
         self.state.shift = bad.shift + (bad.step - self.state.step) * self.config.train.batch
+        self.best = self._best_so_far()
         step = self.state.step
         self.log.begin_attempt()
         self.log.write(self.start(step))
@@ -226,11 +242,12 @@ class Trainer:
         this is the best val loss of everything logged."""
         step = self.state.step
         due = step % self.config.eval.every == 0 or step == self.steps
-        if not due or step in self.evaluated:
+        if not due or self.state.measured:
             return False
         improved = self._evaluate()
         if step:
             self._sample()
+        self.state.measured = True
         return improved
 
     def _evaluate(self) -> bool:
@@ -255,7 +272,6 @@ class Trainer:
             seconds=seconds,
         )
         self.log.write(row)
-        self.evaluated.add(step)
         self.clock.eval += seconds
         self.clock.evals += 1
         best = self.best.val_loss if self.best else None
@@ -280,8 +296,13 @@ class Trainer:
             "probe": probe.block_losses.astype(np.float32),
         }
         try:
-            path.write_bytes(safetensors.numpy.save(losses))
+            with path.open("wb") as file:
+                file.write(safetensors.numpy.save(losses))
+                file.flush()
+                os.fsync(file.fileno())
+            fsync_path(path.parent)
         except OSError as error:
+            path.unlink(missing_ok=True)
             self._event("disk", f"block losses not kept: {error}")
 
     def _sample(self) -> None:
@@ -297,11 +318,13 @@ class Trainer:
                 top_k=sample.top_k,
                 seed=self.config.train.seed + i,
             )
-            parts = list(
-                continue_text(
-                    self.updater.model, self.prepared.tokenizer, prompt, sampling, _silent
-                )
-            )
+            parts = []
+            for part in continue_text(
+                self.updater.model, self.prepared.tokenizer, prompt, sampling, _silent
+            ):
+                parts.append(part)
+                if self.stop:
+                    raise StoppedError
             self.log.write(
                 Sample(
                     step=self.state.step,
@@ -323,17 +346,25 @@ class Trainer:
         reasons = {"last": last, "best": improved, "interval": due}
         reason = next((name for name, applies in reasons.items() if applies), "")
         if reason:
-            self._save(reason)
+            self._save(reason, must=last)
         if self.stop.hung_up:
             self.stop.hung_up = False
-            self._event("signal", "the terminal has closed: saved, training goes on")
             self.progress.let_go()
+            self._event("signal", "the terminal has closed: saving, training goes on")
             self._save("signal")
 
-    def _save(self, reason: str) -> None:
+    def _save(self, reason: str, must: bool = False) -> None:
         """Save, or log why not. The run must not end without its last state: that is tried again
         for a while."""
-        must = reason in ("last", "signal")
+        step, tensors = self.state.step, self.updater.model.state_dict()
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            self._event("non_finite", "not saved: the weights are not finite")
+            if must:
+                raise FailedError(
+                    f"the weights of step {step} are not finite: --resume goes on from the last "
+                    "good checkpoint; lower optimizer.lr, or give train.dtype = float32"
+                )
+            return
         for attempt in range(SAVE_TRIES if must else 1):
             if attempt:
                 time.sleep(SAVE_PAUSE)
@@ -341,32 +372,38 @@ class Trainer:
                 return
         if must:
             raise FailedError(
-                f"the state of step {self.state.step} could not be saved: make room, then --resume"
+                f"the state of step {step} could not be saved: make room, then --resume"
             )
 
     def _try_to_save(self, reason: str) -> bool:
+        """Log first, checkpoint second, so that no checkpoint stands after rows that a power cut
+        took; then prune."""
+        begin = time.monotonic()
         tensors, step = self.updater.model.state_dict(), self.state.step
         slots = self.updater.optimizers.state()
-        self._saved_at = time.monotonic()
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            self._event("non_finite", "not saved: the weights are not finite")
-            return False
         needed = sum(t.numel() * t.element_size() for t in [*tensors.values(), *slots.values()])
         try:
             free = shutil.disk_usage(self.run.path).free
             if free < needed:
                 raise OSError(f"{needed:,} bytes needed, {free:,} free")
+            self.log.sync()
             size, seconds = checkpoint.save(self.run, self.state, tensors, slots)
         except OSError as error:
             self._event("disk", f"checkpoint not saved: {error}")
             return False
-        path = self.run.checkpoint_path(step).relative_to(self.run.path)
-        self.log.write(
-            Checkpoint(step=step, path=str(path), bytes=size, seconds=seconds, reason=reason)
-        )
-        checkpoint.prune(self.run, self.best.step if self.best else None, self.config.save.keep)
-        self.clock.save += seconds
-        self._save_seconds = seconds
+        finally:
+            self._saved_at = time.monotonic()
+        if size:
+            path = self.run.checkpoint_path(step).relative_to(self.run.path)
+            self.log.write(
+                Checkpoint(step=step, path=str(path), bytes=size, seconds=seconds, reason=reason)
+            )
+        try:
+            checkpoint.prune(self.run, self.best.step if self.best else None, self.config.save.keep)
+        except OSError as error:
+            self._event("disk", f"an old checkpoint could not be removed: {error}")
+        self._save_seconds = time.monotonic() - begin
+        self.clock.save += self._save_seconds
         return True
 
     def _evaluate_whole(self) -> None:
@@ -375,6 +412,11 @@ class Trainer:
             return
         begin = time.monotonic()
         folder = self.run.checkpoint_path(self.best.step)
+        try:
+            checkpoint.verify(folder)
+        except checkpoint.DamagedError as error:
+            self._event("checkpoint", f"the best checkpoint is damaged: {error}")
+            return
         if self.best.step != self.state.step:
             weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
             checkpoint.load_into(self.updater.model, weights, folder)
@@ -407,6 +449,8 @@ class Trainer:
                 save_seconds=self.clock.save,
             )
         )
+        with contextlib.suppress(OSError):  # tried again when the log is closed
+            self.log.sync()
 
     def _show(self) -> None:
         step, clock = self.state.step, self.clock

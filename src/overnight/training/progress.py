@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -11,14 +12,23 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from ..errors import printable
+
 PLAIN_SECONDS = 10.0  # between plain lines
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the process: a run must outlive who reads its messages."""
+        raise
+
+
 class Progress:
-    """Shows the newest figures. Messages go to stderr; stdout stays free for data."""
+    """Shows the newest figures. Messages go to stderr; stdout stays free for data. Where they
+    can be written no more (a closed terminal, a reader that has gone), silence."""
 
     def __init__(self) -> None:
-        self.console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
+        self.console = _Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
         plain = not self.console.is_terminal or os.environ.get("TERM") == "dumb"
         self._live = None if plain else Live(console=self.console, refresh_per_second=2)
         self._next = 0.0
@@ -36,7 +46,8 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._live:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
 
     def show(self, line: str) -> None:
         """Replace the live line; elsewhere print it, if the last one is some seconds old."""
@@ -50,7 +61,8 @@ class Progress:
     def let_go(self) -> None:
         """The terminal is gone: write to nowhere from now on."""
         if self._live:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
             self._live = None
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
@@ -59,4 +71,7 @@ class Progress:
 
     def say(self, message: str) -> None:
         """A message that stays."""
-        self.console.print(message)
+        try:
+            self.console.print(printable(message))
+        except OSError:
+            self.let_go()

@@ -3,7 +3,6 @@ went."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -21,6 +20,7 @@ from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
 from ..runfolder import (
+    End,
     Eval,
     Event,
     Full,
@@ -31,6 +31,7 @@ from ..runfolder import (
     Train,
     best_eval,
     fsync_path,
+    make_folder,
     read_log,
 )
 from ..text.prepare import Prepared, prepare
@@ -42,6 +43,8 @@ from .plan import Plan, make_plan
 from .progress import Progress
 from .stop import StopSignal
 from .update import Updater
+
+MAX_PROBLEMS = 20  # of the log that are told
 
 Say = Callable[[str], None]
 
@@ -94,7 +97,8 @@ def begin(plan: Plan, path: Path, progress: Progress) -> Summary:
     refuse_existing(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     run = RunFolder(temporary)
-    temporary.mkdir(parents=True)
+    make_folder(path.parent)
+    temporary.mkdir()
     try:
         lock = RunLock(run.lock)
         run.evals.mkdir()
@@ -146,8 +150,8 @@ def _resume(run: RunFolder, progress: Progress, changes: dict[str, Any], accept:
     read = read_log(run.log)
     before = config.load(run.config)
     settings, changed = _changed(before, changes, accept)
-    finished = any(getattr(row, "reason", "") == "finished" for row in read.rows)
-    if finished and settings.length.steps <= before.length.steps:
+    ends = [row.step for row in read.of(End) if row.reason == "finished"]
+    if ends and settings.length.steps <= max(ends):
         progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
     first = next(iter(read.of(Start)), None)
@@ -165,6 +169,7 @@ def _resume(run: RunFolder, progress: Progress, changes: dict[str, Any], accept:
     device = settle(settings.train.device, settings.train.threads)
     updater = Updater(settings, prepared.train, device)
     warnings: list[str] = []
+    checkpoint.sweep(run)
     folder = checkpoint.newest(run, warnings.append)
     state = restore(updater, folder, whole=accept != "incompatible")
     log = LogWriter(run.log, attempt=read.attempts + 1)
@@ -178,7 +183,7 @@ def _resume(run: RunFolder, progress: Progress, changes: dict[str, Any], accept:
         warnings += _inexact(first.environment, now, state.step)
     for kind, messages in (
         ("torn_log", ["the last row was torn by a kill; it is sealed"] if log.sealed else []),
-        ("log", [f"log.jsonl, {problem}" for problem in read.problems]),
+        ("log", [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]]),
         ("warning", warnings),
         ("resume", [f"resumed at step {state.step:,} of {settings.length.steps:,}"]),
     ):
@@ -227,6 +232,7 @@ def _replace(path: Path, text: str) -> None:
     temporary.write_text(text, encoding="utf-8")
     fsync_path(temporary)
     temporary.rename(path)
+    fsync_path(path.parent)
 
 
 def _start_rows(
@@ -261,9 +267,13 @@ def _train(
     start: Callable[[int], Start],
 ) -> Summary:
     begun = time.monotonic()
-    with contextlib.closing(log), StopSignal() as stop, awake(progress.say), progress:
+    with StopSignal() as stop, awake(progress.say), progress:
         trainer = Trainer(run, log, settings, updater, prepared, state, progress, stop, start)
         reason = trainer.train()
+    try:
+        log.close()
+    except OSError as error:
+        raise UserError(f"{run.log}: the last rows are not kept: {error}; --resume.", 1) from None
     summary = summarise(run, reason, time.monotonic() - begun)
     if reason == "interrupted":
         progress.say(f"stopped at step {trainer.state.step:,}; go on with --resume {run.path}")

@@ -17,7 +17,9 @@ import made
 from overnight import cli
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-QUESTION_001 = ["explain", "--loss", "3.9", "--steps", "3000", "--batch", "4", "--accumulation", "8", "--block", "1024", "--corpus-tokens", "116944985", "--vocab", "32000"]
+QUESTION_001 = ["explain", "--loss", "3.9", "--steps", "3000", "--batch", "4"]
+QUESTION_001 += ["--accumulation", "8", "--block", "1024"]
+QUESTION_001 += ["--corpus-tokens", "116944985", "--vocab", "32000"]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ from overnight.analysis.run import load_run
 from overnight.report import terminal
 from overnight.report.document import build
 
-EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'`*_[x](javascript:alert(3))|\x1b[31m"
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+EVIL += "\"'`*_[x](javascript:alert(3))|\x1b[31m"
 FILES = [
     "findings.json", "lr_schedule.png", "metrics.png", "perplexity_gap.png", "report.html",
     "report.md", "train_val_loss.png",

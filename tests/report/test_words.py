@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 import made
 import simulator
 
+from overnight.analysis.analyse import analyse
 from overnight.analysis.findings import Findings, plain
 from overnight.analysis.run import load_run
 from overnight.report import html, markdown, words
@@ -184,3 +185,16 @@ def test_any_verdicts_have_one_headline_each(data, tmp_path_factory):
     assert len(said) == len({v.id for v in found.verdicts}) == len(words.HEADLINES)
     tones = [words.tone(v) for v in words.in_order(found.verdicts)]
     assert tones == sorted(tones, key=["bad", "unsure", "good", "open"].index)
+
+
+def test_every_yes_names_what_its_id_asks(tmp_path):
+    """A speed that halves is `throughput: yes`, and said as such."""
+    log = load_run(made.run_folder(tmp_path / "r")).log
+    log.train["tokens_per_s"][20:] /= 2
+    found = analyse(log)
+    verdict = found.verdict("throughput")
+    assert verdict.verdict == "yes"
+    assert words.headline(verdict) == "The speed did not hold"
+    assert any("machine" in a.do for a in found.advice)
+    steady = load_run(tmp_path / "r").found.verdict("throughput")
+    assert (steady.verdict, words.headline(steady)) == ("no", "The speed held")

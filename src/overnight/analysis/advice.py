@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .findings import About, Advice, Best, Ledger, Schedule, Verdict
 
+SIMPLE = ("ln V", "unigram", "bigram")  # any model beats these after a few hundred steps
 ANNEALED = 0.2  # of the peak: below it the schedule has done its work
 MANY_PASSES = 4.0  # Muennighoff et al. 2023: up to about four passes are nearly as good as new text
 
@@ -16,9 +17,11 @@ def advise(
     return [
         *_broken(v, best),
         *_validation(v, best),
-        *_trust(v),
         *_overfit(v, best, counted),
+        *_trust(v),
+        *_yardstick(v, simple=True),
         *_longer(v, rates, counted, about),
+        *_yardstick(v, simple=False),
         *_schedule(v, rates, counted),
         *_stability(v),
         *_units_of_loss(v, best),
@@ -83,17 +86,22 @@ def _trust(v: dict[str, Verdict]) -> list[Advice]:
                 expected="either the cause, or a loss that can be believed.",
             )
         )
-    worse = v["below_yardstick"]
-    if worse.verdict == "yes":
-        found.append(
-            Advice(
-                do=f"Ask why {worse.evidence['yardstick']} does better: too few steps, too low a "
-                "learning rate, or an error in the data.",
-                because=["below_yardstick"],
-                expected=f"a loss below its {worse.evidence['bpb']:.4f} bits per byte.",
-            )
-        )
     return found
+
+
+def _yardstick(v: dict[str, Verdict], simple: bool) -> list[Advice]:
+    """Worse than a yardstick: an alarm for the simple ones, a remark for the others."""
+    worse = v["below_yardstick"]
+    if worse.verdict != "yes" or (worse.evidence["yardstick"] in SIMPLE) != simple:
+        return []
+    return [
+        Advice(
+            do=f"Ask why {worse.evidence['yardstick']} does better: too few steps, too low a "
+            "learning rate, or an error in the data.",
+            because=["below_yardstick"],
+            expected=f"a loss below its {worse.evidence['bpb']:.4f} bits per byte.",
+        )
+    ]
 
 
 def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[Advice]:

@@ -61,15 +61,16 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
     if chance is not None and steps[-1] > 2 * warmup and n >= 20 and now > chance + SIGMAS * sigma:
         return make(
             "divergence", "yes",
-            "The median of the last {width} {name} losses is {now:.4f}, above ln V = {chance:.4f}: worse than guessing.",
+            "The median of the last {width} {name} losses is {now:.4f}, above ln V = "
+            "{chance:.4f}: worse than guessing.",
             since_step=int(steps[best]), chance=chance, **facts,
         )  # fmt: skip
     if now - lowest > needed and best < n - width:
         since = best + int(np.argmax(level[best:] > lowest + needed))
         return make(
             "divergence", "yes",
-            "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats from "
-            "its lowest level {lowest:.4f} at step {lowest_step:,}, and did not come back.",
+            "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats "
+            "from its lowest level {lowest:.4f} at step {lowest_step:,}, and did not come back.",
             since_step=int(steps[since]), **facts,
         )  # fmt: skip
     return make(

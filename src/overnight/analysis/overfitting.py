@@ -96,8 +96,8 @@ def harm(
         return make(
             "harm", "yes",
             "Validation rose from {lowest:.4f} at step {lowest_step:,} to {final:.4f} at step "
-            "{final_step:,}: {effect_nats:+.4f} nats, more than its noise carries "
-            "(σ = {sigma:.4f}, z = {z:.1f}, needed {critical:.2f}).",
+            "{final_step:,}. Without the luck of single evaluations (σ = {sigma:.4f}) that is "
+            "{effect_nats:+.4f} nats, beyond noise (z = {z:.1f}, needed {critical:.2f}).",
             since_step=int(steps[lowest]), **shown,
         )  # fmt: skip
     if n < ENOUGH:
@@ -114,7 +114,7 @@ def harm(
         )  # fmt: skip
     return make(
         "harm", "no",
-        "No rise beyond noise: the end is {effect_nats:+.4f} nats from the lowest level, one "
+        "No rise beyond noise: the end is {effect_nats:+.4f} nats from the lowest level, and one "
         "evaluation scatters by σ = {sigma:.4f} (z = {z:.1f}, needed {critical:.2f}).",
         **shown,
     )  # fmt: skip

@@ -83,7 +83,7 @@ def too_good(series: Series, best: Best | None, about: About, counted: Ledger) -
 
 
 def below_yardstick(measured: Yardsticks | None) -> Verdict:
-    """Does a method without a network need fewer bits? `yes` names the cheapest that does."""
+    """Does a method without a network need fewer bits? `yes` names the simplest that does."""
     if measured is None or measured.model_bpb is None or not measured.rows:
         return make("below_yardstick", "cannot_tell", "There are no yardsticks for this run.")
     rows = [r for r in measured.rows if r.beaten == "no"]
@@ -95,7 +95,7 @@ def below_yardstick(measured: Yardsticks | None) -> Verdict:
             "The model needs {model_bpb:.4f} bits per byte, the lowest yardstick {bpb:.4f}.",
             bpb=lowest.bpb, yardstick=lowest.name, **facts,
         )  # fmt: skip
-    first = max(rows, key=lambda r: r.bpb)  # the simplest one that wins
+    first = rows[0]  # the simplest one that wins: the file lists them in that order
     return make(
         "below_yardstick", "yes",
         "The model needs {model_bpb:.4f} bits per byte; without a network {bpb:.4f} are enough.",

@@ -63,7 +63,8 @@ def _data(e: Explained) -> list[str]:
         )
         found.append(
             f"That is {e.passes:.2f} passes over {e.corpus_tokens:,} tokens "
-            f"({e.blocks:,} blocks that do not overlap); a pass is {e.steps_per_pass:,} steps, {left}."
+            f"({e.blocks:,} blocks that do not overlap); a pass is {e.steps_per_pass:,} steps, "
+            f"{left}."
         )
     return found
 

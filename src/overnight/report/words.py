@@ -82,8 +82,8 @@ HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
         "cannot_tell": ("Cannot tell whether the run was resumed", "open"),
     },
     "throughput": {
-        "yes": ("The speed held", "good"),
-        "no": ("The speed did not hold", "unsure"),
+        "yes": ("The speed did not hold", "unsure"),
+        "no": ("The speed held", "good"),
         "cannot_tell": ("Cannot tell about the speed", "open"),
     },
     "comparability": {
@@ -264,7 +264,17 @@ def _card_lr(f: Findings) -> Card:
 
 
 def _card_resume(f: Findings) -> Card | None:
-    return _card_verdict(f, "What changed at resume?", "resume", "sessions")
+    v, question = _find(f, "resume"), "What changed at resume?"
+    if v is None:
+        return None
+    if v.verdict == "no":
+        return question, "no resume", v.because, "good", "sessions"
+    rows, equal = v.evidence.get("rows"), v.evidence.get("equal")
+    if v.verdict == "yes" and rows is not None and rows == equal:
+        return question, "nothing", v.because, "good", "sessions"
+    if v.verdict == "yes" and rows is not None:
+        return question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
+    return question, "cannot tell", v.because, "open", "sessions"
 
 
 def loss_caption(f: Findings) -> str:

@@ -102,7 +102,7 @@
     const spec = CHARTS[chart.kind]();
     const width = Math.max(300, Math.min(chart.figure.clientWidth || 640, 1000));
     const height = Math.round(Math.max(210, Math.min(340, width * 0.46)));
-    const left = 52, right = 12, top = 10, bottom = 34;
+    const left = 52, right = 20, top = 10, bottom = 34;
     const logY = state.logY && spec.logY;
     const xs = spec.lines.flatMap((l) => l.points.map((p) => p[0])).filter((x) => !state.logX || x > 0);
     const ys = range(spec, logY);

@@ -14,7 +14,7 @@ import numpy as np
 import simulator
 from simulator import Simulated, simulate
 
-from overnight.analysis import best, divergence, noise, overfitting, schedule
+from overnight.analysis import best, divergence, forecast, noise, overfitting, schedule
 from overnight.analysis.noise import Scatter
 from overnight.analysis.plateau import FEWEST, SHARE
 from overnight.analysis.series import Series
@@ -32,6 +32,7 @@ def campaign(runs: int, seed: int) -> dict[str, tuple[float, int]]:
         for _ in range(runs):
             without_harm(simulate(rng, rho), f"ρ={rho}", rates)
             with_harm(simulate(rng, rho, harm_sigmas=6.0), f"ρ={rho}", rates)
+            forecasts(simulate(rng, rho), f"ρ={rho}", rates)
             plateau(rng, rho, rates)
             training(rng, rho, rates)
     return {
@@ -71,6 +72,27 @@ def intervals(run: Simulated, found: Scatter, label: str, rates: Rates) -> None:
     lowest = int(np.argmin(run.values))
     __, low, high = best.level_with_interval(run.steps, run.values, lowest, found)
     rates[f"interval: level at the lowest, {label}"].append(low <= run.mean[lowest] <= high)
+
+
+def forecasts(run: Simulated, label: str, rates: Rates) -> None:
+    """What is foreseen at 60 % of a run, against its end."""
+    known = int(0.6 * len(run.steps))
+    planned = int(run.steps[-1])
+    every = np.arange(1.0, planned + 1)
+    planned_lr = np.interp(every, run.lr_steps, run.lr)
+    sigma = noise.scatter(run.steps[:known], run.values[:known]).sigma
+    guess, _ = forecast._guess(run.steps[:known], run.values[:known], planned, planned_lr, sigma)
+    if guess is None:
+        return
+    end = run.values[-1]
+    rates[f"forecast: interval holds the end, {label}"].append(guess.low <= end <= guess.high)
+    found = forecast.score(guess, known, planned, end)
+    for name, skill in (
+        ("no change", found.skill_no_change),
+        ("power law", found.skill_power_law),
+    ):
+        if skill is not None:
+            rates[f"forecast: median skill against {name}, {label}"].append(skill)
 
 
 def with_harm(run: Simulated, label: str, rates: Rates) -> None:

@@ -4,7 +4,7 @@ The loss law with learning-rate annealing (Tissue, Wang & Wang 2024): L = L₀ +
 the sum of the learning rates so far and S₂ what annealing has taken off them. Few evaluations
 cannot fix five numbers, so α and C run over a grid; each pair's L₀ and A follow by least squares,
 and the pairs are weighted by how well they fit. The interval is that mixture's, with the noise of
-the evaluation that is forecast. It comes from the model alone: its calibration is not known.
+the evaluation that is forecast and DOUBT about the fall. Its calibration is not known yet.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ EARLIEST = 0.2  # of the planned steps
 ALPHAS = np.array([0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.3])
 GAINS = np.array([0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3])  # nats, if all is annealed
 MISFIT = 1.5  # the law is not exact: residuals may be this many σ
+DOUBT = 0.5  # and the fall still to come may be off by this share of it (as in three real runs)
 HINDCASTS = (0.4, 0.6, 0.8)  # of the run: what would have been said then
 CALIBRATION = "unknown: there are not yet enough finished runs to compare intervals with"
 
@@ -121,7 +122,8 @@ def _mixture(forward: Array, taken: Array, y: Array, sigma: float) -> tuple[floa
             if coefficients[1] < 0:
                 continue
             means.append(end @ coefficients - gain * taken[-1])
-            spreads.append(error * np.sqrt(1 + end @ covariance @ end))
+            fall = DOUBT * (y[-3:].mean() - means[-1])
+            spreads.append(np.hypot(error * np.sqrt(1 + end @ covariance @ end), fall))
             fits.append(-0.5 * float(residual @ residual) / error**2)
     if not means:  # no falling curve fits: the last level stays
         return float(y[-3:].mean()), float(y[-1] - 4 * error), float(y[-1] + 4 * error)

@@ -200,3 +200,24 @@ def test_forecast_refuses_with_a_reason():
     guess, reason = forecast._guess(steps, steps * 0 + 2, 1000, np.ones(1000), 0.01)
     assert guess is None
     assert "at least 8 evaluations" in reason
+
+
+def test_a_watched_plateau_is_not_stopped():
+    """Looked at after each of 60 evaluations, in 20 runs with correlated noise: at most one."""
+    rng = np.random.default_rng(8)
+    stopped = 0
+    for _ in range(20):
+        values = simulator.noise(rng, 60, 0.3)
+        looks = (overfitting.harm(np.arange(k), values[:k]) for k in range(8, 61))
+        stopped += any(overfitting.proven(v) for v in looks)
+    assert stopped <= 1
+
+
+def test_watched_harm_is_proven_when_it_goes_on():
+    rng = np.random.default_rng(8)
+    proven = []
+    for _ in range(20):
+        values = np.concatenate([np.linspace(2, 1, 20), 1 + 0.0075 * np.arange(1, 21)])
+        values = values + 0.01 * rng.standard_normal(40)
+        proven.append(overfitting.proven(overfitting.harm(np.arange(40), values)))
+    assert np.mean(proven) >= 0.95

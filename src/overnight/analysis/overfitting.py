@@ -29,6 +29,18 @@ LONGEST = 400  # evaluations scanned; longer series are averaged down to it
 ABOVE = 2.75  # σ by which the last two have to be above the lowest: a bump that died away is not
 
 
+# Looking again after every evaluation finds a rise in half of all plateaus at ρ = 0.3 sooner or
+# later. With these the whole run has under 5 % of it (200 simulated plateaus of 40 and of 120
+# evaluations), and harm that goes on is proven some evaluations later.
+WATCHED, WATCHED_FEWEST = 5.5, 12
+
+
+def proven(verdict: Verdict) -> bool:
+    """Whether harm is sure enough to stop a run that is looked at after every evaluation."""
+    sure = verdict.evidence.get("z", 0.0) > WATCHED and verdict.n >= WATCHED_FEWEST
+    return verdict.verdict == "yes" and sure
+
+
 @dataclass(frozen=True)
 class Trend:
     """The steepest rise that reaches the end: z, its first index, p against no rise at all."""
@@ -50,6 +62,8 @@ def harm(
     `noise` is estimated from the series where it is not given. `difference_se` is the standard
     error of the last loss minus the lowest over shared blocks; `se` that of each loss alone: both
     only widen the interval of the effect, which speaks about other text of the same kind.
+
+    The verdict is for one look at a log. Early stopping looks again and again: use `proven`.
     """
     steps, losses = np.asarray(steps, float), np.asarray(losses, float)
     keep = np.isfinite(steps) & np.isfinite(losses)

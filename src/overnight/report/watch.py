@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.findings import Findings
+from ..analysis.overfitting import proven
 from ..errors import UserError, did_you_mean
 from . import words
 
@@ -28,7 +29,7 @@ def _not_finite(f: Findings) -> bool:
 CONDITIONS: dict[str, Callable[[Findings], bool]] = {
     "non-finite": _not_finite,
     "divergence": lambda f: f.verdict("divergence").verdict == "yes",
-    "overfitting": lambda f: f.verdict("overfitting").verdict == "yes",
+    "overfitting": lambda f: proven(f.verdict("overfitting")),  # looked at again and again
     "finished": lambda f: f.about.status in ("finished", "interrupted", "failed"),
 }
 

@@ -144,6 +144,9 @@ def test_no_two_sentences_contradict(tmp_path, seed):
     assert not ("learning rate fall" in said and found.schedule.kind != "constant")
     if v["overfitting"] == "yes":
         assert found.best.step < found.ledger.steps
+    if v["overfitting"] == "no" and "train_change" not in found.verdict("overfitting").evidence:
+        evidence = found.verdict("overfitting").evidence
+        assert evidence["z"] <= evidence["critical"]  # "no rise" is not said of a rise
     assert found.best.step in found.best.tied_steps
     assert found.best.pick in found.best.tied_steps
 

@@ -169,6 +169,8 @@ def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: Abou
 
 def _schedule(v: dict[str, Verdict], rates: Schedule, counted: Ledger) -> list[Advice]:
     """Only for a rate that was seen to stay constant to the end of a run."""
+    if v["overfitting"].verdict == "yes":
+        return []
     if (
         rates.kind != "constant"
         or rates.still_warming
@@ -178,7 +180,7 @@ def _schedule(v: dict[str, Verdict], rates: Schedule, counted: Ledger) -> list[A
     return [
         Advice(
             do="Let the learning rate fall towards zero over the last fifth of the run.",
-            because=["still_improving", "plateau"],
+            because=["still_improving"],
             expected="usually some hundredths of a nat; this run cannot say how much.",
         )
     ]

@@ -26,7 +26,8 @@ FEWEST = 8  # evaluations below which nothing is said
 ENOUGH = 10  # evaluations from which on "no" can be said
 SHORTEST = 4  # evaluations in the shortest trend
 LONGEST = 400  # evaluations scanned; longer series are averaged down to it
-ABOVE = 2.75  # σ by which the last two have to be above the lowest: a bump that died away is not
+ABOVE = 2.75  # σ by which the last two have to be above the lowest, or
+ABOVE_LEVEL = 2.5  # standard errors between the levels: a bump that died away is not harm
 
 
 # Looking again after every evaluation finds a rise in half of all plateaus at ρ = 0.3 sooner or
@@ -85,7 +86,8 @@ def harm(
         )  # fmt: skip
     trend = rise(losses, noise)
     lowest = int(np.argmin(losses))
-    effect, effect_se = above_lowest(losses, lowest, noise)
+    effect, effect_noise = above_lowest(losses, lowest, noise)
+    effect_se = effect_noise
     if difference_se is not None and np.isfinite(difference_se):
         effect_se = float(np.hypot(effect_se, difference_se))
     quantile = float(stats.t.isf(0.025, max(noise.degrees, 2.0)))
@@ -105,14 +107,20 @@ def harm(
         "final": float(losses[-1]),
         "final_step": int(steps[-1]),
     }
-    above = float(losses[-2:].mean() - losses[lowest])
-    if trend.z > critical(n) and above > ABOVE * noise.sigma:
+    rises = trend.z > critical(n)
+    if rises and _still_up(losses, lowest, effect, effect_noise, noise):
         return make(
             "harm", "yes",
             "Validation rose from {lowest:.4f} at step {lowest_step:,} to {final:.4f} at step "
             "{final_step:,}. Without the luck of single evaluations (σ = {sigma:.4f}) that is "
             "{effect_nats:+.4f} nats, beyond noise (z = {z:.1f}, needed {critical:.2f}).",
             since_step=int(steps[lowest]), **shown,
+        )  # fmt: skip
+    if rises:
+        return make(
+            "harm", "cannot_tell",
+            "It rose (z = {z:.1f}, needed {critical:.2f}), but the end is back within noise of the "
+            "lowest level ({effect_nats:+.4f} nats, σ = {sigma:.4f}).", **shown,
         )  # fmt: skip
     if n < ENOUGH:
         return make(
@@ -182,6 +190,12 @@ def above_lowest(losses: Array, lowest: int, noise: Scatter) -> tuple[float, flo
     low = slice(max(lowest - 1, 0), min(lowest + 2, n))
     weights[low] -= 1 / (low.stop - low.start)
     return float(weights @ losses), noise.se(weights)
+
+
+def _still_up(losses: Array, lowest: int, effect: float, effect_se: float, noise: Scatter) -> bool:
+    """Whether the end lies above the lowest: its last two values, or its level."""
+    above = float(losses[-2:].mean() - losses[lowest])
+    return above > ABOVE * noise.sigma or effect > ABOVE_LEVEL * effect_se
 
 
 def _thin(steps: Array, losses: Array) -> tuple[Array, Array]:

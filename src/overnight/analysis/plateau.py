@@ -61,7 +61,7 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
     elif trend.ci[1] < 0:
         improving, plateau, why = "yes", "no", f"Validation changes by {rate}."
     elif trend.ci[0] > 0:
-        improving, plateau, why = "no", "no", f"Validation rises: {rate}."
+        improving, plateau, why = "no", "no", f"It does not fall: the slope is {rate}."
     elif -trend.change_ci[0] < USEFUL:
         improving, plateau = "no", "yes"
         why = (

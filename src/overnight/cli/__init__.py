@@ -86,4 +86,8 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def main() -> None:
+    # Read when torch loads: threads of a busy machine that spin at every barrier take each other's
+    # time. 1,000 turns cost nothing on a quiet one; the default made updates 5 to 10 times slower
+    # on a loaded one (docs/lab-notes.md, 2026-11-20).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(run(sys.argv[1:]))

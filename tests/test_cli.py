@@ -13,6 +13,7 @@ import pytest
 
 from overnight import cli
 from overnight.config import presets
+from overnight.runfolder import read_log
 
 GOOD = "It was a dark and stormy night.\n" * 200
 SMALL = ["--preset", "nanogpt-cpu", "--max-steps", "2", "--threads", "1", "--sample.tokens", "0",
@@ -213,3 +214,18 @@ def test_report_loads_no_torch(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["best"]["step"] == 2
     assert not [line for line in done.stderr.splitlines() if line.endswith((" torch", "_C"))]
+
+
+def test_separate_validation_text_and_resume_from_another_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "val.txt").write_text("It was a bright and silent night.\n" * 20)
+    words = ["train", "good.txt", "--val", "val.txt", *SMALL, "--out", "run"]
+    assert cli.run(words) == 0
+    data = read_log(folder / "run" / "log.jsonl").rows[0].data
+    assert (data["bytes"], data["val_bytes"]) == (len(GOOD), 34 * 20)
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    more = ["--max-steps", "4", "--accept", "trajectory"]
+    assert cli.run(["train", "--resume", "../run", *more]) == 0
+    assert read_log(folder / "run" / "log.jsonl").rows[-1].step == 4

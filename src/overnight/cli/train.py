@@ -23,6 +23,7 @@ def train(
     preset: str | None = None,
     settings: Path | None = None,
     out: Path | None = None,
+    val: Annotated[list[str] | None, Parameter(negative="")] = None,
     begin_with: Annotated[str | None, Parameter(name="--from")] = None,
     resume: Path | None = None,
     accept: Literal["harmless", "trajectory", "incompatible"] = "harmless",
@@ -58,6 +59,8 @@ def train(
         A TOML file of settings, laid over the preset.
     out
         The run folder to make. Default: a new one in runs/, named by date and preset.
+    val
+        Separate validation text, instead of a part of TEXT; may be given more than once.
     begin_with
         A run folder: begin with its weights, tokenizer and settings, on this text.
     resume
@@ -100,6 +103,7 @@ def train(
     _refuse_options(text)
     flags: dict[str, Any] = {
         "data.text": list(text) or None,
+        "data.val": val,
         "tokenizer.kind": tokenizer,
         "tokenizer.vocab_size": vocab_size,
         "length.steps": max_steps,

@@ -73,6 +73,10 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
     prepared = prepare(
         resolved.data, resolved.tokenizer, fixed=fixed, choose=settings.choose, say=say
     )
+    for name in ("data.text", "data.val"):  # a resume may be called from another folder
+        paths = [t if t == "-" else str(Path(t).resolve()) for t in settings.get(name)]
+        if paths:
+            settings.choose(name, paths, settings.reasons[name])
     plan = make_plan(settings, prepared)
     if initial:
         checkpoint.load_into(plan.updater.model, initial.weights, Path(initial.source))

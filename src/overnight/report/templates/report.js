@@ -83,13 +83,14 @@
 
   // The range of y: everything, or, with `focus`, without the steep start that hides the rest.
   function range(spec, logY) {
-    let ys = spec.lines.flatMap((l) => l.points.map((p) => p[1])).filter((y) => !logY || y > 0);
+    const bands = spec.focus ? [] : spec.bands.flatMap((b) => [...b.low, ...b.high]);
+    const ys = [...spec.lines.flatMap((l) => l.points), ...bands].map((p) => p[1]).filter((y) => !logY || y > 0);
     if (!ys.length) return null;
     let low = Math.min(...ys), high = Math.max(...ys);
     if (spec.focus && !logY && ys.length > 20) {
       const sorted = [...ys].sort((a, b) => a - b);
-      const cut = sorted[Math.floor(sorted.length * 0.97)];
-      if (high - low > 2.5 * (cut - low)) high = cut + 0.15 * (cut - low);
+      const cut = sorted[Math.floor(sorted.length * 0.95)];
+      if (high - low > 1.8 * (cut - low)) high = cut + 0.15 * (cut - low);
     }
     if (spec.zero) { low = Math.min(low, 0); high = Math.max(high, 0); }
     if (high === low) { high += Math.abs(high) * 0.05 || 1; low -= Math.abs(low) * 0.05 || 1; }

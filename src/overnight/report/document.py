@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..analysis.findings import Findings
+from . import headlines, words
 from . import numbers as n
-from . import words
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def _curves(f: Findings) -> Section | None:
 
 def _diagnosis(f: Findings) -> Section:
     blocks: list[Block] = [
-        Text(v.because, words.tone(v), words.said(v)) for v in words.in_order(f.verdicts)
+        Text(v.because, headlines.tone(v), headlines.said(v))
+        for v in headlines.in_order(f.verdicts)
     ]
     return Section("diagnosis", "Diagnosis", blocks)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..analysis.findings import Findings
 from ..analysis.overfitting import proven
 from ..errors import UserError, did_you_mean
-from . import words
+from . import headlines, words
 
 if TYPE_CHECKING:
     from ..analysis.run import Run
@@ -106,7 +106,7 @@ def summary(run: Run) -> str:
     if f.best is not None:
         parts.append(f"lowest {f.best.loss:.4f} at {f.best.step:,}")
     parts += [
-        words.headline(v).lower()
+        headlines.headline(v).lower()
         for v in f.verdicts
         if v.id in ("divergence", "overfitting", "still_improving") and v.verdict != "cannot_tell"
     ]

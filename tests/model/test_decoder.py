@@ -178,3 +178,11 @@ def test_bfloat16_is_near_float32() -> None:
 def test_impossible_grammar_is_refused(settings: dict) -> None:
     with pytest.raises(UserError):
         complete(Model(**(SMALL | settings)))
+
+
+def test_relu2_gradient() -> None:
+    from overnight.model.layers import relu2
+
+    x = torch.linspace(-2, 2, 41, dtype=torch.float64).requires_grad_()
+    assert torch.equal(relu2(x), F.relu(x).square())
+    assert torch.autograd.gradcheck(relu2, (x[x != 0].detach().requires_grad_(),))

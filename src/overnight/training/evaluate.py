@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from ..ledger import bits_per_byte
 from ..model.decoder import Decoder
+from ..model.loss import losses
 from ..text.batches import FixedBlocks
 
 CHUNK_TOKENS = (
@@ -51,7 +51,8 @@ def score(
     was_training = model.training
     model.eval()
     lengths = torch.from_numpy(byte_lengths).to(device)
-    losses, nats, n_bytes = [], 0.0, 0
+    means: list[torch.Tensor] = []
+    nats, n_bytes = 0.0, 0
     context = blocks.shape[1] - 1
     chunk = max(1, CHUNK_TOKENS // context)
     for begin in range(0, len(blocks), chunk):
@@ -59,16 +60,10 @@ def score(
             model.train(was_training)
             raise StoppedError
         ids = torch.from_numpy(np.asarray(blocks[begin : begin + chunk], dtype=np.int64)).to(device)
-        nll_BT = token_losses(model(ids[:, :-1]), ids[:, 1:])
+        nll_BT, _ = losses(model(ids[:, :-1]), ids[:, 1:])
         bytes_BT = lengths[ids[:, 1:]]
-        losses.append(nll_BT.double().mean(1).cpu())
+        means.append(nll_BT.double().mean(1).cpu())
         nats += float(nll_BT.double().masked_fill(bytes_BT == 0, 0.0).sum())
         n_bytes += int(bytes_BT.sum())
     model.train(was_training)
-    return Score(torch.cat(losses).numpy(), context, nats, n_bytes)
-
-
-def token_losses(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of each target, float32 `[B, T]`, in nats."""
-    flat = F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none")
-    return flat.view(targets_BT.shape)
+    return Score(torch.cat(means).numpy(), context, nats, n_bytes)

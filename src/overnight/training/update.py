@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from ..config import Config
 from ..keyed import key
 from ..ledger import Ledger
 from ..model.decoder import Decoder
+from ..model.loss import losses
 from ..text.batches import Batches
-from .evaluate import token_losses
 from .guard import SPIKE_Z, is_finite, spike_z
 from .optimizers import Optimizers
 from .schedule import rate
@@ -87,13 +86,9 @@ class Updater:
 
     def _losses(self, ids_BU: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums over the tokens of a micro-batch: unsmoothed loss, and what is minimised."""
-        logits, targets = self.model(ids_BU[:, :-1]), ids_BU[:, 1:]
         smoothing = self.config.train.label_smoothing
-        nll = token_losses(logits, targets).sum()
-        if not smoothing:
-            return nll.detach(), nll
-        uniform = -F.log_softmax(logits.float(), -1).mean(-1).sum()
-        return nll.detach(), (1 - smoothing) * nll + smoothing * uniform
+        nll, objective = losses(self.model(ids_BU[:, :-1]), ids_BU[:, 1:], smoothing)
+        return nll.sum(), objective.sum()
 
     def _clip(self) -> float:
         limit = self.config.optimizer.clip or float("inf")

@@ -21,6 +21,7 @@ from msgspec import Meta
 from .errors import UserError, did_you_mean
 
 PRESETS = Path(__file__).parent / "presets"
+MAX_TOML_BYTES = 4 * 2**20
 ENVIRONMENT_PREFIX = "OVERNIGHT_"
 
 
@@ -354,10 +355,14 @@ def flatten(tree: Mapping[str, Any], source: str) -> Layer:
 
 def read_toml(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_TOML_BYTES):
+            raise UserError(f"{path}: not a settings file (a file of at most 4 MiB).")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such settings file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:  # TOML, UTF-8, a NUL in the name
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 

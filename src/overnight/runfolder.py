@@ -22,6 +22,7 @@ from msgspec import Meta
 from .errors import UserError
 
 MAX_ROW_BYTES = 4 * 2**20  # a longer line is reported, not decoded
+CLOSE_TRIES, CLOSE_PAUSE = 5, 1.0  # for the last rows of a log; seconds between
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -249,7 +250,12 @@ class LogWriter:
         os.fsync(self._fd)
 
     def close(self) -> None:
+        """The end; what a disk still refuses after some tries is lost, and an OSError says so."""
         try:
+            for _ in range(CLOSE_TRIES - 1):
+                with contextlib.suppress(OSError):
+                    return self.sync()
+                time.sleep(CLOSE_PAUSE)
             self.sync()
         finally:
             os.close(self._fd)

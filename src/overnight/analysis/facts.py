@@ -52,8 +52,8 @@ def about(log: Log, planned: int | None) -> About:
     """The model line and what else the start row says."""
     start: dict[str, Any] = next((s for s in reversed(log.session) if "config" in s), {})
     config = start.get("config") or {}
-    model, data = config.get("model") or {}, start.get("data") or {}
-    tokenizer = config.get("tokenizer") or {}
+    model, data = _section(config, "model"), start.get("data") or {}
+    tokenizer = _section(config, "tokenizer")
     environment = start.get("environment") or {}
     total = (start.get("parameters") or {}).get("total")
     return About(
@@ -79,6 +79,12 @@ def _status(log: Log) -> str:
     return str(log.session[-1].get("reason") or "running")
 
 
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """One table of the settings; a damaged log may hold anything in its place."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _model_line(model: dict[str, Any]) -> str | None:
     if not model.get("layers"):
         return None
@@ -97,7 +103,7 @@ def _model_line(model: dict[str, Any]) -> str | None:
 
 
 def _optimizer_line(config: dict[str, Any]) -> str | None:
-    optimizer, train = config.get("optimizer") or {}, config.get("train") or {}
+    optimizer, train = _section(config, "optimizer"), _section(config, "train")
     if not optimizer.get("kind"):
         return None
     words = [str(optimizer["kind"])]

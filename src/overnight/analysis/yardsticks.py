@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
 from scipy import stats
 
 from .findings import Best, Yardstick, Yardsticks
@@ -20,9 +20,10 @@ def yardsticks(log: Log, best: Best | None) -> Yardsticks | None:
     model = best.bpb if best else None
     # The standard error over blocks, from nats per token to bits per byte.
     se = best.se * best.bpb / best.loss if best and best.se and best.bpb and best.loss else None
+    listed = log.yardsticks.get("yardsticks")
     rows = [
         row
-        for given in log.yardsticks.get("yardsticks") or []
+        for given in (listed if isinstance(listed, list) else [])
         if isinstance(given, dict) and (row := _row(given, model, se)) is not None
     ]
     size = log.yardsticks.get("bytes")
@@ -35,19 +36,26 @@ def yardsticks(log: Log, best: Best | None) -> Yardsticks | None:
 
 
 def _row(given: dict[str, Any], model: float | None, se: float | None) -> Yardstick | None:
-    bpb = given.get("bpb")
-    if not isinstance(bpb, int | float) or not np.isfinite(bpb):
+    bpb = _number(given.get("bpb"))
+    if bpb is None:
         return None
-    nats = given.get("nats_per_byte")
-    margin = None if model is None else float(bpb) - model
+    margin = None if model is None else bpb - model
     return Yardstick(
         name=str(given.get("name", "")),
-        bpb=float(bpb),
-        nats_per_byte=float(nats) if isinstance(nats, int | float) else None,
+        bpb=bpb,
+        nats_per_byte=_number(given.get("nats_per_byte")),
         how=str(given.get("how", "")),
         beaten=_beaten(margin, se),
         margin_bpb=margin,
     )
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer beyond every float
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _beaten(margin: float | None, se: float | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from cyclopts import App, CycloptsError
 
@@ -43,6 +44,16 @@ def build_app() -> App:
 def say(message: str) -> None:
     """One message line on stderr."""
     print(printable(message), file=sys.stderr, flush=True)
+
+
+def write_json(value: Any, indent: int | None = None) -> None:
+    """`value` on stdout; for a terminal everything beyond ASCII is escaped, since a log or a
+    model may hold what a terminal obeys."""
+    import json
+
+    plain = sys.stdout.isatty()
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=plain)
+    sys.stdout.write(text + "\n")
 
 
 def spell_out(tokens: Sequence[str]) -> list[str]:

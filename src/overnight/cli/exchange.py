@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -77,9 +76,9 @@ def import_(
 def _finish(done: Any, message: str, json: bool) -> int:
     import msgspec
 
-    from . import say
+    from . import say, write_json
 
     say(message)
     if json:
-        sys.stdout.write(msgspec.json.encode(done).decode() + "\n")
+        write_json(msgspec.to_builtins(done))
     return 0

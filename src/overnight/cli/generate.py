@@ -58,7 +58,7 @@ def generate(
     """
     from ..generation.load import load_model
     from ..generation.sample import Sampling, continue_text
-    from . import say
+    from . import say, write_json
 
     if num_samples < 1:
         raise UserError(f"--num-samples {num_samples} makes no sense.")
@@ -84,9 +84,7 @@ def generate(
         else:
             _stream(prompt, pieces, i > 0)
     if json:
-        import msgspec
-
-        sys.stdout.write(msgspec.json.encode(texts).decode() + "\n")
+        write_json(texts)
     return 0
 
 

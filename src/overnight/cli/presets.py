@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from .. import config
+from ..errors import printable
+from . import write_json
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -47,9 +48,7 @@ def settings(*, json: Flag = False) -> None:
 
 def _print(rows: list[dict[str, Any]], json: bool, columns: list[str]) -> None:
     if json:
-        import msgspec
-
-        sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
+        write_json(rows)
         return
     from rich.console import Console
     from rich.table import Table
@@ -64,4 +63,6 @@ def _print(rows: list[dict[str, Any]], json: bool, columns: list[str]) -> None:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return printable(str(value))

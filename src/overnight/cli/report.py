@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from . import say
+from . import say, write_json
 
 
 def report(
@@ -31,16 +31,11 @@ def report(
     terminal
         Show the report in the terminal; write files only if --out is given.
     """
-    import sys
-
     from ..analysis.run import load_run
 
     run = load_run(source)
     if json:
-        import json as encoder
-
-        encoder.dump(run.findings, sys.stdout, indent=1, allow_nan=False, ensure_ascii=False)
-        print()
+        write_json(run.findings, indent=1)
     if terminal:
         from rich.console import Console
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -214,12 +213,12 @@ def _finish(summary: Any, json: bool) -> int:
 
     from ..analysis.run import load_run
     from ..report import write
-    from . import say
+    from . import say, write_json
 
     place = write(load_run(summary.run))
     say(f"report    {place / 'report.html'}")
     if json:
         shown = {k: v for k, v in msgspec.to_builtins(summary).items() if k != "exit_code"}
-        sys.stdout.write(msgspec.json.encode(shown).decode() + "\n")
+        write_json(shown)
     code: int = summary.exit_code
     return code

@@ -134,13 +134,13 @@ def _fact(data: bytes) -> FileFact:
 
 def verify(folder: Path) -> Manifest:
     """The manifest of a checkpoint whose every file is what it says, or `DamagedError`."""
-    manifest = _decoded(folder / MANIFEST, Manifest)
+    manifest: Manifest = _decoded(folder / MANIFEST, Manifest)
     if set(manifest.files) != {MODEL, OPTIMIZER, STATE}:
         raise DamagedError(f"{folder / MANIFEST}: lists {sorted(manifest.files)}")
     for name, expected in manifest.files.items():
         path = folder / name
         size = _size(path)
-        if size != expected.bytes:
+        if size < 0 or size != expected.bytes:
             found = f"{size} bytes" if size >= 0 else "no file"
             raise DamagedError(f"{path}: {expected.bytes} bytes expected, {found} found")
         with path.open("rb") as file:

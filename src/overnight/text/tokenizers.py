@@ -116,7 +116,10 @@ class Tokenizer:
         if encode := self._fast:
             return [encode(text) if text else np.empty(0, np.uint32) for text in texts]
         decoded = [text.decode() for text in texts]
-        many = self._library.encode_batch_fast(decoded, add_special_tokens=False)
+        try:
+            many = self._library.encode_batch_fast(decoded, add_special_tokens=False)
+        except Exception as error:  # such as a file whose unknown token is no token
+            raise UserError(f"The tokenizer cannot encode this text: {error}") from None
         return [np.array(one.ids, np.uint32) for one in many]
 
     @cached_property

@@ -139,6 +139,7 @@ class Trainer:
 
     def _train(self) -> None:
         self._measure_if_due()  # step 0, or what a stop broke off
+        self._prune()  # what a kill came before
         while self.state.step < self.steps:
             if self.stop:
                 self._save("signal", must=True)
@@ -302,7 +303,8 @@ class Trainer:
                 os.fsync(file.fileno())
             fsync_path(path.parent)
         except OSError as error:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             self._event("disk", f"block losses not kept: {error}")
 
     def _sample(self) -> None:
@@ -398,13 +400,16 @@ class Trainer:
             self.log.write(
                 Checkpoint(step=step, path=str(path), bytes=size, seconds=seconds, reason=reason)
             )
+        self._prune()
+        self._save_seconds = time.monotonic() - begin
+        self.clock.save += self._save_seconds
+        return True
+
+    def _prune(self) -> None:
         try:
             checkpoint.prune(self.run, self.best.step if self.best else None, self.config.save.keep)
         except OSError as error:
             self._event("disk", f"an old checkpoint could not be removed: {error}")
-        self._save_seconds = time.monotonic() - begin
-        self.clock.save += self._save_seconds
-        return True
 
     def _evaluate_whole(self) -> None:
         """The figure to quote: the best checkpoint on the whole val split."""
@@ -449,8 +454,6 @@ class Trainer:
                 save_seconds=self.clock.save,
             )
         )
-        with contextlib.suppress(OSError):  # tried again when the log is closed
-            self.log.sync()
 
     def _show(self) -> None:
         step, clock = self.state.step, self.clock

@@ -125,8 +125,10 @@ def test_resume_with_other_text_is_refused(
 def test_dry_run_leaves_nothing(
     text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    assert train(tmp_path / "run", text, "--dry-run", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["steps"] == 24
     assert train(tmp_path / "run", text, "--dry-run") == 0
-    plan = capfd.readouterr().err
+    plan = capfd.readouterr().out
     for word in ("parameters", "memory", "disk", "expected", "passes", "tokens an update"):
         assert word in plan
     assert list(tmp_path.iterdir()) == []

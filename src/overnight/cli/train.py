@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -93,9 +94,9 @@ def train(
     threads
         CPU threads.
     dry_run
-        Show the plan and end.
+        Print the plan on stdout and end.
     json
-        Print one summary object on stdout when done.
+        Print one object on stdout: the summary when done, or the plan.
     set
         NAME=VALUE, the long form of --NAME VALUE for any setting.
     """
@@ -185,15 +186,20 @@ def _begin(
 ) -> int:
     from ..training import session
     from ..training.progress import Progress
+    from . import write_json
 
     path = out or session.default_folder(settings.preset)
     session.refuse_existing(path)
     progress = Progress()
     plan = session.plan_run(settings, progress.say, initial)
+    if dry_run:
+        if json:
+            write_json(plan.summary())
+        else:
+            sys.stdout.write("\n".join(plan.lines()) + "\n")
+        return 0
     for line in plan.lines():
         progress.say(line)
-    if dry_run:
-        return 0
     progress.say(f"run       {path}")
     return _finish(session.begin(plan, path, progress), json)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -50,6 +51,27 @@ class Plan(msgspec.Struct):
     def memory_bytes(self) -> int:
         return memory_bytes(self.config, self.parameters)
 
+    @property
+    def disk_bytes(self) -> int:
+        """The best checkpoint, the newest ones, and one that is being written."""
+        return self.checkpoint_bytes * (self.config.save.keep + 2)
+
+    def summary(self) -> dict[str, Any]:
+        """The plan as one object, for programs."""
+        steps = self.config.length.steps
+        return {
+            "steps": steps,
+            "tokens": self.ledger.tokens(steps),
+            "passes": self.ledger.passes(steps),
+            "parameters": self.parameters["total"],
+            "seconds": self.seconds,
+            "memory_bytes": self.memory_bytes,
+            "disk_bytes": self.disk_bytes,
+            "config": msgspec.to_builtins(self.config),
+            "reasons": self.reasons,
+            "data": self.prepared.facts,
+        }
+
     def lines(self) -> list[str]:
         """What was chosen and why, for a person."""
         config, ledger, facts = self.config, self.ledger, self.prepared.facts
@@ -75,7 +97,7 @@ class Plan(msgspec.Struct):
             f"measured  every {config.eval.every} steps on {evaluated:,} val tokens "
             f"({reasons.get('eval.every', 'default')})",
             f"needs     {_gigabytes(self.memory_bytes)} of memory, "
-            f"{_gigabytes(self.checkpoint_bytes * (config.save.keep + 2))} of disk",
+            f"{_gigabytes(self.disk_bytes)} of disk",
             f"expected  {duration(self.seconds)} "
             f"({ledger.tokens_per_step / self.step_seconds:,.0f} tokens/s), until {end}",
         ]

@@ -221,3 +221,18 @@ def test_watched_harm_is_proven_when_it_goes_on():
         values = values + 0.01 * rng.standard_normal(40)
         proven.append(overfitting.proven(overfitting.harm(np.arange(40), values)))
     assert np.mean(proven) >= 0.95
+
+
+def test_a_reason_to_stop_is_one_sentence_and_only_of_proven_harm():
+    rng = np.random.default_rng(3)
+    u = np.linspace(-1, 1, 31)
+    steps = [int(s) for s in np.arange(31) * 100]
+    losses = [float(v) for v in 2 + u**2 + 0.01 * rng.standard_normal(31)]
+    assert overfitting.stop_reason(steps[:16], losses[:16]) == ""
+    reason = overfitting.stop_reason(steps, losses)
+    assert "at step 3,000" in reason
+    assert reason.count("\n") == 0
+    assert overfitting.stop_reason([], []) == ""
+    assert overfitting.stop_reason([0, 100], [5.0, math.nan]) == ""
+    flat = [float(v) for v in 2 + 0.01 * rng.standard_normal(31)]
+    assert all(overfitting.stop_reason(steps[:k], flat[:k]) == "" for k in range(32))

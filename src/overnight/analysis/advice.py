@@ -112,7 +112,7 @@ def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[
         Advice(
             do=f"Deploy step {best.pick:,}, and next time stop near it.",
             because=["overfitting"],
-            expected=f"about {lost:.4f} nats per token better than the end of this run.",
+            expected=f"a loss about {lost:.3f} nats lower than that of the end of this run.",
         )
     ]
     repeated = v["repeats"].verdict == "yes"
@@ -130,13 +130,18 @@ def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[
 def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: About) -> list[Advice]:
     improving = v["still_improving"]
     if improving.verdict == "yes" and v["divergence"].verdict != "yes":
-        slope = improving.evidence["per_1000"]
+        fell, first = -(improving.effect_nats or 0.0), improving.evidence["first"]
+        last = improving.evidence["last"]
+        expected = (
+            f"less than the {fell:.3f} nats that steps {first:,} to {last:,} gave, for as many "
+            "steps again."
+        )
         if about.planned_steps is not None and counted.steps < about.planned_steps:
             return [
                 Advice(
                     do=f"Let it run to its planned end at step {about.planned_steps:,}.",
                     because=["still_improving"],
-                    expected=f"at first about {-slope:.4f} nats per 1,000 steps, then less.",
+                    expected=expected,
                 )
             ]
         annealed = rates.end_ratio is not None and rates.end_ratio < ANNEALED
@@ -144,13 +149,13 @@ def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: Abou
             "Train longer: a new run with a longer schedule, for this one's learning rate has "
             "already come down."
             if annealed
-            else "Train longer: it is undertrained, and stopping here gives loss away."
+            else "Train longer: it is undertrained; a lower loss is still to be had."
         )
         return [
             Advice(
                 do=how,
                 because=["still_improving"],
-                expected=f"at first about {-slope:.4f} nats per 1,000 steps, then less.",
+                expected=expected,
             )
         ]
     if v["plateau"].verdict == "yes":
@@ -161,7 +166,7 @@ def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: Abou
             Advice(
                 do=f"Do not train this longer; change something else: {what}.",
                 because=["plateau", "repeats"] if repeated else ["plateau"],
-                expected=f"as many steps again would give at most {most:.4f} nats.",
+                expected=f"as many steps again as the last 30 % would give at most {most:.3f} nats.",
             )
         ]
     return []

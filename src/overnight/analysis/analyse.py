@@ -27,10 +27,11 @@ def analyse(log: Log) -> Findings:
     found_best = _best(log, series)
     planned = facts.planned_steps(log)
     rates = schedule(log.train, log.config, planned)
-    measured = yardsticks(log, found_best)
+    whole = facts.whole(log)
+    measured = yardsticks(log, found_best, whole)
     about = facts.about(log, planned)
     foreseen = forecast(log, series, planned)
-    verdicts, unknown = judge(log, series, counted, found_best, rates, measured, about)
+    verdicts, unknown = judge(log, series, counted, found_best, whole, rates, measured, about)
     return Findings(
         schema=facts.SCHEMA,
         source=facts.source(log),
@@ -38,6 +39,7 @@ def analyse(log: Log) -> Findings:
         ledger=counted,
         noise=series.noise,
         best=found_best,
+        whole=whole,
         schedule=rates,
         yardsticks=measured,
         forecast=foreseen,

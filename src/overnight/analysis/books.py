@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .findings import About, Best, Ledger, Schedule, Verdict, make
+from .findings import About, Best, Ledger, Schedule, Verdict, Whole, make
 from .tables import Array, Log
 
 UNEVEN = 0.1  # share of slow rows from which on the speed did not hold
@@ -21,13 +21,16 @@ def units(counted: Ledger) -> Verdict:
         return make("units", "cannot_tell", "The log has no two figures that check each other.")
     if not wrong:
         return make(
-            "units", "no", "{n} cross-checks agree within {tolerance:.0f} %.",
+            "units", "no",
+            f"Logged and computed agree within {{tolerance:.0f}} %: "
+            f"{', '.join(c.what for c in counted.checks)}.",
             n=len(counted.checks), tolerance=2.0, estimator="logged against computed",
         )  # fmt: skip
     worst = max(wrong, key=lambda c: abs(np.log(max(c.ratio, 1e-12))))
     return make(
         "units", "yes",
-        f"{worst.what}: logged {{logged:,.6g}}, computed {{computed:,.6g}}, ratio {{ratio:.3f}}.",
+        f"{worst.what.capitalize()}: logged {{logged:,.4g}}, but {{computed:,.4g}} by the other "
+        "figures of the log, which makes the logged one {ratio:.2f} times that.",
         n=len(counted.checks), logged=worst.logged, computed=worst.computed, ratio=worst.ratio,
         what=[c.what for c in wrong], estimator="logged against computed",
     )  # fmt: skip
@@ -103,20 +106,26 @@ def resume(log: Log, counted: Ledger) -> Verdict:
         return make("resume", "no", "The run was one session.", n=n, estimator="start rows")
     at = [s.from_step for s in counted.sessions[1:]]
     estimator = "start rows; rows of replayed steps"
-    facts: dict[str, Any] = {"n": n, "sessions": n, "at": at, "estimator": estimator}
-    begins = " and ".join(f"{s:,}" for s in at[:5])
     rows = sum(a["rows"] for a in log.replayed)
     equal = sum(a["equal"] for a in log.replayed)
+    notes = [str(e["message"]) for e in log.event if e["kind"] == "warning"]
+    facts: dict[str, Any] = {
+        "n": n, "sessions": n, "at": at, "rows": rows, "equal": equal, "warnings": notes,
+        "estimator": estimator,
+    }  # fmt: skip
+    begins = " and ".join(f"{s:,}" for s in at[:5]) + (" …" if n > 6 else "")
+    why = f"{{sessions}} sessions, resumed at step {begins}; "
     if not rows:
-        why = f"{{sessions}} sessions, resumed at step {begins}; no logged step was replayed."
-        return make("resume", "yes", why, **facts)
-    facts |= {"rows": rows, "equal": equal}
-    facts["difference"] = max(a["difference"] for a in log.replayed)
-    why = (
-        f"{{sessions}} sessions, resumed at step {begins}; {{rows}} rows replayed, {{equal}} equal"
-    )
-    why += "." if rows == equal else ", the largest difference {difference:.2e} nats."
-    return make("resume", "yes", why, **facts)
+        why += "no logged step was replayed, so there is nothing to compare."
+    elif rows == equal:
+        why += "resumed exactly: {rows} logged rows replayed, {equal} equal."
+    else:
+        facts["difference"] = max(a["difference"] for a in log.replayed)
+        why += "{rows} logged rows replayed, {equal} equal, the largest difference "
+        why += "{difference:.2e} nats."
+    found = make("resume", "yes", why, **facts)
+    found.because += "".join(f" {note[:1].upper()}{note[1:300]}." for note in notes[:3])
+    return found
 
 
 def throughput(log: Log, counted: Ledger) -> Verdict:
@@ -141,12 +150,14 @@ def throughput(log: Log, counted: Ledger) -> Verdict:
     return make("throughput", "yes" if uneven else "no", why, **facts)
 
 
-def comparability(about: About, best: Best | None) -> Verdict:
-    if best is not None and best.bpb is not None:
+def comparability(about: About, best: Best | None, whole: Whole | None) -> Verdict:
+    bpb = whole.bpb if whole is not None else best.bpb if best is not None else None
+    if bpb is not None:
         return make(
             "comparability", "yes",
-            "{bpb:.4f} bits per byte compare with any tokenizer on the same text; nats per token "
-            "only with the same vocabulary.", bpb=best.bpb, n=1, estimator=best.estimator,
+            "{bpb:.4f} bits per byte compare with any tokenizer on the same text; the loss per "
+            "token only with the same tokenizer.",
+            bpb=bpb, n=1, estimator="all held-out text" if whole else "validation loss",
         )  # fmt: skip
     if about.vocab_size is not None:
         return make(

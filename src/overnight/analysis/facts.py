@@ -21,6 +21,7 @@ from .findings import (
     Saved,
     Schedule,
     Source,
+    Whole,
 )
 from .series import Series
 from .tables import Array, Log
@@ -39,6 +40,24 @@ def source(log: Log) -> Source:
         eval_rows=len(log.eval["step"]),
         columns=log.columns,
         problems=log.problems,
+    )
+
+
+def whole(log: Log) -> Whole | None:
+    """The figure to quote: the best checkpoint on all held-out text."""
+    row = log.whole
+    if row is None:
+        return None
+    loss, se, bpb = row["val_loss"], row.get("val_se"), row.get("val_bpb")
+    return Whole(
+        step=row["step"],
+        loss=loss,
+        se=se,
+        bpb=bpb,
+        bpb_se=se * bpb / loss if se and bpb and loss else None,
+        perplexity=_perplexity(loss),
+        tokens=row["val_tokens"],
+        bytes=row["val_bytes"],
     )
 
 
@@ -236,11 +255,12 @@ def passes(log: Log) -> list[Pass]:
         return []
     exact = counter is train["passes"]  # a window that ends at 1.0 belongs to the first pass
     number = np.where(good, np.maximum(np.ceil(counter) - 1, 0) if exact else counter, -1)
-    found = []
-    for value in np.unique(number[good])[:MOST]:
+    found, values = [], np.unique(number[good])[:MOST]
+    begins = [train["step"][number == value][0] for value in values]
+    for value, begin, end in zip(values, begins, [*begins[1:], np.inf], strict=True):
         mine = number == value
         steps = train["step"][mine]
-        inside = (log.eval["step"] >= steps[0]) & (log.eval["step"] <= steps[-1])
+        inside = (log.eval["step"] >= begin) & (log.eval["step"] < end)
         vals = log.eval["val_loss"][inside & np.isfinite(log.eval["val_loss"])]
         found.append(
             Pass(

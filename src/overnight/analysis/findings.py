@@ -52,7 +52,8 @@ class Session(_Finding):
     attempt: int
     from_step: int
     to_step: int
-    steps: int
+    steps: int  # updates made, those that a return went over again counted again
+    returns: int  # how often it went back to an earlier checkpoint
     tokens: int | None
     seconds: Number
     train_seconds: Number
@@ -127,6 +128,19 @@ class Best(_Finding):
     estimator: str  # val, or train where no validation was logged
     threshold: Number  # nats above the lowest that still count as tied
     n: int
+
+
+class Whole(_Finding):
+    """A checkpoint on the whole held-out text, measured once at the end: the figure to quote."""
+
+    step: int
+    loss: float
+    se: Number  # over blocks
+    bpb: Number
+    bpb_se: Number
+    perplexity: Number
+    tokens: int
+    bytes: int
 
 
 class Schedule(_Finding):
@@ -315,6 +329,7 @@ class Findings(_Finding):
     ledger: Ledger
     noise: Noise
     best: Best | None
+    whole: Whole | None
     schedule: Schedule
     yardsticks: Yardsticks | None
     forecast: Forecast

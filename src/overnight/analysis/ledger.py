@@ -62,18 +62,20 @@ def ledger(log: Log) -> Ledger:
 
 
 def _session(session: dict[str, Any], log: Log, own: Units | None) -> Session:
-    mine = log.train["attempt"] == session["attempt"]
+    worked: dict[int, int] = session.get("worked") or {session["attempt"]: 0}
+    mine = np.isin(log.train["attempt"], list(worked))
     speeds = log.train["tokens_per_s"][mine]
     speeds = speeds[np.isfinite(speeds)]
-    steps = max(0, session["to_step"] - session["from_step"])
+    steps = sum(worked.values())
     wall = session["ended"] - session["started"]
     train = log.train["seconds"][mine]
-    evaluating = log.eval["seconds"][log.eval["attempt"] == session["attempt"]]
+    evaluating = log.eval["seconds"][np.isin(log.eval["attempt"], list(worked))]
     return Session(
         attempt=session["attempt"],
         from_step=session["from_step"],
         to_step=session["to_step"],
         steps=steps,
+        returns=len(worked) - 1,
         tokens=own.tokens(steps) if own else None,
         seconds=session.get("seconds", wall if np.isfinite(wall) and wall >= 0 else None),
         train_seconds=session.get("train_seconds", float(np.nansum(train))),
@@ -89,7 +91,9 @@ def checks(log: Log, own: Units | None) -> list[Check]:
     """Figures that are logged and can also be computed from others."""
     train, found = log.train, []
     if own:
-        found += _check("tokens per step", train["tokens"], own.tokens_per_step * train["step"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            each = train["tokens"] / train["step"]
+        found += _check("tokens per step", each, np.full(len(each), float(own.tokens_per_step)))
         found += _check("passes", train["passes"], train["tokens"] / own.train_tokens)
     width = np.diff(train["step"], prepend=np.nan)
     spent = np.where(np.isfinite(train["seconds"]), train["seconds"], np.nan)

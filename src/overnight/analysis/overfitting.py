@@ -42,6 +42,20 @@ def proven(verdict: Verdict) -> bool:
     return verdict.verdict == "yes" and sure
 
 
+def stop_reason(steps: list[int], losses: list[float]) -> str:
+    """Why a run should stop now, in one sentence, or '' to go on. `losses`: validation, nats, of
+    every evaluation so far by increasing step; to be asked after each of them."""
+    found = harm(np.asarray(steps, float), np.asarray(losses, float))
+    if not proven(found):
+        return ""
+    known = found.evidence
+    return (
+        f"validation rose from {known['lowest']:.4f} at step {known['lowest_step']:,} to "
+        f"{known['final']:.4f} at step {known['final_step']:,}, beyond noise even for one who looks "
+        f"after every evaluation (z = {known['z']:.1f}, needed {WATCHED})"
+    )
+
+
 @dataclass(frozen=True)
 class Trend:
     """The steepest rise that reaches the end: z, its first index, p against no rise at all."""
@@ -113,14 +127,15 @@ def harm(
             "harm", "yes",
             "Validation rose from {lowest:.4f} at step {lowest_step:,} to {final:.4f} at step "
             "{final_step:,}. Without the luck of single evaluations (σ = {sigma:.4f}) that is "
-            "{effect_nats:+.4f} nats, beyond noise (z = {z:.1f}, needed {critical:.2f}).",
+            "{effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; noise alone stays under "
+            "{critical:.1f}).",
             since_step=int(steps[lowest]), **shown,
         )  # fmt: skip
     if rises:
         return make(
             "harm", "cannot_tell",
-            "It rose (z = {z:.1f}, needed {critical:.2f}), but the end is back within noise of the "
-            "lowest level ({effect_nats:+.4f} nats, σ = {sigma:.4f}).", **shown,
+            "It rose (z = {z:.1f}; noise alone stays under {critical:.1f}), but the end is back "
+            "within noise of the lowest level ({effect_nats:+.4f} nats, σ = {sigma:.4f}).", **shown,
         )  # fmt: skip
     if n < ENOUGH:
         return make(
@@ -137,7 +152,8 @@ def harm(
     return make(
         "harm", "no",
         "No rise beyond noise: the end is {effect_nats:+.4f} nats from the lowest level, and one "
-        "evaluation scatters by σ = {sigma:.4f} (z = {z:.1f}, needed {critical:.2f}).",
+        "evaluation scatters by σ = {sigma:.4f} (z = {z:.1f}; noise alone stays under "
+        "{critical:.1f}).",
         **shown,
     )  # fmt: skip
 

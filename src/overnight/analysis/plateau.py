@@ -50,7 +50,8 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
         "{per_1000:+.4f} nats per 1,000 steps from step {first:,} to {last:,} "
         "(95 %: {low:+.4f} to {high:+.4f})"
     )
-    if harm.verdict == "yes":
+    harmed = harm.verdict == "yes"
+    if harmed:
         improving, plateau, why = "no", "no", f"Validation got worse; its slope is {rate}."
     elif trend.ci[1] < 0 and int(np.argmin(series.val)) < first + trend.n // 2:
         improving, plateau = "cannot_tell", "cannot_tell"
@@ -71,7 +72,8 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
     else:
         improving, plateau = "cannot_tell", "cannot_tell"
         why = f"The slope is {rate}, which includes none and a useful one."
+    other = "It still falls." if improving == "yes" else "It got worse." if harmed else why
     return [
         make("still_improving", improving, why, **facts),
-        make("plateau", plateau, why, **facts),
+        make("plateau", plateau, other, **facts),
     ]

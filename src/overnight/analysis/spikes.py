@@ -31,7 +31,10 @@ def spikes(series: Series) -> Verdict:
     facts = {"n": n, "sigmas": SIGMAS, "estimator": f"robust z among {2 * HALF} neighbours"}
     if not groups:
         return make(
-            "spikes", "no", "No logged loss is {sigmas:.0f} robust σ above its neighbours.", **facts
+            "spikes",
+            "no",
+            "No logged loss is {sigmas:.0f} times the usual scatter above its neighbours.",
+            **facts,
         )
     peaks = [int(g[np.argmax(above[g])]) for g in groups]
     worst = max(peaks, key=lambda i: above[i])

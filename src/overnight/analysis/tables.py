@@ -44,6 +44,7 @@ class Log:
     session: list[dict[str, Any]] = field(default_factory=list)
     yardsticks: dict[str, Any] | None = None
     best: dict[str, Any] | None = None  # lowest evaluation ever, also of replaced rows
+    whole: dict[str, Any] | None = None  # the best checkpoint on all held-out text
     replayed: list[dict[str, Any]] = field(default_factory=list)  # audits of overlaps
     forecasts: list[dict[str, Any]] = field(default_factory=list)  # of earlier reports
     columns: dict[str, str] = field(default_factory=dict)  # foreign name → ours

@@ -7,7 +7,7 @@ import msgspec
 from . import books, plausible
 from .divergence import divergence
 from .drift import train_drift
-from .findings import About, Best, Ledger, Schedule, Verdict, Yardsticks
+from .findings import About, Best, Ledger, Schedule, Verdict, Whole, Yardsticks
 from .gap import gap
 from .overfitting import overfitting
 from .plateau import progress
@@ -30,6 +30,7 @@ def judge(
     series: Series,
     counted: Ledger,
     best: Best | None,
+    whole: Whole | None,
     rates: Schedule,
     measured: Yardsticks | None,
     about: About,
@@ -53,7 +54,7 @@ def judge(
             books.repeats(counted),
             books.resume(log, counted),
             books.throughput(log, counted),
-            books.comparability(about, best),
+            books.comparability(about, best, whole),
         ]
     )
     return verdicts, open_questions(verdicts, series, best)

@@ -7,19 +7,22 @@ from typing import Any
 
 from scipy import stats
 
-from .findings import Best, Yardstick, Yardsticks
+from .findings import Best, Whole, Yardstick, Yardsticks
 from .tables import Log
 
 SURE = 1.96  # standard errors between model and yardstick before "yes" or "no" is said
 
 
-def yardsticks(log: Log, best: Best | None) -> Yardsticks | None:
-    """The rows of yardsticks.json beside the best model; None where there is no such file."""
+def yardsticks(log: Log, best: Best | None, whole: Whole | None) -> Yardsticks | None:
+    """The rows of yardsticks.json beside the best model, on the same text where it was measured
+    there; None where there is no such file."""
     if log.yardsticks is None:
         return None
     model = best.bpb if best else None
     # The standard error over blocks, from nats per token to bits per byte.
     se = best.se * best.bpb / best.loss if best and best.se and best.bpb and best.loss else None
+    if whole is not None and whole.bpb is not None:
+        model, se = whole.bpb, whole.bpb_se
     listed = log.yardsticks.get("yardsticks")
     rows = [
         row

@@ -173,7 +173,7 @@ def _schedule(f: Findings) -> Section | None:
 def _ledger(f: Findings) -> Section:
     rows = words.ledger_rows(f)
     blocks: list[Block] = [Table(["what", "value"], rows)]
-    blocks += [Text(words.check(c), "good" if c.agrees else "bad") for c in f.ledger.checks]
+    blocks += [Text(words.check(c), "bad") for c in f.ledger.checks if not c.agrees]
     if any(s is not None for s in f.curve.tokens_per_s):
         blocks.append(Figure("metrics.png", "speed", words.speed_caption(f)))
     return Section("ledger", "Ledger: steps, tokens, passes, time", blocks)
@@ -213,7 +213,7 @@ def _yardsticks(f: Findings) -> Section | None:
     if f.yardsticks is None or not f.yardsticks.rows:
         return None
     rows = [
-        [y.name, n.loss(y.bpb), n.signed(y.margin_bpb), words.BEATEN[y.beaten]]
+        [words.yardstick(y.name), n.loss(y.bpb), n.signed(y.margin_bpb), words.BEATEN[y.beaten]]
         for y in f.yardsticks.rows
     ]
     return Section(
@@ -222,7 +222,7 @@ def _yardsticks(f: Findings) -> Section | None:
         [
             Text(words.yardsticks(f)),
             Table(["yardstick", "bits per byte", "yardstick − model", "beaten"], rows),
-            Items([f"{y.name}: {y.how}" for y in f.yardsticks.rows if y.how]),
+            Items([f"{words.yardstick(y.name)}: {y.how}" for y in f.yardsticks.rows if y.how]),
         ],
     )
 
@@ -237,7 +237,7 @@ def _forecast(f: Findings) -> Section:
                 if s.low is not None and s.high is not None
                 else n.DASH,
                 n.loss(s.actual), n.signed(s.error), words.INSIDE[s.inside],
-                n.signed(s.skill_no_change, 2), n.signed(s.skill_power_law, 2),
+                n.skill(s.skill_no_change), n.skill(s.skill_power_law),
             ]
             for s in f.forecast.scores
         ]  # fmt: skip
@@ -245,6 +245,7 @@ def _forecast(f: Findings) -> Section:
             "made at", "for step", "forecast", "95 % interval", "came true", "error", "inside",
             "skill: no change", "skill: power law",
         ]  # fmt: skip
+        blocks.append(Text(words.scores(f), "quiet"))
         blocks.append(Table(head, rows))
     return Section("forecast", "Forecast", blocks)
 
@@ -286,7 +287,7 @@ def _sessions(f: Findings) -> Section | None:
         head = ["session", "from step", "to step", "steps", "tokens", "time", "tok/s", "ended"]
         blocks.append(Table(head, rows))
     if f.events:
-        rows = [[n.count(e.step), e.kind, e.message] for e in f.events]
+        rows = [[n.count(e.step), words.event(e.kind), e.message] for e in f.events]
         blocks.append(Table(["step", "event", "message"], rows, numeric=False, fold=len(rows) > 30))
     return Section("sessions", "Sessions and events", blocks) if blocks else None
 

@@ -9,6 +9,28 @@ def loss(value: float | None) -> str:
     return DASH if value is None else f"{value:.4f}"
 
 
+def small(value: float | None) -> str:
+    """A standard error or a scatter: two figures that count, at least four decimals."""
+    if value is None:
+        return DASH
+    return f"{value:.4f}" if value >= 0.001 or value == 0 else f"{value:.2g}"
+
+
+def within(value: float | None, se: float | None) -> str:
+    """`1.2917 ± 0.0118`."""
+    return loss(value) + (f" ± {loss(se)}" if se is not None else "")
+
+
+def short(value: float) -> str:
+    """A figure of any size, three figures that count."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def skill(value: float | None) -> str:
+    """Worse than −9 is as bad as it gets."""
+    return DASH if value is None else "under −9" if value < -9 else f"{value:+.2f}"
+
+
 def signed(value: float | None, digits: int = 4) -> str:
     return DASH if value is None else f"{value:+.{digits}f}"
 

@@ -30,6 +30,28 @@ def no_advice(f: Findings) -> str:
     return "Nothing in this log calls for a change."
 
 
+EVENTS = {
+    "resume": "resumed",
+    "warning": "warning",
+    "signal": "told to stop",
+    "non_finite": "loss not finite",
+    "rewind": "went back",
+    "spike": "loss spike",
+    "disk": "trouble with the disk",
+    "torn_log": "torn row",
+    "log": "row not readable",
+    "checkpoint": "damaged checkpoint",
+    "initial": "initial weights",
+    "import": "imported weights",
+    "failed": "failed",
+}
+
+
+def event(kind: str) -> str:
+    """What happened, in plain words; of an unknown kind its own name."""
+    return EVENTS.get(kind, kind.replace("_", " "))
+
+
 def _find(f: Findings, name: str) -> Verdict | None:
     return next((v for v in f.verdicts if v.id == name), None)
 
@@ -64,13 +86,20 @@ def _card_best(f: Findings) -> Card:
             f"({n.loss(b.loss)}), which does not say which checkpoint is best."
         )
         return question, "cannot tell", detail, "open", "best"
-    detail = f"val {n.loss(b.pick_loss)}" + (f" ± {n.loss(b.se)}" if b.se is not None else "")
-    if b.bpb is not None and b.pick == b.step:
-        detail += f", {n.loss(b.bpb)} bits per byte"
-    if len(b.tied_steps) > 1:
-        detail += f"; tied within noise: {n.steps(b.tied_steps)}"
+    w = f.whole
+    if w is not None and w.step == b.pick:
+        detail = f"loss {n.within(w.loss, w.se)} on all held-out text"
+        detail += f", {n.within(w.bpb, w.bpb_se)} bits per byte" if w.bpb is not None else ""
     else:
-        detail += "; no other is tied with it"
+        detail = f"validation loss {n.within(b.pick_loss, b.se)}"
+        if b.bpb is not None and b.pick == b.step:
+            detail += f", {n.loss(b.bpb)} bits per byte"
+    if len(b.tied_steps) > 1:
+        detail += f"; tied within noise: steps {n.steps(b.tied_steps)}"
+    elif b.n > 1:
+        detail += "; no other is as good"
+    if b.pick_saved is False:
+        detail += "; it is not on disk"
     return question, f"step {b.pick:,}", detail, "good", "best"
 
 
@@ -96,18 +125,21 @@ def _card_yardsticks(f: Findings) -> Card:
     if y is None or not y.rows or y.model_bpb is None:
         if b is not None and b.bpb is not None:
             detail = "Compare other runs on this text by bits per byte."
-            return question, f"{n.loss(b.bpb)} bpb", detail, "", "best"
+            return question, f"{n.loss(b.bpb)} bits per byte", detail, "", "best"
         detail = "The log has no bits per byte, so only runs with the same tokenizer compare."
         return question, "cannot tell", detail, "open", "unknown"
-    return question, f"{n.loss(y.model_bpb)} bpb", beaten(f), "", "yardsticks"
+    return question, f"{n.loss(y.model_bpb)} bits per byte", beaten(f), "", "yardsticks"
 
 
 def beaten(f: Findings) -> str:
-    """`Beats unigram, 2-gram; not xz.`"""
+    """`Beats guessing (ln V), unigram; not xz.`"""
     y = f.yardsticks
     if y is None:
         return ""
-    groups = {k: [r.name for r in y.rows if r.beaten == k] for k in ("yes", "no", "cannot_tell")}
+    groups = {
+        k: [yardstick(r.name) for r in y.rows if r.beaten == k]
+        for k in ("yes", "no", "cannot_tell")
+    }
     parts = []
     if groups["yes"]:
         parts.append("beats " + ", ".join(groups["yes"]))
@@ -117,6 +149,10 @@ def beaten(f: Findings) -> str:
         parts.append("level with " + ", ".join(groups["cannot_tell"]))
     text = "; ".join(parts)
     return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def yardstick(name: str) -> str:
+    return "guessing (ln V)" if name == "ln V" else name
 
 
 def _card_time(f: Findings) -> Card:
@@ -147,8 +183,8 @@ def _card_speed(f: Findings) -> Card:
     led = f.ledger
     if led.tokens_per_s is None:
         return "How fast?", "not logged", "", "open", "ledger"
-    slow = f"{n.percent(led.slow_share)} of the rows slower than 80 % of it"
-    return "How fast?", f"{n.count(led.tokens_per_s)} tok/s", f"median; {slow}", "", "ledger"
+    detail = f"the median; {n.percent(led.slow_share)} of the rows were slower than 80 % of it"
+    return "How fast?", f"{n.count(led.tokens_per_s)} tokens/s", detail, "", "ledger"
 
 
 def _card_lr(f: Findings) -> Card:
@@ -165,9 +201,9 @@ def _card_resume(f: Findings) -> Card | None:
     if v.verdict == "no":
         return question, "no resume", v.because, "good", "sessions"
     rows, equal = v.evidence.get("rows"), v.evidence.get("equal")
-    if v.verdict == "yes" and rows is not None and rows == equal:
+    if v.verdict == "yes" and rows and rows == equal:
         return question, "nothing", v.because, "good", "sessions"
-    if v.verdict == "yes" and rows is not None:
+    if v.verdict == "yes" and rows:
         return question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
     return question, "cannot tell", v.because, "open", "sessions"
 
@@ -175,7 +211,7 @@ def _card_resume(f: Findings) -> Card | None:
 def loss_caption(f: Findings) -> str:
     text = "Validation and training loss, nats per token."
     if f.noise.sigma is not None:
-        text += f" Band: ±2σ of one evaluation, σ = {n.loss(f.noise.sigma)}."
+        text += f" Band: twice the scatter of one evaluation (σ = {n.small(f.noise.sigma)}) up and down."
     if f.curve.rows_per_point > 1:
         text += f" Each training point is the mean of up to {f.curve.rows_per_point:,} rows."
     return text
@@ -188,7 +224,7 @@ def best(f: Findings) -> list[str]:
         return []
     se = f" ± {n.loss(b.se)} (standard error over blocks)" if b.se is not None else ""
     bpb = f", {n.loss(b.bpb)} bits per byte" if b.bpb is not None else ""
-    lines = [
+    lines = whole(f) + [
         f"Lowest {b.estimator}: {n.loss(b.loss)}{se} at step {b.step:,}, perplexity "
         f"{n.perplexity(b.perplexity)}{bpb}."
     ]
@@ -199,22 +235,40 @@ def best(f: Findings) -> list[str]:
         )
     elif len(b.tied_steps) > 1:
         lines.append(f"Tied within noise: steps {n.steps(b.tied_steps, 20)}.")
-    else:
+    elif b.n > 1:
         lines.append("No other evaluation is tied with it.")
     if b.estimator == "validation loss":
         lines.append(f"Take step {b.pick:,}: {b.rule}.")
         if b.pick_saved is False:
             lines.append("No checkpoint of that step is on disk.")
     if b.smoothed is not None:
+        luck = "The lowest of many values is partly luck: a" if b.smoothed > b.loss else "A"
         lines.append(
-            f"The lowest value is partly luck: a smooth curve through its neighbours gives "
-            f"{n.loss(b.smoothed)} there (95 %: {n.interval(b.smoothed_ci)})."
+            f"{luck} smooth curve through its neighbours gives {n.loss(b.smoothed)} there "
+            f"(95 %: {n.interval(b.smoothed_ci)})."
         )
     return lines
 
 
+def whole(f: Findings) -> list[str]:
+    """The figure to quote."""
+    w = f.whole
+    if w is None:
+        return []
+    bpb = f"{n.within(w.bpb, w.bpb_se)} bits per byte, " if w.bpb is not None else ""
+    line = (
+        f"The figure to quote: {bpb}loss {n.within(w.loss, w.se)} (standard error over blocks), "
+        f"perplexity {n.perplexity(w.perplexity)}, for step {w.step:,} on all {w.bytes:,} held-out "
+        "bytes. The evaluations on the way see a part of them where that saves time."
+    )
+    late = f.best is not None and f.best.step != w.step
+    return [line, "A later session has found a better step since."] if late else [line]
+
+
 def evaluations(f: Findings) -> str:
-    return f"★ best, = tied with it. Train column: {f.gap_estimator}. Losses in nats per token."
+    marks = "★ best, = tied with it. " if any(e.best for e in f.evaluations) else ""
+    train = "" if f.gap_estimator == "none" else f"Train column: {f.gap_estimator}. "
+    return f"{marks}{train}Losses in nats per token; ppl is perplexity, SE the standard error."
 
 
 def gap(f: Findings) -> str:
@@ -281,7 +335,7 @@ def ledger_rows(f: Findings) -> list[list[str]]:
         ["rows slower than 80 % of it", n.percent(led.slow_share)],
         ["logged training points", n.count(led.logged_points)],
         ["first logged step", n.count(led.first_step)],
-        ["missing between the first and the last", n.count(led.missing_points)],
+        ["missing between the first and the last", n.count(led.missing_points or None)],
     ]
     return [row for row in rows if row[1] != n.DASH]
 
@@ -289,8 +343,8 @@ def ledger_rows(f: Findings) -> list[list[str]]:
 def check(c: Check) -> str:
     word = "agree" if c.agrees else "do not agree"
     return (
-        f"{c.what}: logged {c.logged:,.6g} and computed {c.computed:,.6g} {word} "
-        f"(ratio {c.ratio:.3f})."
+        f"{c.what.capitalize()}: logged {n.short(c.logged)} and computed {n.short(c.computed)} "
+        f"{word}."
     )
 
 
@@ -298,9 +352,13 @@ def yardsticks(f: Findings) -> str:
     y = f.yardsticks
     if y is None or y.model_bpb is None:
         return "The log has no bits per byte of the model, so the yardsticks stand alone."
-    se = f" ± {n.loss(y.model_se)}" if y.model_se is not None else ""
-    size = f" on the same {y.bytes:,} held-out bytes" if y.bytes is not None else ""
-    return f"The best model needs {n.loss(y.model_bpb)}{se} bits per byte{size}. {beaten(f)}"
+    needs = f"The best model needs {n.within(y.model_bpb, y.model_se)} bits per byte"
+    if f.whole is not None:
+        where = f" on all {f.whole.bytes:,} held-out bytes, which the yardsticks were measured on"
+    else:
+        where = " on the evaluated part of the held-out text"
+        where += f"; the yardsticks on {y.bytes:,} bytes of it" if y.bytes is not None else ""
+    return f"{needs}{where}. {beaten(f)}"
 
 
 def forecast(f: Findings) -> list[str]:
@@ -318,6 +376,14 @@ def forecast(f: Findings) -> list[str]:
     return [p.reason]
 
 
+def scores(f: Findings) -> str:
+    """What the table of earlier forecasts shows."""
+    return (
+        "Forecasts as made, or as they would have been made, at earlier steps. Skill is the share "
+        "of the error of a simpler forecast that this one avoids: 1 is perfect, below 0 is worse."
+    )
+
+
 def methods(f: Findings) -> list[str]:
     """How each number was computed, for this log."""
     lines = [
@@ -326,7 +392,7 @@ def methods(f: Findings) -> list[str]:
         "Pass: the training tokens once, in blocks that do not overlap. Step: one optimizer "
         "update.",
         f"Noise of an evaluation: {f.noise.method}.",
-        f"Train column and gap: {f.gap_estimator}.",
+        *([] if f.gap_estimator == "none" else [f"Train column and gap: {f.gap_estimator}."]),
         "Tied: every evaluation that may be the best with 95 % confidence (Gupta's subset "
         "selection).",
         "p values are adjusted for the number of tests in this report (Holm).",
@@ -334,4 +400,6 @@ def methods(f: Findings) -> list[str]:
     ]
     if f.best is not None:
         lines.append(f"Best: {f.best.rule}.")
+    if f.whole is not None:
+        lines.append("The figure to quote: measured once, after the last step.")
     return lines

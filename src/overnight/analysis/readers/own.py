@@ -44,6 +44,7 @@ def read(path: Path) -> Log:
         event=[_dict(r) for r in kept if isinstance(r, runfolder.Event)],
         session=sessions,
         best=_dict(best) if best else None,
+        whole=_whole(kept),
         replayed=_replayed(read.rows, kept),
         problems=[f"log.jsonl, {problem}" for problem in read.problems],
     )
@@ -74,22 +75,47 @@ def _columns(rows: list[AnyRow], kind: type[Any], names: tuple[str, ...]) -> Col
     return columns | {name: np.full(len(mine), nan) for name in names if name not in have}
 
 
+def _whole(rows: list[AnyRow]) -> dict[str, Any] | None:
+    """The last measurement on the whole held-out text; None where there is none."""
+    found = [r for r in rows if isinstance(r, runfolder.Full) and r.val_loss is not None]
+    return _dict(max(found, key=lambda r: (r.attempt, r.seq))) if found else None
+
+
+def _returns(rows: list[AnyRow]) -> set[int]:
+    """Attempts that a session began itself, by going back to an earlier step."""
+    return {r.attempt for r in rows if isinstance(r, runfolder.Event) and r.kind == "rewind"}
+
+
 def _sessions(rows: list[AnyRow]) -> list[dict[str, Any]]:
-    """One dict per attempt: its start row, where it got to, and its end row's times."""
+    """One dict per session: its last start row, where it got to, and its end row's times. An
+    attempt that began by going back belongs to the session before it."""
     sessions: dict[int, dict[str, Any]] = {}
+    returns = _returns(rows)
+    owner: dict[int, int] = {}
+    begins: dict[int, int] = {}
+    for attempt in sorted({row.attempt for row in rows}):
+        owner[attempt] = owner.get(attempt - 1, attempt) if attempt in returns else attempt
     for row in rows:
         session = sessions.setdefault(
-            row.attempt,
-            {"attempt": row.attempt, "from_step": row.step, "started": row.time, "reason": None},
-        )
+            owner[row.attempt],
+            {
+                "attempt": row.attempt, "from_step": row.step, "started": row.time,
+                "reason": None, "worked": {},
+            },
+        )  # fmt: skip
+        begins.setdefault(row.attempt, row.step)
+        done = row.step - begins[row.attempt]
+        session["worked"][row.attempt] = max(done, session["worked"].get(row.attempt, 0))
         session["to_step"] = max(row.step, session.get("to_step", row.step))
         session["ended"] = max(row.time, session.get("ended", row.time))
         if isinstance(row, runfolder.Start):
             fields = _dict(row)
-            for name in ("from_step", "version", "config", "reasons", "environment"):
+            for name in ("version", "config", "reasons", "environment"):
                 session[name] = fields[name]
             for name in ("data", "parameters", "ledger"):
                 session[name] = fields[name]
+            if row.attempt == session["attempt"]:
+                session["from_step"] = fields["from_step"]
         elif isinstance(row, runfolder.End):
             for name in ("reason", "seconds", "train_seconds", "eval_seconds", "save_seconds"):
                 session[name] = getattr(row, name)
@@ -100,15 +126,19 @@ def _replayed(rows: list[AnyRow], kept: list[AnyRow]) -> list[dict[str, Any]]:
     """Where a later session went over logged steps again: how many rows, how many equal.
 
     Of each `attempt`: `rows` compared (train windows and evaluations of the same step and, for a
-    window, the same length), `equal` of them with the same loss, the largest `difference`.
+    window, the same length), `equal` of them with the same loss, the largest `difference`. After
+    a return the data are others, so rows before and after it are not compared.
     """
     if len({row.attempt for row in rows}) < 2:
         return []
+    returns = _returns(rows)
     new = {_key(row): row for row in kept if isinstance(row, runfolder.Train | runfolder.Eval)}
     audits: dict[int, dict[str, Any]] = {}
     for row in rows:
         twin = new.get(_key(row))
         if twin is None or twin.attempt <= row.attempt:
+            continue
+        if any(row.attempt < back <= twin.attempt for back in returns):
             continue
         audit = audits.setdefault(
             twin.attempt, {"attempt": twin.attempt, "rows": 0, "equal": 0, "difference": 0.0}

@@ -26,7 +26,7 @@ BATCH, MICRO, CONTEXT, VOCABULARY = 16, 4, 128, 256
 GOALS = {"bamba": 1.3, "jamba": 5.0}
 
 
-def ours(dtype: str) -> tuple[Callable[[], None], int]:
+def ours(dtype: str) -> tuple[Callable[[], None], int, torch.nn.Module]:
     settings = Settings()
     settings.add(read_preset("nexus-bytes").layer, "preset")
     settings.add(
@@ -43,10 +43,12 @@ def ours(dtype: str) -> tuple[Callable[[], None], int]:
     updater = Updater(settings.resolve(), tokens, torch.device("cpu"))
     step = iter(range(1, 10**9))
     count = sum(p.numel() for p in updater.model.parameters())
-    return lambda: updater.update(next(step), 10**6) and None, count
+    return lambda: updater.update(next(step), 10**6) and None, count, updater.model
 
 
-def theirs(model: torch.nn.Module, autocast: bool) -> tuple[Callable[[], None], int]:
+def theirs(
+    model: torch.nn.Module, autocast: bool
+) -> tuple[Callable[[], None], int, torch.nn.Module]:
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
     ids = torch.randint(0, VOCABULARY, (BATCH, CONTEXT))
@@ -60,7 +62,7 @@ def theirs(model: torch.nn.Module, autocast: bool) -> tuple[Callable[[], None], 
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return update, sum(p.numel() for p in model.parameters())
+    return update, sum(p.numel() for p in model.parameters()), model
 
 
 def bamba() -> torch.nn.Module:
@@ -88,6 +90,17 @@ def jamba() -> torch.nn.Module:
     return JambaForCausalLM(config)
 
 
+def contenders() -> dict[str, tuple[Callable[[], None], int, torch.nn.Module]]:
+    """By name: an update to call, the parameters, the model."""
+    made = {"ours float32": ours("float32")}
+    if has_bfloat16():
+        made["ours"] = ours("bfloat16")
+    for name, make in (("bamba", bamba), ("jamba", jamba)):
+        made[name] = theirs(make(), False)
+        made[f"{name} autocast"] = theirs(make(), True)
+    return made
+
+
 def measure(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Tokens per second of each, round by round, in turn."""
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -108,17 +121,11 @@ def main() -> None:
     given = parser.parse_args()
     settle("cpu", 1)
     torch.use_deterministic_algorithms(False)  # theirs has no deterministic form of everything
-    makers = {"ours float32": lambda: ours("float32")}
-    if has_bfloat16():
-        makers["ours"] = lambda: ours("bfloat16")
-    for name, make in (("bamba", bamba), ("jamba", jamba)):
-        makers[name] = lambda make=make: theirs(make(), False)
-        makers[f"{name} autocast"] = lambda make=make: theirs(make(), True)
-    made = {name: make() for name, make in makers.items()}
-    speeds = measure({name: update for name, (update, _) in made.items()}, given.rounds)
+    made = contenders()
+    speeds = measure({name: m[0] for name, m in made.items()}, given.rounds)
     best = "ours" if "ours" in made else "ours float32"
     rows = []
-    for name, (_, parameters) in made.items():
+    for name, (_, parameters, _) in made.items():
         ratios = [a / b for a, b in zip(speeds[best], speeds[name], strict=True)]
         goal = GOALS.get(name.split()[0])
         ratio = statistics.median(ratios)

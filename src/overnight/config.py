@@ -25,6 +25,10 @@ MAX_TOML_BYTES = 4 * 2**20
 ENVIRONMENT_PREFIX = "OVERNIGHT_"
 
 
+AUTO = -1  # of a number that the program finds by trying
+SPOKEN = {("train.micro_batch", "auto"): AUTO}
+
+
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
 
@@ -158,7 +162,12 @@ class Length(_Section, frozen=True, kw_only=True):
 class Train(_Section, frozen=True, kw_only=True):
     batch: Annotated[int, Meta(ge=1, description="sequences per update")] = 32
     micro_batch: Annotated[
-        int, Meta(ge=0, description="sequences per forward/backward; 0: the batch")
+        int,
+        Meta(
+            ge=-1,
+            description="sequences per forward/backward; 0: the batch; "
+            "auto (or -1): as many as fit into memory",
+        ),
     ] = 0
     label_smoothing: Annotated[
         float, Meta(ge=0, le=1, description="share of the target spread over the vocabulary")
@@ -257,6 +266,8 @@ def check(name: str, value: Any, source: str) -> Any:
     known = settings()
     if name not in known:
         raise UserError(f'{source}: there is no setting "{name}".{did_you_mean(name, known)}')
+    if isinstance(value, str):
+        value = SPOKEN.get((name, value), value)
     wanted = known[name].type
     parsed = _parse_list(value, wanted) if isinstance(value, str) else value
     try:

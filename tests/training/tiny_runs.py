@@ -25,10 +25,14 @@ TINY = {
 
 
 def train(out: Path, text: str, *more: str, **other: str) -> int:
-    """`other`: flags that replace those of TINY, as `log_every="1"`."""
-    flags = TINY | {"--" + name.replace("_", "-"): value for name, value in other.items()}
+    """`other`: flags that replace those of TINY, as `log_every="1"` or `model__width="8"`."""
+    flags = TINY | {_flag(name): value for name, value in other.items()}
     words = [word for pair in flags.items() for word in pair]
     return cli.run(["train", text, *words, "--out", str(out), *more])
+
+
+def _flag(name: str) -> str:
+    return "--" + (name.replace("__", ".") if "__" in name else name.replace("_", "-"))
 
 
 def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

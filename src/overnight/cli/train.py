@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from ..config import Settings, environment_layer, flatten, read_preset, read_toml
 from ..config import settings as all_settings
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, printable
 
 if TYPE_CHECKING:
     from ..generation.initial import Initial
@@ -37,6 +37,7 @@ def train(
     log_every: int | None = None,
     eval_every: int | None = None,
     save_every: int | None = None,
+    micro_batch: str | None = None,
     seed: int | None = None,
     device: str | None = None,
     threads: int | None = None,
@@ -87,6 +88,8 @@ def train(
         Steps between evaluations.
     save_every
         Steps between checkpoints.
+    micro_batch
+        Sequences per forward/backward, or auto: as many as fit; the batch stays as it is.
     seed
         Of weights, order and dropout.
     device
@@ -113,6 +116,7 @@ def train(
         "log.every": log_every,
         "eval.every": eval_every,
         "save.every": save_every,
+        "train.micro_batch": micro_batch,
         "train.seed": seed,
         "train.device": device,
         "train.threads": threads,
@@ -196,7 +200,7 @@ def _begin(
         if json:
             write_json(plan.summary())
         else:
-            sys.stdout.write("\n".join(plan.lines()) + "\n")
+            sys.stdout.write(printable("\n".join(plan.lines())) + "\n")
         return 0
     for line in plan.lines():
         progress.say(line)

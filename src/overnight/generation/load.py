@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from .. import config
 from ..errors import UserError
-from ..model.checkpoint import MODEL, DamagedError, load_into, read_tensors, verify
+from ..model.checkpoint import (
+    MODEL,
+    DamagedError,
+    check_fit,
+    load_into,
+    read_tensors,
+    verify,
+)
 from ..model.decoder import Decoder
 from ..runfolder import RunFolder, best_eval, read_log
 from ..text.tokenizers import Tokenizer
@@ -26,9 +35,22 @@ def load_model(
         verify(place)
     except DamagedError as error:
         raise UserError(f"checkpoint damaged: {error}.", 1) from None
-    model = Decoder(config.load(folder.config).model)
-    load_into(model, read_tensors(place, MODEL), place)
-    return model.eval(), Tokenizer.load(folder.tokenizer)
+    settings, tensors = config.load(folder.config).model, read_tensors(place, MODEL)
+    tokenizer = Tokenizer.load(folder.tokenizer)
+    if tokenizer.vocab_size > settings.vocab_size:
+        raise UserError(
+            f"{folder.tokenizer}: {tokenizer.vocab_size:,} tokens, the model has "
+            f"{settings.vocab_size:,}.",
+            1,
+        )
+    with torch.device("meta"):  # shapes are checked before memory is taken
+        try:
+            check_fit(Decoder(settings).state_dict(), tensors, place)
+        except (RuntimeError, OverflowError, TypeError):
+            raise UserError(f"{folder.config}: no model can be this large.", 1) from None
+    model = Decoder(settings)
+    load_into(model, tensors, place)
+    return model.eval(), tokenizer
 
 
 def find_step(run: RunFolder, checkpoint: str | int) -> int:

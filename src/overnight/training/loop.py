@@ -41,6 +41,7 @@ from ..runfolder import (
 )
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
+from . import memory
 from .evaluate import Score, StoppedError, score
 from .guard import REMEMBERED, REWINDS, SPIKE_Z, STRIKES
 from .plan import duration
@@ -133,6 +134,11 @@ class Trainer:
             reason = "interrupted"
         except FailedError as error:
             self._event("failed", str(error))
+            reason = "failed"
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            self._event("failed", memory.advice(self.config, self.updater.device))
             reason = "failed"
         self._end(reason)
         return reason

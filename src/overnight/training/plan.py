@@ -10,15 +10,17 @@ import msgspec
 import numpy as np
 import torch
 
-from ..config import Config, Settings
+from ..config import AUTO, Config, Settings
 from ..errors import UserError
 from ..ledger import Ledger
 from ..model.decoder import count_parameters
 from ..model.size import checkpoint_bytes, memory_bytes
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
+from . import memory
 from .evaluate import score
 from .machine import choose_machine, settle
+from .memory import gigabytes
 from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
@@ -72,6 +74,12 @@ class Plan(msgspec.Struct):
             "data": self.prepared.facts,
         }
 
+    def _warnings(self) -> list[str]:
+        free, _ = memory.memory(self.updater.device)
+        if self.updater.device.type == "cpu" and self.memory_bytes > free:
+            return [f"memory    may not do: {memory.advice(self.config, self.updater.device)}"]
+        return []
+
     def lines(self) -> list[str]:
         """What was chosen and why, for a person."""
         config, ledger, facts = self.config, self.ledger, self.prepared.facts
@@ -96,15 +104,12 @@ class Plan(msgspec.Struct):
             f"{ledger.tokens(steps):,} tokens, {ledger.passes(steps):.2f} passes",
             f"measured  every {config.eval.every} steps on {evaluated:,} val tokens "
             f"({reasons.get('eval.every', 'default')})",
-            f"needs     {_gigabytes(self.memory_bytes)} of memory, "
-            f"{_gigabytes(self.disk_bytes)} of disk",
+            f"needs     {gigabytes(self.memory_bytes)} of memory, {gigabytes(self.disk_bytes)} "
+            f"of disk: {config.save.keep + 2} checkpoints of {gigabytes(self.checkpoint_bytes)}",
+            *self._warnings(),
             f"expected  {duration(self.seconds)} "
             f"({ledger.tokens_per_step / self.step_seconds:,.0f} tokens/s), until {end}",
         ]
-
-
-def _gigabytes(n: float) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
 
 
 def duration(seconds: float) -> str:
@@ -119,23 +124,23 @@ def make_plan(settings: Settings, prepared: Prepared) -> Plan:
     """Choose what `settings` leaves open, time a few updates, and fix the number of steps."""
     choose_machine(settings)
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
-    batch = settings.get("train.batch")
-    if not settings.get("train.micro_batch"):
-        settings.choose("train.micro_batch", batch, "the whole batch at once")
-    if batch % settings.get("train.micro_batch"):
-        raise UserError(
-            f"train.batch = {batch} is not a multiple of "
-            f"train.micro_batch = {settings.get('train.micro_batch')}."
-        )
     _choose_prompts(settings, prepared)
     draft = settings.resolve()
     device = settle(draft.train.device, draft.train.threads)
-    updater = Updater(draft, prepared.train, device)
+    memory.check(draft, device)
     fixed_blocks(
         prepared.val, draft.model.context, 0
     )  # a val text too short is said before time passes
+    _choose_micro_batch(settings, prepared, device)
+    draft = settings.resolve()
     byte_lengths = prepared.tokenizer.byte_lengths()
-    probe = Probe(updater, prepared.val, byte_lengths, draft.length.minutes > 0)
+    try:
+        updater = Updater(draft, prepared.train, device)
+        probe = Probe(updater, prepared.val, byte_lengths, draft.length.minutes > 0)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        raise UserError(memory.advice(draft, device), 1) from None
     steps = _choose_length(settings, updater.ledger, probe)
     _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))
     config = settings.resolve()
@@ -152,6 +157,18 @@ def make_plan(settings: Settings, prepared: Prepared) -> Plan:
         seconds=steps * probe.step_seconds + evaluated * probe.eval_token_seconds,
         step_seconds=probe.step_seconds,
     )
+
+
+def _choose_micro_batch(settings: Settings, prepared: Prepared, device: torch.device) -> None:
+    """The whole batch at once, unless another number is given, or `auto`."""
+    batch, micro = settings.get("train.batch"), settings.get("train.micro_batch")
+    if not micro:
+        settings.choose("train.micro_batch", batch, "the whole batch at once")
+    elif micro == AUTO:
+        found = memory.largest(settings.resolve(), prepared.train, device)
+        settings.choose("train.micro_batch", found, f"auto: the largest part of {batch} that fits")
+    elif batch % micro:
+        raise UserError(f"train.batch = {batch} is not a multiple of train.micro_batch = {micro}.")
 
 
 class Probe:

@@ -36,6 +36,7 @@ from ..runfolder import (
 )
 from ..text.prepare import Prepared, prepare
 from ..text.tokenizers import Tokenizer
+from . import memory
 from .awake import awake
 from .loop import Trainer, restore
 from .machine import environment, settle
@@ -171,6 +172,10 @@ def _resume(run: RunFolder, progress: Progress, changes: dict[str, Any], accept:
         _accept("the text is not the one this run began with", "trajectory", accept)
         changed["data"] = "other text"
     device = settle(settings.train.device, settings.train.threads)
+    memory.check(settings, device)
+    if settings.train.micro_batch == config.AUTO:
+        micro = memory.largest(settings, prepared.train, device)
+        settings = memory.with_micro_batch(settings, micro)
     updater = Updater(settings, prepared.train, device)
     warnings: list[str] = []
     checkpoint.sweep(run)
@@ -225,7 +230,7 @@ def _accept(what: str, effect: str, accept: str) -> None:
 
 def _inexact(before: dict[str, Any], now: dict[str, Any], step: int) -> list[str]:
     """Why the session cannot be bit-exact with the first one, if it cannot."""
-    names = ("torch", "instructions", "device", "device_name", "threads")
+    names = ("torch", "instructions", "float32_products", "device", "device_name", "threads")
     other = [f"{n} was {before.get(n)}, is {now[n]}" for n in names if before.get(n) != now[n]]
     return [f"no longer bit-exact from step {step} on: {', '.join(other)}"] if other else []
 

@@ -1,0 +1,120 @@
+"""Whether an update fits into memory, and the micro-batch that does."""
+
+from __future__ import annotations
+
+import gc
+
+import msgspec
+import numpy as np
+import psutil
+import torch
+
+from ..config import Config
+from ..errors import UserError
+from ..model.decoder import count_parameters
+from ..model.size import checkpoint_bytes, memory_bytes
+from .update import Updater
+
+SHARE = 0.8  # of the free memory that an estimate may fill
+
+
+def memory(device: torch.device) -> tuple[int, int]:
+    """Bytes of memory that are free, and all there are."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return free, total
+    found = psutil.virtual_memory()
+    return found.available, found.total
+
+
+def with_micro_batch(config: Config, micro: int) -> Config:
+    train = msgspec.structs.replace(config.train, micro_batch=micro)
+    return msgspec.structs.replace(config, train=train)
+
+
+def divisors(config: Config) -> list[int]:
+    """The micro-batches that there can be, the largest first."""
+    batch = config.train.batch
+    return [micro for micro in range(batch, 0, -1) if batch % micro == 0]
+
+
+def needed(config: Config, micro: int = 0) -> int:
+    """Bytes that training takes, estimated; with micro-batches of `micro`, if given."""
+    config = with_micro_batch(config, micro) if micro else config
+    return memory_bytes(config, count_parameters(config.model))
+
+
+def estimated(config: Config, free: int) -> int:
+    """The largest micro-batch whose estimate fits into `free` bytes; 0: not one sequence does."""
+    fitting = (micro for micro in divisors(config) if needed(config, micro) <= SHARE * free)
+    return next(fitting, 0)
+
+
+def largest(config: Config, train: np.ndarray, device: torch.device) -> int:
+    """The largest micro-batch with which an update runs: tried; on the CPU, where the system may
+    end a process that asks for too much, only what the estimate allows is tried."""
+    free, _ = memory(device)
+    most = estimated(config, free) if device.type == "cpu" else config.train.batch
+    for micro in divisors(config):
+        if micro > most:
+            continue
+        try:
+            Updater(with_micro_batch(config, micro), train, device).update(1, 10**6)
+            return micro
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release(device)
+    raise UserError(advice(config, device), 1)
+
+
+def release(device: torch.device) -> None:
+    """Give back what a failed update held."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(w in text for w in words)
+
+
+def advice(config: Config, device: torch.device) -> str:
+    """What would fit, in numbers."""
+    free, _ = memory(device)
+    micro = config.train.micro_batch
+    micro = micro if micro > 0 else config.train.batch
+    smaller = [m for m in divisors(config) if m < micro and needed(config, m) <= SHARE * free]
+    said = (
+        f"out of memory: micro-batches of {micro} sequences take about "
+        f"{gigabytes(needed(config, micro))}, {gigabytes(free)} are free; "
+    )
+    if not smaller:
+        one = gigabytes(needed(config, 1))
+        return said + f"one sequence takes about {one}: take a smaller model or model.context"
+    best = smaller[0]
+    return said + (
+        f"train.micro_batch = {best} would take about {gigabytes(needed(config, best))} "
+        "and leave the batch as it is (auto tries it out)"
+    )
+
+
+def check(config: Config, device: torch.device) -> None:
+    """Refuse, before memory is taken, a model that no micro-batch makes fit."""
+    try:
+        parameters = count_parameters(config.model)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise UserError(f"This model is too large to count: {error}.".split("\n")[0]) from None
+    least = checkpoint_bytes(config, parameters) + 4 * parameters["total"]
+    _, total = memory(device)
+    if least > total:
+        raise UserError(
+            f"The model has {parameters['total']:,} parameters: weights, gradients and optimizer "
+            f"state take {gigabytes(least)}, the machine has {gigabytes(total)}."
+        )
+
+
+def gigabytes(n: float) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"

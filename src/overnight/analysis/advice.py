@@ -14,14 +14,16 @@ def advise(
 ) -> list[Advice]:
     """The ranked list; empty where nothing calls for a change."""
     v = {verdict.id: verdict for verdict in verdicts}
+    improving = v["still_improving"].verdict == "yes"
     return [
         *_broken(v, best),
         *_validation(v, best),
         *_overfit(v, best, counted),
         *_trust(v),
-        *_yardstick(v, simple=True),
+        *(() if improving else _yardstick(v, counted, simple=True)),
         *_longer(v, rates, counted, about),
-        *_yardstick(v, simple=False),
+        *(_yardstick(v, counted, simple=True) if improving else ()),
+        *_yardstick(v, counted, simple=False),
         *_schedule(v, rates, counted),
         *_stability(v),
         *_units_of_loss(v, best),
@@ -89,15 +91,26 @@ def _trust(v: dict[str, Verdict]) -> list[Advice]:
     return found
 
 
-def _yardstick(v: dict[str, Verdict], simple: bool) -> list[Advice]:
+def _yardstick(v: dict[str, Verdict], counted: Ledger, simple: bool) -> list[Advice]:
     """Worse than a yardstick: an alarm for the simple ones, a remark for the others."""
     worse = v["below_yardstick"]
     if worse.verdict != "yes" or (worse.evidence["yardstick"] in SIMPLE) != simple:
         return []
+    name, seen = worse.evidence["yardstick"], counted.passes
+    do = (
+        f"Ask why {name} does better: too few steps, too low a learning rate, or an error in the "
+        "data."
+    )
+    if v["still_improving"].verdict == "yes":
+        do = (
+            f"After more steps hold it against {name} again; if that still does better, look at "
+            "the learning rate and the data."
+        )
+    elif v["overfitting"].verdict != "yes" and seen is not None and seen < 1.0:
+        do = f"Give it more steps: after {seen:.2f} passes over the text {name} still does better."
     return [
         Advice(
-            do=f"Ask why {worse.evidence['yardstick']} does better: too few steps, too low a "
-            "learning rate, or an error in the data.",
+            do=do,
             because=["below_yardstick"],
             expected=f"a loss below its {worse.evidence['bpb']:.4f} bits per byte.",
         )
@@ -166,7 +179,7 @@ def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: Abou
             Advice(
                 do=f"Do not train this longer; change something else: {what}.",
                 because=["plateau", "repeats"] if repeated else ["plateau"],
-                expected=f"as many steps again as the last 30 % would give at most {most:.3f} nats.",
+                expected=f"as long a stretch again would give at most {most:.3f} nats.",
             )
         ]
     return []

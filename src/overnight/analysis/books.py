@@ -9,6 +9,7 @@ import numpy as np
 from .findings import About, Best, Ledger, Schedule, Verdict, Whole, make
 from .tables import Array, Log
 
+FEWEST_SPEEDS = 10
 UNEVEN = 0.1  # share of slow rows from which on the speed did not hold
 FALLEN = 0.85  # last fifth of the run against the first, in tokens per second
 WARMUP_OFF = 0.1  # of the configured warm-up, or two logged steps
@@ -118,11 +119,11 @@ def resume(log: Log, counted: Ledger) -> Verdict:
     if not rows:
         why += "no logged step was replayed, so there is nothing to compare."
     elif rows == equal:
-        why += "resumed exactly: {rows} logged rows replayed, {equal} equal."
+        why += "resumed exactly (logged rows replayed: {rows}, equal: {equal})."
     else:
         facts["difference"] = max(a["difference"] for a in log.replayed)
-        why += "{rows} logged rows replayed, {equal} equal, the largest difference "
-        why += "{difference:.2e} nats."
+        why += "not exactly the same (logged rows replayed: {rows}, equal: {equal}, largest "
+        why += "difference {difference:.2e} nats)."
     found = make("resume", "yes", why, **facts)
     found.because += "".join(f" {note[:1].upper()}{note[1:300]}." for note in notes[:3])
     return found
@@ -131,10 +132,11 @@ def resume(log: Log, counted: Ledger) -> Verdict:
 def throughput(log: Log, counted: Ledger) -> Verdict:
     """`yes`: the speed did not hold (many slow rows, or slower at the end)."""
     speed = log.train["tokens_per_s"][np.isfinite(log.train["tokens_per_s"])]
-    if len(speed) < 10 or counted.tokens_per_s is None:
-        return make(
-            "throughput", "cannot_tell", "{n} logged speeds are too few: at least 10.", n=len(speed)
-        )
+    if len(speed) < FEWEST_SPEEDS or counted.tokens_per_s is None:
+        why = "Too few logged speeds: {n}, at least {needed} are needed."
+        if not len(speed):
+            why = "No speed was logged."
+        return make("throughput", "cannot_tell", why, n=len(speed), needed=FEWEST_SPEEDS)
     fifth = len(speed) // 5
     begin, end = float(np.median(speed[:fifth])), float(np.median(speed[-fifth:]))
     slow = 100 * (counted.slow_share or 0.0)

@@ -34,7 +34,8 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
             )  # fmt: skip
     if n < FEWEST:
         return make(
-            "divergence", "cannot_tell", "{n} logged losses are too few: at least {needed}.",
+            "divergence", "cannot_tell",
+            "Too few logged losses: {n}, at least {needed} are needed.",
             n=n, needed=FEWEST,
         )  # fmt: skip
     width = int(np.clip(n // 50, 3, 501))
@@ -76,7 +77,7 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
     return make(
         "divergence", "no",
         "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats from "
-        "its lowest level (divergence would be {needed:.4f}).",
+        "its lowest level (from {needed:+.4f} on it would count).",
         **facts,
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ def train_drift(series: Series, rates: Schedule) -> Verdict:
     if n < FEWEST:
         return make(
             "train_drift", "cannot_tell",
-            "{n} training losses in the last third are too few: at least {needed}.",
+            "Too few training losses in the last third: {n}, at least {needed} are needed.",
             n=n, needed=FEWEST,
         )  # fmt: skip
     x, y = _binned(steps[last], loss[last])

@@ -26,7 +26,7 @@ def gap(series: Series) -> Verdict:
     steps, gaps = series.steps[keep], series.gap[keep]
     n = len(gaps)
     if series.gap_estimator == "none" or n < FEWEST:
-        why = "{n} evaluations with a train loss are too few: at least {needed} are needed."
+        why = "Too few evaluations with a train loss: {n}, at least {needed} are needed."
         if not series.n:
             why = "There is no validation loss."
         elif series.gap_estimator == "none":

@@ -31,7 +31,8 @@ def units(log: Log) -> Units | None:
 def ledger(log: Log) -> Ledger:
     """Steps, tokens, passes and seconds of the run and of each session."""
     train, own = log.train, units(log)
-    last = int(max((t[-1] for t in (train["step"], log.eval["step"]) if len(t)), default=0))
+    ends = [t[-1] for t in (train["step"], log.eval["step"]) if len(t)]
+    last = int(max([*ends, *(s["to_step"] for s in log.session[-1:])], default=0))
     first = int(min((t[0] for t in (train["step"], log.eval["step"]) if len(t)), default=0))
     tokens = own.tokens(last) if own else _last(train["tokens"])
     speeds = train["tokens_per_s"][np.isfinite(train["tokens_per_s"])]

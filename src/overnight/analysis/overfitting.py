@@ -51,8 +51,8 @@ def stop_reason(steps: list[int], losses: list[float]) -> str:
     known = found.evidence
     return (
         f"validation rose from {known['lowest']:.4f} at step {known['lowest_step']:,} to "
-        f"{known['final']:.4f} at step {known['final_step']:,}, beyond noise even for one who looks "
-        f"after every evaluation (z = {known['z']:.1f}, needed {WATCHED})"
+        f"{known['final']:.4f} at step {known['final_step']:,}, beyond noise even for one who "
+        f"looks after every evaluation (z = {known['z']:.1f}, needed {WATCHED})"
     )
 
 
@@ -86,7 +86,7 @@ def harm(
     n = len(losses)
     if n < FEWEST:
         return make(
-            "harm", "cannot_tell", "{n} evaluations are too few: at least {needed} are needed.",
+            "harm", "cannot_tell", "Too few evaluations: {n}, at least {needed} are needed.",
             n=n, needed=FEWEST, estimator="trend of validation",
         )  # fmt: skip
     if n > LONGEST:

@@ -20,7 +20,7 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
         why = (
             "No validation loss was logged."
             if not series.n
-            else "{n} evaluations are too few: at least {needed} are needed."
+            else "Too few evaluations: {n}, at least {needed} are needed."
         )
         if series.n >= FEWEST:
             why = "Validation does not change at all, so its noise cannot be told."
@@ -40,6 +40,8 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
         "per_1000": trend.per_1000,
         "low": trend.ci[0],
         "high": trend.ci[1],
+        "least": trend.change_ci[0],
+        "greatest": trend.change_ci[1],
         "first": trend.first,
         "last": trend.last,
         "most": -trend.change_ci[0],
@@ -47,32 +49,36 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
         "lowest_step": int(series.steps[np.argmin(series.val)]),
     }
     rate = (
-        "{per_1000:+.4f} nats per 1,000 steps from step {first:,} to {last:,} "
-        "(95 %: {low:+.4f} to {high:+.4f})"
+        "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {least:+.4f} to "
+        "{greatest:+.4f}), {per_1000:+.3g} per 1,000 steps"
     )
     harmed = harm.verdict == "yes"
     if harmed:
-        improving, plateau, why = "no", "no", f"Validation got worse; its slope is {rate}."
+        improving, plateau, why = "no", "no", f"Validation got worse; its trend is {rate}."
     elif trend.ci[1] < 0 and int(np.argmin(series.val)) < first + trend.n // 2:
         improving, plateau = "cannot_tell", "cannot_tell"
         why = (
-            f"The slope is {rate}, but the lowest evaluation, at step {{lowest_step:,}}, is not in "
+            f"The trend is {rate}, but the lowest evaluation, at step {{lowest_step:,}}, is not in "
             "the later half of that stretch."
         )
     elif trend.ci[1] < 0:
         improving, plateau, why = "yes", "no", f"Validation changes by {rate}."
     elif trend.ci[0] > 0:
-        improving, plateau, why = "no", "no", f"It does not fall: the slope is {rate}."
+        improving, plateau, why = "no", "no", f"It does not fall: the trend is {rate}."
     elif -trend.change_ci[0] < USEFUL:
         improving, plateau = "no", "yes"
         why = (
-            f"The slope is {rate}: as long a stretch again would give at most {{most:.4f}} nats, "
+            f"The trend is {rate}: as long a stretch again would give at most {{most:.4f}} nats, "
             "less than {useful:.2f}."
         )
     else:
         improving, plateau = "cannot_tell", "cannot_tell"
-        why = f"The slope is {rate}, which includes none and a useful one."
-    other = "It still falls." if improving == "yes" else "It got worse." if harmed else why
+        why = f"The trend is {rate}, which includes none and a useful one."
+    other = why
+    if plateau == "cannot_tell":
+        other = "Neither a useful fall nor a standstill is shown."
+    elif improving == "yes" or harmed:
+        other = "Validation got worse." if harmed else "Validation still falls."
     return [
         make("still_improving", improving, why, **facts),
         make("plateau", plateau, other, **facts),

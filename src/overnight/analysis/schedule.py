@@ -30,7 +30,7 @@ def schedule(train: Columns, config: dict[str, Any] | None, planned: int | None)
     keep = finite(train["step"], train["lr"]) & (train["lr"] >= 0)
     steps, lr = train["step"][keep], train["lr"][keep]
     configured = _configured(config)
-    if len(lr) < 2 or lr.max() <= 0:
+    if not len(lr) or lr.max() <= 0:
         return Schedule(
             kind="unknown", warmup_steps=None, peak=None, first=None, end=None, end_ratio=None,
             decay_from=None, still_warming=False, residual=None, n=len(lr), **configured,

@@ -109,7 +109,7 @@ class Series:
         known = "second differences over the last three quarters of the evaluations"
         se = self.val_se[np.isfinite(self.val_se)]
         return Noise(
-            sigma=wiggle.sigma,
+            sigma=wiggle.sigma if wiggle.known else None,
             rho=wiggle.rho if wiggle.known else None,
             n=wiggle.n,
             degrees=wiggle.degrees if wiggle.known else None,

@@ -23,7 +23,8 @@ def spikes(series: Series) -> Verdict:
     if n < FEWEST:
         return make(
             "spikes", "cannot_tell",
-            "{n} logged training losses are too few: at least {needed}.", n=n, needed=FEWEST,
+            "Too few logged training losses: {n}, at least {needed} are needed.",
+            n=n, needed=FEWEST,
         )  # fmt: skip
     above, scale = _stands_out(np.log(np.maximum(loss, 1e-9)))
     hits = np.flatnonzero((above > SIGMAS * scale) & (above > NATS))

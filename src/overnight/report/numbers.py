@@ -50,8 +50,13 @@ def passes(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """A learning rate."""
-    return DASH if value is None else f"{value:.3g}"
+    """A learning rate: `0.02`, `3e-4`."""
+    if value is None:
+        return DASH
+    if value == 0 or value >= 0.001:
+        return f"{value:.3g}"
+    mantissa, _, power = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}e{int(power)}"
 
 
 def percent(share: float | None, digits: int = 0) -> str:

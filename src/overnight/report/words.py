@@ -176,6 +176,8 @@ def _card_passes(f: Findings) -> Card:
     if led.train_tokens is not None:
         parts.append(f"a pass is {led.train_tokens:,} tokens")
     answer = n.passes(led.passes) if led.passes is not None else "not known"
+    if led.passes is None and len(f.passes) > 1:
+        parts.append(f"epochs as logged: {f.passes[0].number} to {f.passes[-1].number}")
     return "How many passes over the text?", answer, ", ".join(parts), "", "ledger"
 
 
@@ -211,7 +213,7 @@ def _card_resume(f: Findings) -> Card | None:
 def loss_caption(f: Findings) -> str:
     text = "Validation and training loss, nats per token."
     if f.noise.sigma is not None:
-        text += f" Band: twice the scatter of one evaluation (σ = {n.small(f.noise.sigma)}) up and down."
+        text += f" Band: ±2σ, where one evaluation scatters by σ = {n.small(f.noise.sigma)}."
     if f.curve.rows_per_point > 1:
         text += f" Each training point is the mean of up to {f.curve.rows_per_point:,} rows."
     return text
@@ -224,9 +226,10 @@ def best(f: Findings) -> list[str]:
         return []
     se = f" ± {n.loss(b.se)} (standard error over blocks)" if b.se is not None else ""
     bpb = f", {n.loss(b.bpb)} bits per byte" if b.bpb is not None else ""
-    lines = whole(f) + [
+    lines = [
+        *whole(f),
         f"Lowest {b.estimator}: {n.loss(b.loss)}{se} at step {b.step:,}, perplexity "
-        f"{n.perplexity(b.perplexity)}{bpb}."
+        f"{n.perplexity(b.perplexity)}{bpb}.",
     ]
     if b.estimator != "validation loss":
         lines.append(
@@ -242,7 +245,8 @@ def best(f: Findings) -> list[str]:
         if b.pick_saved is False:
             lines.append("No checkpoint of that step is on disk.")
     if b.smoothed is not None:
-        luck = "The lowest of many values is partly luck: a" if b.smoothed > b.loss else "A"
+        lucky = b.smoothed > b.loss and b.estimator == "validation loss"
+        luck = "The lowest of many values is partly luck: a" if lucky else "A"
         lines.append(
             f"{luck} smooth curve through its neighbours gives {n.loss(b.smoothed)} there "
             f"(95 %: {n.interval(b.smoothed_ci)})."
@@ -395,7 +399,8 @@ def methods(f: Findings) -> list[str]:
         *([] if f.gap_estimator == "none" else [f"Train column and gap: {f.gap_estimator}."]),
         "Tied: every evaluation that may be the best with 95 % confidence (Gupta's subset "
         "selection).",
-        "p values are adjusted for the number of tests in this report (Holm).",
+        "Verdicts that rest on a test are adjusted for the number of tests in this report (Holm); "
+        "their p values and intervals are in findings.json.",
         "Speed: tokens per second of each training row, without evaluation and saving; median.",
     ]
     if f.best is not None:

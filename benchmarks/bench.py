@@ -127,7 +127,8 @@ def bench_speed(folder: Path, rounds: int) -> list[dict[str, Any]]:
             n_embd=shape["width"], block_size=shape["context"], vocab_size=VOCABULARY,
             batch=shape["batch"],
         )  # fmt: skip
-        contenders = {"nanoGPT": lambda t=theirs, s=shape, c=count: speed_of(t.update, s, c)}
+        stock = peers.stock(lambda t=theirs, s=shape, c=count: speed_of(t.update, s, c))
+        contenders = {"nanoGPT": stock}
         for dtype in DTYPES:
             step = steps_of(updater(shape, dtype))
             contenders[dtype] = lambda u=step, s=shape, c=count: speed_of(u, s, c)
@@ -204,10 +205,14 @@ def bench_generation(folder: Path, rounds: int) -> list[dict[str, Any]]:
     greedy = {"max_new_tokens": count, "do_sample": False, "use_cache": True, "pad_token_id": 0}
     contenders = {
         "ours": lambda: rate_of(lambda: ids(ours, count), count),
-        "nanoGPT": lambda: rate_of(lambda: theirs.generate(prompt, count, top_k=1), count),
-        "transformers": lambda: rate_of(lambda: gpt2.generate(prompt, **greedy), count),
+        "nanoGPT": peers.stock(
+            lambda: rate_of(lambda: theirs.generate(prompt, count, top_k=1), count)
+        ),
+        "transformers": peers.stock(
+            lambda: rate_of(lambda: gpt2.generate(prompt, **greedy), count)
+        ),
         "hybrid": lambda: rate_of(lambda: ids(nexus, count), count),
-        "jamba": lambda: rate_of(lambda: jamba.generate(prompt, **greedy), count),
+        "jamba": peers.stock(lambda: rate_of(lambda: jamba.generate(prompt, **greedy), count)),
     }
     with torch.inference_mode():
         got = peers.in_turn(contenders, rounds)

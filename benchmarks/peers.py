@@ -61,6 +61,20 @@ class NanoGPT:
         loss.item()
 
 
+def stock(call: Callable[[], float]) -> Callable[[], float]:
+    """`call` with torch's own way to multiply float32, which ours may have changed."""
+
+    def called() -> float:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            return call()
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return called
+
+
 def in_turn(
     contenders: dict[str, Callable[[], float]], rounds: int, warm: int = 1
 ) -> dict[str, list[float]]:

@@ -37,7 +37,10 @@ PRESETS = {  # name → (flags, steps until it has overfitted 45 kB)
     "nexus-bytes": (
         {"--model.width": "64", "--model.feed_forward": "192", "--model.ssm_head": "32"}, 600,
     ),
-    "tiny-chars": (SLOWER | {"--model.layers": "AAA", "--model.width": "192"}, 1200),
+    "tiny-chars": (
+        SLOWER | {"--optimizer.lr": "1.5e-3", "--model.layers": "AAA", "--model.width": "192"},
+        1800,
+    ),
 }  # fmt: skip
 
 
@@ -109,18 +112,21 @@ def outcomes(text: Path, seeds: list[int]) -> Iterator[Outcome]:
                     yield outcome(preset, seed, fresh, text, Path(folder))
 
 
+def row(o: Outcome) -> str:
+    since = "" if o.since is None else f", {o.since}"
+    return (
+        f"| {o.preset} | {o.seed} | {'whole' if o.fresh else '50 kB'} | {o.passes:.2f} | "
+        f"{o.lowest:.3f} | {o.final:.3f} | {o.minimum} of {o.evaluations} | "
+        f"{o.verdict}{since} | {'right' if o.right else 'WRONG: ' + o.because} |"
+    )
+
+
 def main() -> None:
     text, seeds = Path(sys.argv[1]), [int(s) for s in sys.argv[2:]] or [1]
     print("| preset | seed | text | passes | val lowest | last | minimum | verdict, since | |")
     print("|---|---:|---|---:|---:|---:|---:|---|---|")
     for o in outcomes(text, seeds):
-        since = "" if o.since is None else f", {o.since}"
-        print(
-            f"| {o.preset} | {o.seed} | {'whole' if o.fresh else '50 kB'} | {o.passes:.2f} | "
-            f"{o.lowest:.3f} | {o.final:.3f} | {o.minimum} of {o.evaluations} | "
-            f"{o.verdict}{since} | {'right' if o.right else 'WRONG: ' + o.because} |",
-            flush=True,
-        )
+        print(row(o), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ...errors import UserError
 from ..tables import Log
-from . import own, plain_csv, plain_jsonl
+from . import files, own, plain_csv, plain_json, plain_jsonl
 
 
 class Reader(Protocol):
@@ -22,7 +22,7 @@ class Reader(Protocol):
     def read(self, path: Path) -> Log: ...
 
 
-READERS: tuple[Reader, ...] = (own, plain_jsonl, plain_csv)
+READERS: tuple[Reader, ...] = (own, plain_jsonl, plain_json, plain_csv)
 HEAD = 65_536  # bytes that decide the format
 
 
@@ -33,12 +33,14 @@ def read(path: str | Path) -> Log:
         raise UserError(f"{path}: no such run folder or log file.")
     head = b""
     if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(HEAD)
+        head = files.head(path, HEAD)
         if not head.strip():
             raise UserError(f"{path}: the file is empty; nothing to report on.")
     for reader in READERS:
         if reader.fits(path, head):
-            return reader.read(path)
+            try:
+                return reader.read(path)
+            except (OSError, EOFError) as error:
+                raise UserError(f"{path}: cannot be read: {error}.") from None
     known = "a run folder, a .csv with a header line, or a .jsonl with one object per line"
     raise UserError(f"{path}: not a log that can be read. Known are {known}.")

@@ -16,15 +16,21 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ..tables import EVAL, TRAIN, Array, Columns, Log, select
+from .values import BROKEN, LOSSES
 
 SYNONYMS = {
     "step": "step steps iter iters iteration iterations global_step trainer_global_step update "
     "updates num_updates train_step optimizer_step it",
     "epoch": "epoch epochs train_epoch trainer_epoch",
     "loss": "loss train_loss training_loss tr_loss loss_train train_loss_step batch_loss "
-    "train_batch_loss lm_loss train_lm_loss train_cross_entropy",
+    "train_batch_loss lm_loss train_lm_loss train_cross_entropy cross_entropy train_ce ce_loss ce "
+    "train_nll nll nll_loss xent avg_loss mean_loss loss_avg loss_mean avg_train_loss "
+    "train_loss_avg train_loss_mean train_loss_epoch running_loss losses_train trn_loss "
+    "trainloss train",
     "val_loss": "val_loss valid_loss validation_loss eval_loss loss_val loss_eval dev_loss "
-    "test_loss val_loss_epoch val_lm_loss loss_valid",
+    "test_loss val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
+    "val_nll valid_nll eval_nll test_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
+    "losses_val losses_valid validation_cross_entropy vloss valloss val valid validation",
     "val_se": "val_se val_loss_se eval_se val_stderr",
     "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step",
     "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
@@ -41,11 +47,31 @@ SYNONYMS = {
 }
 OURS = {name: ours for ours, names in SYNONYMS.items() for name in names.split()}
 MAX_COLUMNS = 512
+# A column that says of each row what it is about, and the words that mean validation.
+KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
+VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
+PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "stats", "history")
 
 
 def normalise(name: str) -> str:
-    """`Train/Loss (nats)` → `train_loss_nats`."""
+    """`Train/Loss (nats)`, `trainLoss` and W&B's `run-7 - train/loss` → `train_loss`."""
+    name = re.sub(r"\(.*?\)|\[.*?\]", "", name.rpartition(" - ")[2])
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("%", "pct")).strip("_")
+
+
+def ours_of(name: str) -> str | None:
+    """Our name of a foreign column, None if it is not known. A `train_` in front of what is no
+    loss, and words such as `metrics_`, say nothing."""
+    plain = normalise(name)
+    for prefix in PREFIXES:
+        if plain not in OURS:
+            plain = plain.removeprefix(f"{prefix}_")
+    found = OURS.get(plain)
+    if found is None and plain.startswith(("train_", "perf_", "optim_", "trainer_")):
+        found = OURS.get(plain.partition("_")[2])
+        return None if found in ("loss", "val_loss", "perplexity", "val_perplexity") else found
+    return found
 
 
 def recognise(names: Iterable[str]) -> dict[str, str]:
@@ -53,7 +79,7 @@ def recognise(names: Iterable[str]) -> dict[str, str]:
     (earliest in SYNONYMS) counts; a `train_loss` beside a `loss` is the loss of evaluations."""
     found: dict[str, str] = {}
     for name in names:
-        ours = OURS.get(normalise(name))
+        ours = ours_of(name)
         if ours is None:
             continue
         rival = next((f for f, o in found.items() if o == ours), None)
@@ -71,7 +97,8 @@ def recognise(names: Iterable[str]) -> dict[str, str]:
 
 
 def _rank(ours: str, name: str) -> int:
-    return SYNONYMS[ours].split().index(normalise(name))
+    names = SYNONYMS[ours].split()
+    return names.index(plain) if (plain := normalise(name)) in names else len(names)
 
 
 class Loose:
@@ -99,7 +126,7 @@ class Loose:
 
 def build(path: Path, form: str, loose: Columns, known: dict[str, str], log: list[str]) -> Log:
     """The tables of a plain log. `loose`: our names → values in the order of the file."""
-    loose = dict(loose)
+    loose = {name: _settled(name, values) for name, values in loose.items()}
     problems = list(log)
     for loss, perplexity in (("loss", "perplexity"), ("val_loss", "val_perplexity")):
         if loss not in loose and perplexity in loose:
@@ -113,7 +140,7 @@ def build(path: Path, form: str, loose: Columns, known: dict[str, str], log: lis
         )
     n = len(next(iter(loose.values())))
     if "step" not in loose:
-        problems.append("no step column: rows are counted instead")
+        problems.append("no step column: rows are counted instead, so a step here is a row")
         loose["step"] = np.arange(1, n + 1, dtype=np.float64)
     train = _table(loose, TRAIN, ("loss", "lr", "tokens_per_s", "grad_norm"), problems)
     wanted = ("val_loss", "train_loss") if "train_loss" in loose else ("val_loss",)
@@ -121,6 +148,23 @@ def build(path: Path, form: str, loose: Columns, known: dict[str, str], log: lis
     if "train_loss" not in loose and "loss" in loose:
         evals["train_loss"] = _beside(evals["step"], train["step"], train["loss"])
     return Log(path, form, train, evals, columns=known, problems=problems)
+
+
+def _settled(name: str, values: Array) -> Array:
+    """A loss written as NaN broke if it stays so to the end for longer than ever before: then it
+    is infinite from there on. Elsewhere NaN is how a table says that nothing was logged."""
+    if name not in LOSSES or not (values == BROKEN).any():
+        return values
+    broken = values == BROKEN
+    values = np.where(broken, np.nan, values)
+    good = np.flatnonzero(np.isfinite(values))
+    if name != "loss" or not len(good):
+        return values
+    longest = int(np.diff(good).max(initial=1)) - 1
+    tail = np.arange(len(values)) > good[-1]
+    if (broken & tail).sum() > longest:
+        values[broken & tail] = np.inf
+    return values
 
 
 def _table(

@@ -9,31 +9,38 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..tables import Log
-from .columns import MAX_COLUMNS, Loose, build, recognise
+from .columns import KIND_FIELDS, MAX_COLUMNS, VALIDATION, Loose, build, recognise
+from .files import opened
+from .values import NAN
+from .values import number as parse
 
 MAX_LINE = 2**20
 MAX_PROBLEMS = 20
-NAN = float("nan")
 
 
 def fits(path: Path, head: bytes) -> bool:
-    first = head.decode("utf-8", errors="replace").lstrip("\ufeff \r\n").split("\n", 1)[0]
+    lines = head.decode("utf-8", errors="replace").lstrip("\ufeff \r\n").splitlines()
+    first = next((line for line in lines if not _aside(line)), "")
     return any(mark in first for mark in ",;\t") and b"\0" not in head
+
+
+def _aside(line: str) -> bool:
+    """An empty line or a comment in front of the header."""
+    return not line.strip() or line.lstrip().startswith("#")
 
 
 def read(path: Path) -> Log:
     """Tables of a CSV; rows that are too long, too short or not numbers lose only themselves."""
     problems: list[str] = []
-    with path.open("rb") as raw:
+    with opened(path) as raw:
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
         lines = _bounded(text, problems)
-        header_line = next((line for line in lines if line.strip()), "")
+        header_line = next((line for line in lines if not _aside(line)), "")
         mark = max(",;\t", key=header_line.count)
         header = next(csv.reader([header_line], delimiter=mark), [])[:MAX_COLUMNS]
-        known = recognise(name.strip() for name in header)
-        wanted = [
-            (i, known[name.strip()]) for i, name in enumerate(header) if name.strip() in known
-        ]
+        header = [name.strip() for name in header]
+        known = recognise(header)
+        wanted = [(i, known[name]) for i, name in enumerate(header) if name in known]
         if not wanted:
             raise UserError(f"{path}: no known column in the header: {header_line.strip()[:120]}")
         loose = _rows(csv.reader(lines, delimiter=mark), header, wanted, problems)
@@ -60,6 +67,7 @@ def _rows(
     problems: list[str],
 ) -> Loose:
     loose = Loose()
+    kind = next((i for i, name in enumerate(header) if name.lower() in KIND_FIELDS), None)
     number = 1
     while True:
         number += 1
@@ -70,16 +78,18 @@ def _rows(
         except csv.Error as error:
             _note(problems, f"line {number}: {error}")
             continue
-        if not cells or cells == header:  # a second header, from an appended file
+        cells = [cell.strip() for cell in cells]
+        if not any(cells) or cells == header:  # a second header, from an appended file
             continue
+        validation = kind is not None and kind < len(cells) and cells[kind].lower() in VALIDATION
         values: dict[str, float] = {}
         for i, name in wanted:
-            cell = cells[i].strip() if i < len(cells) else ""
-            try:
-                values[name] = float(cell) if cell else NAN
-            except ValueError:
-                values[name] = NAN
+            cell = cells[i] if i < len(cells) else ""
+            value = parse(cell, name)
+            if value is None:
                 _note(problems, f"line {number}: {cell[:40]!r} is not a number")
+                value = NAN
+            values["val_loss" if validation and name == "loss" else name] = value
         loose.add(values)
 
 

@@ -6,6 +6,7 @@ different kinds, such as one for training, one for evaluation, one with the sett
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +15,69 @@ import msgspec
 from ...errors import UserError
 from ...runfolder import MAX_ROW_BYTES
 from ..tables import Log
-from .columns import MAX_COLUMNS, Loose, build, normalise, recognise
+from .columns import KIND_FIELDS, MAX_COLUMNS, VALIDATION, Loose, build, normalise, recognise
+from .files import opened
 from .plain_csv import _note
+from .values import BROKEN, LOSSES
+from .values import number as parse
 
 _decode = msgspec.json.Decoder().decode
-KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind")
-VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
 CONFIG_FIELDS = ("config", "args", "hparams", "hyperparameters", "settings")
 
 
 def fits(path: Path, head: bytes) -> bool:
-    return head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{") and b"\0" not in head
+    start = head.lstrip(b"\xef\xbb\xbf \r\n")
+    return (
+        start.startswith(b"{")
+        and b"\0" not in head
+        and not path.name.endswith((".json", ".json.gz"))
+    )
 
 
 def read(path: Path) -> Log:
     """Tables of a JSONL log; a damaged line is a problem, never an exception."""
-    loose = Loose()
     problems: list[str] = []
+    with opened(path) as file:
+        return tables(path, "jsonl", _objects(file, problems), problems)
+
+
+def _objects(file: Any, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    while line := file.readline(MAX_ROW_BYTES + 1):
+        number += 1
+        row = _row(file, line, number, problems)
+        if row is not None:
+            yield number, row
+
+
+def tables(
+    path: Path, form: str, rows: Iterable[tuple[int, dict[str, Any]]], problems: list[str]
+) -> Log:
+    """The tables of numbered `rows` of any fields."""
+    loose = Loose()
     config: dict[str, Any] | None = None
     known: dict[str, str] = {}
     seen: set[str] = set()
     kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_ROW_BYTES + 1):
-            number += 1
-            row = _row(file, line, number, problems)
-            if row is None:
+    for number, row in rows:
+        if config is None:
+            config = _config(row)
+        flat = _flatten(row)
+        fields = tuple(flat)
+        if fields not in kinds:
+            if len(kinds) > MAX_COLUMNS:
+                _note(problems, f"line {number}: too many kinds of rows")
                 continue
-            if config is None:
-                config = _config(row)
-            flat = _flatten(row)
-            fields = tuple(flat)
-            if fields not in kinds:
-                if len(kinds) > MAX_COLUMNS:
-                    _note(problems, f"line {number}: too many kinds of rows")
-                    continue
-                seen.update(fields)
-                kinds[fields] = dict(recognise(fields).items())
-                known |= kinds[fields]
-            chosen = kinds[fields]
-            values = {o: v for f, o in chosen.items() if (v := _number(flat[f])) is not None}
-            if values:
-                loose.add(values)
+            seen.update(fields)
+            kinds[fields] = recognise(fields)
+            known |= kinds[fields]
+        values = {o: v for f, o in kinds[fields].items() if (v := _number(flat[f], o)) is not None}
+        if values:
+            loose.add(values)
     _split_train_loss(loose, seen)
     if not loose.rows:
         raise UserError(f"{path}: no row with a known field; nothing to report on.")
-    log = build(path, "jsonl", loose.columns(), known, problems)
+    log = build(path, form, loose.columns(), known, problems)
     log.config = config
     return log
 
@@ -101,8 +118,12 @@ def _lenient(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
+def _means_validation(value: Any) -> bool:
+    return isinstance(value, str) and value.lower() in VALIDATION
+
+
 def _flatten(row: dict[str, Any]) -> dict[str, Any]:
-    if "loss" in row and any(row.get(name) in VALIDATION for name in KIND_FIELDS):
+    if "loss" in row and any(_means_validation(row.get(name)) for name in KIND_FIELDS):
         row = {("val_loss" if name == "loss" else name): value for name, value in row.items()}
     if not any(isinstance(v, dict) for v in row.values()):
         return row
@@ -115,19 +136,17 @@ def _flatten(row: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any, name: str) -> float | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
         try:
-            return float(value)
+            value = float(value)
         except OverflowError:
             return None
+        return BROKEN if value != value and name in LOSSES else value
     if isinstance(value, str) and len(value) < 64:
-        try:
-            return float(value)
-        except ValueError:
-            return None
+        return parse(value, name)
     return None
 
 

@@ -1,0 +1,51 @@
+"""One JSON document that holds the rows: a list of objects, or an object with such a list in it
+(`log_history`, `history` …) or with a list of numbers for each column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ...errors import UserError
+from ..tables import Log
+from .files import opened
+from .plain_jsonl import tables
+
+MAX_BYTES = 256 * 2**20
+
+
+def fits(path: Path, head: bytes) -> bool:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith(b"[") or path.suffixes[-2:] in ([".json"], [".json", ".gz"])
+
+
+def read(path: Path) -> Log:
+    """The tables of a JSON document; `UserError` if it holds no rows."""
+    with opened(path) as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{path}: longer than {MAX_BYTES:,} bytes; save it as .jsonl.")
+    try:
+        document = msgspec.json.decode(content.removeprefix(b"\xef\xbb\xbf"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not a JSON document: {error}.") from None
+    rows = _rows(document)
+    if not rows:
+        raise UserError(f"{path}: no list of rows in it; nothing to report on.")
+    return tables(path, "json", enumerate(rows, 1), [])
+
+
+def _rows(document: Any) -> list[dict[str, Any]]:
+    if isinstance(document, list):
+        return [row for row in document if isinstance(row, dict)]
+    if not isinstance(document, dict):
+        return []
+    lists = [value for value in document.values() if isinstance(value, list) and value]
+    held = [value for value in lists if isinstance(value[0], dict)]
+    if held:
+        return [row for row in max(held, key=len) if isinstance(row, dict)]
+    columns = {k: v for k, v in document.items() if isinstance(v, list)}
+    length = max((len(v) for v in columns.values()), default=0)
+    return [{k: v[i] for k, v in columns.items() if i < len(v)} for i in range(length)]

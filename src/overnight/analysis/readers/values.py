@@ -1,0 +1,59 @@
+"""Cells of foreign logs → numbers: `1,234`, `12.3k`, `7 %`, `5,02`, `00:01:30`, `NaN`, `None`."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+NAN = float("nan")
+BROKEN = float("-inf")  # a loss that was written as not a number; `columns.build` decides on it
+LOSSES = ("loss", "val_loss", "train_loss")
+COUNTS = ("step", "tokens", "tokens_per_s", "time", "steps")  # a comma in them parts thousands
+MISSING = {"", "none", "null", "na", "n/a", "-", "--", "–", "?", "undefined"}
+SUFFIX = {"k": 1e3, "K": 1e3, "m": 1e6, "M": 1e6, "b": 1e9, "B": 1e9, "G": 1e9}
+_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:[,' _\u00a0\u202f]\d{3})+(?:\.\d+)?")
+_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+
+
+def number(cell: str, name: str) -> float | None:
+    """The number in `cell` of the column `name` (ours); NaN where nothing was logged; None where
+    it is something else. A loss that says NaN is BROKEN."""
+    cell = cell.strip()
+    try:
+        value = float(cell)
+    except ValueError:
+        return _spelt(cell, name)
+    return BROKEN if value != value and name in LOSSES else value
+
+
+def _spelt(cell: str, name: str) -> float | None:
+    if cell.lower() in MISSING:
+        return NAN
+    if name == "time":
+        return _time(cell)
+    if _COMMA.fullmatch(cell) and name not in COUNTS:
+        return float(cell.replace(",", "."))
+    if _THOUSANDS.fullmatch(cell):
+        return float(re.sub(r"[^\d.+-]", "", cell))
+    body = cell.rstrip("%").rstrip()
+    scale = SUFFIX.get(body[-1:], 1.0)
+    try:
+        return float(body[:-1] if scale != 1.0 else body) * scale
+    except ValueError:
+        return None
+
+
+def _time(cell: str) -> float | None:
+    """Seconds of `1:02:03`, of `12.5 s`, or of a date."""
+    if found := _CLOCK.fullmatch(cell):
+        hours, minutes, seconds = found.groups()
+        return 3600 * float(hours or 0) + 60 * float(minutes) + float(seconds)
+    try:
+        return datetime.fromisoformat(cell).timestamp()
+    except (ValueError, OverflowError, OSError):
+        pass
+    try:
+        return float(cell.removesuffix("s"))
+    except ValueError:
+        return None

@@ -1,0 +1,129 @@
+"""The same forty rows in the spellings of other tools: read as the same numbers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from overnight import load_run
+from overnight.analysis.readers.columns import normalise, ours_of
+from overnight.analysis.readers.values import BROKEN, number
+
+N = 40
+STEPS = [50 * (i + 1) for i in range(N)]
+TRAIN = [round(3 + 2 / np.sqrt(i + 1), 4) for i in range(N)]
+VAL = [round(3.1 + 2 / np.sqrt(i + 1), 4) for i in range(N)]
+ROWS = list(zip(STEPS, TRAIN, VAL, strict=True))
+OBJECTS = [{"step": s, "loss": t, "val_loss": v} for s, t, v in ROWS]
+
+
+def table(head: str, row: str = "{0},{1},{2}", end: str = "\n") -> str:
+    return end.join([head, *(row.format(*r) for r in ROWS)]) + end
+
+
+def lines(make) -> str:
+    return "".join(json.dumps(o) + "\n" for r in ROWS for o in make(*r))
+
+
+def comma(head: str) -> str:
+    return table(head, "{0};{1};{2}").replace(".", ",")
+
+
+PLAIN = table("step,loss,val_loss")
+RESUMED = PLAIN[: PLAIN.index("\n1500,") + 1] + "step, loss ,val_loss\n" + PLAIN.split("\n", 20)[20]
+LOGS = {
+    "slashes.csv": table("iter,train/loss,val/loss"),
+    "words.csv": table("Step,Training Loss,Validation Loss"),
+    "camel.csv": table("globalStep,trainLoss,valLoss"),
+    "units.csv": table("Iteration,Train Loss (nats),Val Loss [nats]"),
+    "short.csv": table("iteration,train,val"),
+    "nll.csv": table("update,train_nll,valid_nll"),
+    "spaces.csv": table(" step , loss , val loss ", " {0} , {1} , {2} "),
+    "thousands.csv": table("step;loss;val_loss", "{0:,};{1};{2}"),
+    "quoted.csv": table('"step","loss","val_loss"', '"{0:,}","{1}","{2}"'),
+    "comma.csv": comma("step;loss;val_loss"),
+    "floats.csv": table("step,loss,val_loss", "{0}.0,{1},{2}"),
+    "tabs.tsv": table("step\tloss\tval_loss", "{0}\t{1}\t{2}"),
+    "windows.csv": "\ufeff" + table("step,loss,val_loss", end="\r\n"),
+    "mac.csv": table("step,loss,val_loss", end="\r"),
+    "remarks.csv": "# a run\n# of mine\n" + PLAIN,
+    "index.csv": table(",step,loss,val_loss", "7,{0},{1},{2}"),
+    "sparse.csv": table("step,loss,val_loss", "{0},{1},\n{0},,{2}"),
+    "missing.csv": table("step,loss,val_loss", "{0},{1},None\n{0},N/A,{2}"),
+    "nans.csv": table("step,loss,val_loss", "{0},{1},nan\n{0},NaN,{2}"),
+    "long.csv": table("step,split,loss", "{0},train,{1}\n{0},val,{2}"),
+    "resumed.csv": RESUMED,
+    "utf16.csv": PLAIN.encode("utf-16"),
+    "packed.csv.gz": gzip.compress(PLAIN.encode()),
+    "slashes.jsonl": lines(lambda s, t, v: [{"iter": s, "train/loss": t, "val/loss": v}]),
+    "nested.jsonl": lines(lambda s, t, v: [{"step": s, "train": {"loss": t}, "val": {"loss": v}}]),
+    "metrics.jsonl": lines(
+        lambda s, t, v: [{"step": s, "metrics": {"train_loss": t, "val_loss": v}}]
+    ),
+    "losses.jsonl": lines(lambda s, t, v: [{"step": s, "losses": {"train": t, "val": v}}]),
+    "kinds.jsonl": lines(
+        lambda s, t, v: [
+            {"type": "train", "step": s, "loss": t}, {"type": "Val", "step": s, "loss": v},
+        ]
+    ),
+    "texts.jsonl": lines(lambda s, t, v: [{"step": f"{s}", "loss": f"{t}", "val_loss": f"{v}"}]),
+    "packed.jsonl.gz": gzip.compress(
+        lines(lambda s, t, v: [{"step": s, "loss": t, "val_loss": v}]).encode()
+    ),
+    "list.json": json.dumps(OBJECTS),
+    "history.json": json.dumps({"epoch": 3, "log_history": OBJECTS}),
+    "columns.json": json.dumps({"step": STEPS, "loss": TRAIN, "val_loss": VAL}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_same_numbers(name, tmp_path):
+    path = tmp_path / name
+    content = LOGS[name]
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    run = load_run(path)
+    assert run.log.train["step"].tolist() == STEPS
+    assert run.log.train["loss"].tolist() == TRAIN
+    assert run.log.eval["step"].tolist() == STEPS
+    assert run.log.eval["val_loss"].tolist() == VAL
+    assert not [p for p in run.problems if "written again" not in p]
+
+
+def test_a_loss_that_stays_nan_has_diverged(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "step,loss\n" + "".join(f"{s},{t if s < 1500 else 'nan'}\n" for s, t, _ in ROWS)
+    )
+    verdict = load_run(path).found.verdict("divergence")
+    assert (verdict.verdict, verdict.since_step) == ("yes", 1500)
+
+
+def test_damaged_packing_is_one_sentence(tmp_path):
+    from overnight.errors import UserError
+
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress((PLAIN * 400).encode())[:-200])
+    with pytest.raises(UserError, match="cannot be read"):
+        load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "name", "value"),
+    [("1,234", "step", 1234), ("1,234", "loss", 1.234), ("12.3k", "tokens_per_s", 12_300),
+     ("7 %", "epoch", 7), ("1:02:03", "time", 3723), ("12.5s", "time", 12.5), ("3e-4", "lr", 3e-4),
+     ("nan", "loss", BROKEN), ("1 234 567", "tokens", 1_234_567), ("abc", "loss", None)],
+)  # fmt: skip
+def test_cells(cell, name, value):
+    assert number(cell, name) == value
+
+
+@pytest.mark.parametrize("name", ["aux_loss", "z_loss", "val_accuracy", "train_acc", "loss_scale"])
+def test_what_is_not_the_loss(name):
+    assert ours_of(name) not in ("loss", "val_loss")
+
+
+def test_normalise():
+    assert normalise("run-7 - Train/Loss (nats)") == "train_loss"

@@ -6,6 +6,7 @@ from .findings import About, Advice, Best, Ledger, Schedule, Verdict
 
 SIMPLE = ("ln V", "unigram", "bigram")  # any model beats these after a few hundred steps
 ANNEALED = 0.2  # of the peak: below it the schedule has done its work
+LOOKS = 12  # evaluations from which on overfitting is found more often than not
 MANY_PASSES = 4.0  # Muennighoff et al. 2023: up to about four passes are nearly as good as new text
 
 
@@ -23,6 +24,7 @@ def advise(
         *(() if improving else _yardstick(v, counted, simple=True)),
         *_longer(v, rates, counted, about),
         *(_yardstick(v, counted, simple=True) if improving else ()),
+        *_more_looks(v, counted),
         *_yardstick(v, counted, simple=False),
         *_schedule(v, rates, counted),
         *_stability(v),
@@ -185,6 +187,20 @@ def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: Abou
     return []
 
 
+def _more_looks(v: dict[str, Verdict], counted: Ledger) -> list[Advice]:
+    """A long run that was evaluated too seldom for its questions."""
+    seen = v["overfitting"].n
+    if v["overfitting"].verdict != "cannot_tell" or not 0 < seen < LOOKS or counted.steps < 100:
+        return []
+    return [
+        Advice(
+            do=f"Evaluate more often: {seen} evaluations in a run are too few for these questions.",
+            because=["overfitting", "still_improving"],
+            expected="it can be told whether it overfits and whether it still improves.",
+        )
+    ]
+
+
 def _schedule(v: dict[str, Verdict], rates: Schedule, counted: Ledger) -> list[Advice]:
     """Only for a rate that was seen to stay constant to the end of a run."""
     if v["overfitting"].verdict == "yes":
@@ -228,7 +244,7 @@ def _stability(v: dict[str, Verdict]) -> list[Advice]:
             Advice(
                 do="Find out what else used the machine while it was slow.",
                 because=["throughput"],
-                expected="the median speed over the whole night.",
+                expected="the median speed over the whole run.",
             )
         )
     return found

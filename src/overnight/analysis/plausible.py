@@ -52,8 +52,8 @@ def too_good(series: Series, best: Best | None, about: About, counted: Ledger) -
     if best.bpb is not None:
         return make(
             "too_good", "yes" if best.bpb < IMPLAUSIBLE else "no",
-            "{bpb:.4f} bits per byte; below {limit:.1f} natural text from a small model means a "
-            "leak, padding in the loss, or memorisation.",
+            "{bpb:.4f} bits per byte. Under {limit:.1f}, a small model on natural text would have "
+            "seen it before, or the loss would count padding.",
             bpb=best.bpb, limit=IMPLAUSIBLE, n=1, passes=passes, estimator=best.estimator,
         )  # fmt: skip
     size = BYTES_PER_WORD_PIECE

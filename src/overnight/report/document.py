@@ -201,7 +201,7 @@ def _phases(f: Findings) -> Section | None:
     rows = [
         [
             p.name, n.count(p.from_step), n.count(p.to_step), n.loss(p.loss_from),
-            n.loss(p.loss_to), n.signed(p.per_1000),
+            n.loss(p.loss_to), n.slope(p.per_1000),
         ]
         for p in f.phases
     ]  # fmt: skip

@@ -54,7 +54,7 @@ HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "below_yardstick": {
         "yes": ("Worse than a yardstick without a network", "bad"),
-        "no": ("Better than every n-gram yardstick", "good"),
+        "no": ("Better than every yardstick", "good"),
         "cannot_tell": ("Cannot compare with the yardsticks", "open"),
     },
     "units": {

@@ -31,6 +31,11 @@ def skill(value: float | None) -> str:
     return DASH if value is None else "under −9" if value < -9 else f"{value:+.2f}"
 
 
+def slope(value: float | None) -> str:
+    """Three figures that count, with the sign."""
+    return DASH if value is None else f"{value:+.3g}"
+
+
 def signed(value: float | None, digits: int = 4) -> str:
     return DASH if value is None else f"{value:+.{digits}f}"
 

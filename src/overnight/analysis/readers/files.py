@@ -6,7 +6,7 @@ import codecs
 import gzip
 import io
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 GZIP = b"\x1f\x8b"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell's > writes
@@ -18,9 +18,9 @@ def opened(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         begin = file.read(2)
     if begin == GZIP:
-        return gzip.open(path, "rb")
+        return cast(IO[bytes], gzip.open(path, "rb"))
     if begin in UTF_16:
-        return _Utf8(path)
+        return io.BufferedReader(_Utf8(path))
     return path.open("rb")
 
 

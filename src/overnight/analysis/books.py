@@ -103,16 +103,21 @@ def resume(log: Log, counted: Ledger) -> Verdict:
             )  # fmt: skip
         return make("resume", "cannot_tell", "The log does not mark sessions.")
     n = len(log.session)
+    returns = sum(s.returns for s in counted.sessions)
+    back = ""
+    if returns:
+        back = " Within a session it went back to an earlier checkpoint; times: {returns}."
     if n == 1:
-        return make("resume", "no", "The run was one session.", n=n, estimator="start rows")
+        why = f"The run was one session.{back}"
+        return make("resume", "no", why, n=n, returns=returns, estimator="start rows")
     at = [s.from_step for s in counted.sessions[1:]]
     estimator = "start rows; rows of replayed steps"
     rows = sum(a["rows"] for a in log.replayed)
     equal = sum(a["equal"] for a in log.replayed)
     notes = [str(e["message"]) for e in log.event if e["kind"] == "warning"]
     facts: dict[str, Any] = {
-        "n": n, "sessions": n, "at": at, "rows": rows, "equal": equal, "warnings": notes,
-        "estimator": estimator,
+        "n": n, "sessions": n, "returns": returns, "at": at, "rows": rows, "equal": equal,
+        "warnings": notes, "estimator": estimator,
     }  # fmt: skip
     begins = " and ".join(f"{s:,}" for s in at[:5]) + (" …" if n > 6 else "")
     why = f"{{sessions}} sessions, resumed at step {begins}; "
@@ -124,7 +129,7 @@ def resume(log: Log, counted: Ledger) -> Verdict:
         facts["difference"] = max(a["difference"] for a in log.replayed)
         why += "not exactly the same (logged rows replayed: {rows}, equal: {equal}, largest "
         why += "difference {difference:.2e} nats)."
-    found = make("resume", "yes", why, **facts)
+    found = make("resume", "yes", why + back, **facts)
     found.because += "".join(f" {note[:1].upper()}{note[1:300]}." for note in notes[:3])
     return found
 

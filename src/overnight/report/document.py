@@ -278,13 +278,17 @@ def _sessions(f: Findings) -> Section | None:
     if f.ledger.sessions:
         rows = [
             [
-                str(s.attempt), n.count(s.from_step), n.count(s.to_step), n.count(s.steps),
-                n.count(s.tokens), n.duration(s.seconds), n.count(s.tokens_per_s),
-                s.reason or "no end row",
+                str(i), n.count(s.from_step), n.count(s.to_step), n.count(s.steps),
+                n.count(s.tokens), n.count(s.returns or None), n.duration(s.seconds),
+                n.count(s.tokens_per_s), s.reason or "no end row",
             ]
-            for s in f.ledger.sessions
+            for i, s in enumerate(f.ledger.sessions, 1)
         ]  # fmt: skip
-        head = ["session", "from step", "to step", "steps", "tokens", "time", "tok/s", "ended"]
+        head = [
+            "session", "from step", "to step", "steps", "tokens", "went back", "time", "tokens/s",
+            "ended",
+        ]  # fmt: skip
+        head, rows = _without_empty(head, rows)
         blocks.append(Table(head, rows))
     if f.events:
         rows = [[n.count(e.step), words.event(e.kind), e.message] for e in f.events]

@@ -33,7 +33,7 @@ def no_advice(f: Findings) -> str:
 EVENTS = {
     "resume": "resumed",
     "warning": "warning",
-    "signal": "told to stop",
+    "signal": "signal received",
     "non_finite": "loss not finite",
     "rewind": "went back",
     "spike": "loss spike",

@@ -41,7 +41,7 @@ def read(path: Path) -> Log:
         config=sessions[-1].get("config") if sessions else None,
         sample=[_dict(r) for r in kept if isinstance(r, runfolder.Sample)],
         checkpoint=[_dict(r) for r in kept if isinstance(r, runfolder.Checkpoint)],
-        event=[_dict(r) for r in kept if isinstance(r, runfolder.Event)],
+        event=[_dict(r) for r in read.rows if isinstance(r, runfolder.Event)],  # as they happened
         session=sessions,
         best=_dict(best) if best else None,
         whole=_whole(kept),

@@ -172,6 +172,9 @@ class Train(_Section, frozen=True, kw_only=True):
     label_smoothing: Annotated[
         float, Meta(ge=0, le=1, description="share of the target spread over the vocabulary")
     ] = 0.0
+    early_stop: Annotated[
+        bool, Meta(description="end the run when validation is proven to get worse")
+    ] = False
     skip_spikes: Annotated[
         bool, Meta(description="leave the weights alone where a loss is a spike")
     ] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
 
-from overnight import cli
-from overnight.runfolder import RunFolder, read_log
+from overnight import cli, load_run
+from overnight.runfolder import Event, RunFolder, read_log
 from overnight.training import update
 
 
@@ -186,3 +187,23 @@ def test_from_refuses_another_model(
     assert cli.run([*words, "--out", str(tmp_path / "x")]) == 2
     assert "model.width" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_early_stop_ends_a_run_that_is_proven_to_overfit(tmp_path: Path) -> None:
+    """Random letters can only be learned by heart: validation rises above ln 8, for good."""
+    mine = tmp_path / "little.txt"
+    mine.write_text("".join(random.Random(1).choices("abcdefgh", k=1500)))
+    out = tmp_path / "run"
+    more = ["--train.early_stop", "--optimizer.lr", "0.005", "--schedule.kind", "constant"]
+    flags = {"max_steps": "600", "eval_every": "10", "save_every": "1000", "log_every": "50"}
+    assert train(out, str(mine), *more, **flags) == 0
+    rows = read_log(out / "log.jsonl")
+    (event,) = [row for row in rows.of(Event) if row.kind == "early_stop"]
+    assert 100 < event.step < 600
+    assert "validation rose" in event.message
+    assert RunFolder(out).checkpoint_steps()[-1] == event.step
+    before = (out / "log.jsonl").read_bytes()
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert (out / "log.jsonl").read_bytes() == before
+    verdicts = {v["id"]: v["verdict"] for v in load_run(out).findings["verdicts"]}
+    assert verdicts["overfitting"] == "yes"

@@ -205,7 +205,7 @@ def _begin(
     for line in plan.lines():
         progress.say(line)
     progress.say(f"run       {path}")
-    return _finish(session.begin(plan, path, progress), json)
+    return _finish(session.begin(plan, path, progress, _stop_reason), json)
 
 
 def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json: bool) -> int:
@@ -214,7 +214,14 @@ def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json
 
     if dry_run:
         raise UserError("--dry-run plans a new run; leave it out with --resume.")
-    return _finish(session.resume(run, Progress(), changes, accept), json)
+    return _finish(session.resume(run, Progress(), _stop_reason, changes, accept), json)
+
+
+def _stop_reason(steps: list[int], losses: list[float]) -> str:
+    """The report's own verdict, so that stopping early and the report cannot disagree."""
+    from ..analysis.overfitting import stop_reason
+
+    return stop_reason(steps, losses)
 
 
 def _finish(summary: Any, json: bool) -> int:

@@ -58,7 +58,7 @@ class _ReLU2(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (positive,) = ctx.saved_tensors
+        positive: Tensor = ctx.saved_tensors[0]
         return 2 * positive * grad
 
 

@@ -13,6 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,7 @@ from ..runfolder import (
     Start,
     Train,
     best_eval,
+    current,
     fsync_path,
     read_log,
 )
@@ -87,28 +89,26 @@ class Clock(msgspec.Struct):
     steps: int = 0
 
 
+@dataclass
 class Trainer:
     """One session of one run, from a state to the end or a stop."""
 
-    def __init__(
-        self,
-        run: RunFolder,
-        log: LogWriter,
-        config: Config,
-        updater: Updater,
-        prepared: Prepared,
-        state: State,
-        progress: Progress,
-        stop: StopSignal,
-        start: Callable[[int], Start],
-    ) -> None:
-        self.run, self.log, self.config = run, log, config
-        self.updater, self.prepared, self.state = updater, prepared, state
-        self.progress, self.stop, self.start = progress, stop, start
-        context, tokens = config.model.context, config.eval.tokens
-        self.val = fixed_blocks(prepared.val, context, tokens)
-        self.probe = fixed_blocks(prepared.train, context, len(self.val) * context)
-        self.byte_lengths = prepared.tokenizer.byte_lengths()
+    run: RunFolder
+    log: LogWriter
+    config: Config
+    updater: Updater
+    prepared: Prepared
+    state: State
+    progress: Progress
+    start: Callable[[int], Start]  # the start row of a return within the session
+    # val losses by step → why to stop early, or ""; asked only if `train.early_stop` is set
+    stop_reason: Callable[[list[int], list[float]], str]
+
+    def __post_init__(self) -> None:
+        context, tokens = self.config.model.context, self.config.eval.tokens
+        self.val = fixed_blocks(self.prepared.val, context, tokens)
+        self.probe = fixed_blocks(self.prepared.train, context, len(self.val) * context)
+        self.byte_lengths = self.prepared.tokenizer.byte_lengths()
         self.best = self._best_so_far()
         self.last_loss = math.nan
         self.clock = Clock(time.monotonic())
@@ -124,8 +124,9 @@ class Trainer:
         rows = read_log(self.run.log).rows
         return best_eval(row for row in rows if row.step <= self.state.step)
 
-    def train(self) -> str:
+    def train(self, stop: StopSignal) -> str:
         """Run to the end or to a stop: `finished`, `interrupted` or `failed`."""
+        self.stop = stop
         try:
             self._train()
             self._evaluate_whole()
@@ -160,8 +161,11 @@ class Trainer:
             except StoppedError:
                 self._save("signal", must=True)
                 raise
-            self._save_if_due(improved, last)
+            ended = self._ended_early()
+            self._save_if_due(improved, last or ended)
             self._show()
+            if ended:
+                return
 
     def _update(self) -> bool:
         """Make the next update; False where that led back to an earlier step."""
@@ -256,6 +260,17 @@ class Trainer:
             self._sample()
         self.state.measured = True
         return improved
+
+    def _ended_early(self) -> bool:
+        """Whether harm is proven at an evaluation of this very step, and is to end the run."""
+        if not self.config.train.early_stop or not self.state.measured:
+            return False
+        evals = [row for row in current(read_log(self.run.log).rows) if isinstance(row, Eval)]
+        known = {row.step: row.val_loss for row in evals if row.step and row.val_loss is not None}
+        reason = self.stop_reason(list(known), list(known.values()))
+        if reason:
+            self._event("early_stop", f"ended early: {reason}")
+        return bool(reason)
 
     def _evaluate(self) -> bool:
         """Score both fixed sets; whether this is the best val loss of everything logged."""

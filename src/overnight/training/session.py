@@ -48,6 +48,7 @@ from .update import Updater
 MAX_PROBLEMS = 20  # of the log that are told
 
 Say = Callable[[str], None]
+StopReason = Callable[[list[int], list[float]], str]  # see Trainer
 
 
 class Summary(msgspec.Struct):
@@ -97,7 +98,7 @@ def refuse_existing(path: Path) -> None:
         raise UserError(f"{path} exists already: {hint} another --out.")
 
 
-def begin(plan: Plan, path: Path, progress: Progress) -> Summary:
+def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -> Summary:
     """Make the run folder (it appears whole, by rename) and train in it."""
     refuse_existing(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
@@ -124,8 +125,19 @@ def begin(plan: Plan, path: Path, progress: Progress) -> Summary:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     with lock:
-        run = RunFolder(path)
-        return _train(run, log, plan.config, plan.updater, plan.prepared, State(), progress, start)
+        return _train(
+            Trainer(
+                run=RunFolder(path),
+                log=log,
+                config=plan.config,
+                updater=plan.updater,
+                prepared=plan.prepared,
+                state=State(),
+                progress=progress,
+                start=start,
+                stop_reason=stop_reason,
+            )
+        )
 
 
 def _keep_initial(run: RunFolder, log: LogWriter, plan: Plan) -> None:
@@ -138,7 +150,11 @@ def _keep_initial(run: RunFolder, log: LogWriter, plan: Plan) -> None:
 
 
 def resume(
-    path: Path, progress: Progress, changes: dict[str, Any] | None = None, accept: str = "harmless"
+    path: Path,
+    progress: Progress,
+    stop_reason: StopReason,
+    changes: dict[str, Any] | None = None,
+    accept: str = "harmless",
 ) -> Summary:
     """Take a run up from its newest good checkpoint, exactly.
 
@@ -147,16 +163,23 @@ def resume(
     """
     run = RunFolder.open(path)
     with RunLock(run.lock):
-        return _resume(run, progress, changes or {}, accept)
+        return _resume(run, progress, stop_reason, changes or {}, accept)
 
 
-def _resume(run: RunFolder, progress: Progress, changes: dict[str, Any], accept: str) -> Summary:
+def _resume(
+    run: RunFolder,
+    progress: Progress,
+    stop_reason: StopReason,
+    changes: dict[str, Any],
+    accept: str,
+) -> Summary:
     begun = time.monotonic()
     read = read_log(run.log)
     before = config.load(run.config)
     settings, changed = _changed(before, changes, accept)
-    ends = [row.step for row in read.of(End) if row.reason == "finished"]
-    if ends and settings.length.steps <= max(ends):
+    sessions = [row for row in read.rows if isinstance(row, Start | End)]
+    finished = bool(sessions) and getattr(sessions[-1], "reason", "") == "finished"
+    if finished and settings.length.steps <= before.length.steps:
         progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
     first = next(iter(read.of(Start)), None)
@@ -199,7 +222,19 @@ def _resume(run: RunFolder, progress: Progress, changes: dict[str, Any], accept:
         for message in messages:
             log.write(Event(step=state.step, kind=kind, message=message))
             progress.say(message)
-    return _train(run, log, settings, updater, prepared, state, progress, start)
+    return _train(
+        Trainer(
+            run=run,
+            log=log,
+            config=settings,
+            updater=updater,
+            prepared=prepared,
+            state=state,
+            progress=progress,
+            start=start,
+            stop_reason=stop_reason,
+        )
+    )
 
 
 def _changed(before: Config, changes: dict[str, Any], accept: str) -> tuple[Config, dict[str, str]]:
@@ -265,20 +300,11 @@ def _start_rows(
     return start
 
 
-def _train(
-    run: RunFolder,
-    log: LogWriter,
-    settings: Config,
-    updater: Updater,
-    prepared: Prepared,
-    state: State,
-    progress: Progress,
-    start: Callable[[int], Start],
-) -> Summary:
+def _train(trainer: Trainer) -> Summary:
     begun = time.monotonic()
+    run, log, progress = trainer.run, trainer.log, trainer.progress
     with StopSignal() as stop, awake(progress.say), progress:
-        trainer = Trainer(run, log, settings, updater, prepared, state, progress, stop, start)
-        reason = trainer.train()
+        reason = trainer.train(stop)
     try:
         log.close()
     except OSError as error:

@@ -52,13 +52,21 @@ class Quote:
 
 
 @dataclass(frozen=True)
+class Quotes:
+    """Several samples, closed at first in HTML."""
+
+    quotes: list[Quote]
+    title: str
+
+
+@dataclass(frozen=True)
 class Cards:
     """The reader's questions and their answers; `link` is the section that has more."""
 
     cards: list[tuple[str, str, str, str, str]]  # question, answer, detail, tone, link
 
 
-Block = Text | Items | Table | Figure | Quote | Cards
+Block = Text | Items | Table | Figure | Quote | Quotes | Cards
 
 
 @dataclass(frozen=True)
@@ -251,11 +259,19 @@ def _forecast(f: Findings) -> Section:
 
 
 def _samples(f: Findings) -> Section | None:
-    quotes: list[Block] = [Quote(s.step, s.prompt, s.text) for s in f.samples]
-    if not quotes:
+    """The last ones open, the earlier ones folded."""
+    if not f.samples:
         return None
-    lead = Text("The prompt was given; only what follows it was written by the model.", "quiet")
-    return Section("samples", "Samples by step", [lead, *quotes])
+    last = f.samples[-1].step
+    quotes = [Quote(s.step, s.prompt, s.text) for s in f.samples]
+    earlier = [q for q in quotes if q.step != last]
+    blocks: list[Block] = [
+        Text("The prompt was given; only what follows it was written by the model.", "quiet"),
+        *(q for q in quotes if q.step == last),
+    ]
+    if earlier:
+        blocks.append(Quotes(earlier, "samples of earlier steps"))
+    return Section("samples", "Samples by step", blocks)
 
 
 def _checkpoints(f: Findings) -> Section | None:

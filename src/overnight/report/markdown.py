@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .document import Block, Cards, Document, Figure, Items, Quote, Table, Text
+from .document import Block, Cards, Document, Figure, Items, Quote, Quotes, Table, Text
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
 
@@ -42,6 +42,8 @@ def _block(block: Block) -> list[str]:
             return [f"![{escape(caption)}]({name})", "", f"*{escape(caption)}*"]
         case Quote(step, prompt, text):
             return [f"- step {step:,}: **{_code(prompt)}** {_code(text)}"]
+        case Quotes(quotes, _):
+            return [line for quote in quotes for line in _block(quote)]
         case Cards(cards):
             head = ["| question | answer | |", "|---|---|---|"]
             return head + [

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..analysis.findings import Findings
 from . import numbers as n
-from .document import Block, Cards, Document, Figure, Items, Quote, Table, Text
+from .document import Block, Cards, Document, Figure, Items, Quote, Quotes, Table, Text
 
 STYLES = {"good": "green", "bad": "red", "unsure": "yellow", "open": "dim", "quiet": "dim", "": ""}
 ROWS = 30  # of a table
@@ -53,6 +53,8 @@ def _block(block: Block, findings: Findings, console: Any) -> None:
             line.append(plain(prompt), style="dim underline")
             line.append(plain(text))
             console.print(line)
+        case Quotes(quotes, title):
+            console.print(Line(f"{len(quotes):,} {plain(title)}: in report.md", style="dim"))
         case Cards(questions):
             console.print(cards(questions))
 

@@ -278,7 +278,9 @@ def evaluations(f: Findings) -> str:
 def gap(f: Findings) -> str:
     v = _find(f, "gap")
     reason = f" {v.because}" if v else ""
-    return f"Gap: validation minus train, nats per token.{reason}"
+    known = any(e.gap_se is not None for e in f.evaluations)
+    band = " Band: ±2 standard errors over blocks, which another text would move." if known else ""
+    return f"Gap: validation minus train, nats per token.{reason}{band}"
 
 
 KINDS = {
@@ -319,7 +321,7 @@ def lr_caption(f: Findings) -> str:
 
 
 def speed_caption(f: Findings) -> str:
-    return f"Tokens per second, median {n.count(f.ledger.tokens_per_s)}, and gradient norm."
+    return f"Tokens per second; the median is {n.count(f.ledger.tokens_per_s)}."
 
 
 def ledger_rows(f: Findings) -> list[list[str]]:

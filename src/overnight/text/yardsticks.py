@@ -40,7 +40,10 @@ def yardsticks(train: bytes, val: bytes, vocab_size: int, val_tokens: int) -> di
         xz = alone.result(), after.result() - before.result()
     rows = [_row("ln V", vocab_nats, f"each of {vocab_size:,} tokens equally likely")]
     for n, nats in enumerate(ngrams, 1):
-        how = f"bytes, contexts of 0 to {n - 1}, interpolated (Witten-Bell), counted on {used}"
+        seen = (
+            f"each byte from the {n - 1} before it" if n > 1 else "each byte by how often it occurs"
+        )
+        how = f"{seen}, counted on {used} (Witten-Bell)"
         rows.append(_row(NAMES[n - 1], nats, how))
     rows.append(_row("xz", _nats(xz[0], val), "xz -9e on the held-out text alone"))
     how = f"what xz -9e adds for the held-out text after {used}"

@@ -57,6 +57,12 @@ def forecast(log: Log, series: Series, planned: int | None) -> Forecast:
             calibration=CALIBRATION,
             scores=scores,
         )
+    if log.session and log.session[-1].get("reason") == "finished":
+        return Forecast(
+            status="finished",
+            reason="The run was ended before its planned end, so there is nothing to forecast.",
+            calibration=CALIBRATION,
+        )
     guess, reason = _guess(series.steps, series.val, planned, rates, series.wiggle.sigma)
     if guess is None:
         return _refused(reason, scores)

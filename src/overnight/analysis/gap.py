@@ -10,7 +10,7 @@ import numpy as np
 
 from .findings import Verdict, make
 from .noise import scatter
-from .series import Series
+from .series import LAGS, Series
 from .tables import finite
 from .trend import recent, slope
 
@@ -61,6 +61,8 @@ def gap(series: Series) -> Verdict:
     change = (
         "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {low:+.4f} to {high:+.4f})"
     )
+    if series.gap_estimator == LAGS:
+        about += "; the train side is a mean over earlier steps, which lags while the loss falls"
     if trend.change_ci[0] > 0 and trend.change > USEFUL:
         return make("gap", "growing", f"It changed by {change}; {about}.", **facts)
     if trend.change_ci[1] < 0 and trend.change < -USEFUL:

@@ -11,6 +11,7 @@ from .noise import FEWEST, UNKNOWN, Scatter, scatter
 from .readers.own import block_losses
 from .tables import Array, Log, finite
 
+LAGS = "mean of the training rows since the evaluation before"
 THIN = 4000  # training rows that a noise estimate looks at
 
 
@@ -41,7 +42,7 @@ class Series:
             return self.evals["train_loss"], "training loss logged with the evaluation"
         near = self._nearby_training()
         if np.isfinite(near).any():
-            return near, "mean of the training rows since the evaluation before"
+            return near, LAGS
         return near, "none"
 
     def _nearby_training(self) -> Array:

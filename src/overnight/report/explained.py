@@ -6,6 +6,7 @@ from typing import Any
 
 from ..analysis.explain import Explained
 from . import numbers as n
+from .words import yardstick
 
 
 def lines(e: Explained, measured: list[dict[str, Any]] | None = None) -> list[str]:
@@ -16,9 +17,9 @@ def lines(e: Explained, measured: list[dict[str, Any]] | None = None) -> list[st
         found.append(f"{e.steps:,} steps take {n.duration(e.seconds)}.")
     if measured:
         found.append("The last tenth of the text costs, in bits per byte:")
-        found += [f"  {row['name']}: {row['bpb']:.4f}" for row in measured]
+        found += [f"  {yardstick(row['name'])}: {row['bpb']:.4f}" for row in measured]
         if e.bits_per_byte is not None:
-            beaten = [row["name"] for row in measured if row["bpb"] > e.bits_per_byte]
+            beaten = [yardstick(row["name"]) for row in measured if row["bpb"] > e.bits_per_byte]
             words = ", ".join(beaten) if beaten else "none of them"
             found.append(f"  the loss above, {e.bits_per_byte:.4f}, beats: {words}.")
     return found + _limits(e, measured)

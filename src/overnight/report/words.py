@@ -44,6 +44,7 @@ EVENTS = {
     "initial": "initial weights",
     "import": "imported weights",
     "failed": "failed",
+    "early_stop": "ended early",
 }
 
 

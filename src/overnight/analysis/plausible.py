@@ -90,15 +90,17 @@ def below_yardstick(measured: Yardsticks | None) -> Verdict:
     facts = {"model_bpb": measured.model_bpb, "n": len(measured.rows), "estimator": "bits per byte"}
     if not rows:
         lowest = min(measured.rows, key=lambda r: r.bpb)
+        beaten = lowest.beaten == "yes"
+        why = "The model needs {model_bpb:.4f} bits per byte, the lowest yardstick {bpb:.4f}"
         return make(
-            "below_yardstick", "no" if lowest.beaten == "yes" else "cannot_tell",
-            "The model needs {model_bpb:.4f} bits per byte, the lowest yardstick {bpb:.4f}.",
+            "below_yardstick", "no" if beaten else "cannot_tell",
+            why + ("." if beaten else ": too close to tell apart."),
             bpb=lowest.bpb, yardstick=lowest.name, **facts,
         )  # fmt: skip
     first = rows[0]  # the simplest one that wins: the file lists them in that order
     return make(
         "below_yardstick", "yes",
-        "The model needs {model_bpb:.4f} bits per byte; without a network {bpb:.4f} are enough.",
+        "The model needs {model_bpb:.4f} bits per byte; {yardstick}, without a network, {bpb:.4f}.",
         bpb=first.bpb, yardstick=first.name, worse_than=[r.name for r in rows],
         effect_nats=float(np.log(2) * (measured.model_bpb - first.bpb)), **facts,
     )  # fmt: skip

@@ -55,7 +55,7 @@ HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
     "below_yardstick": {
         "yes": ("Worse than a yardstick without a network", "bad"),
         "no": ("Better than every yardstick", "good"),
-        "cannot_tell": ("Cannot compare with the yardsticks", "open"),
+        "cannot_tell": ("Cannot tell whether it beats the yardsticks", "open"),
     },
     "units": {
         "yes": ("The log's own figures disagree", "bad"),

@@ -208,6 +208,8 @@ def _card_resume(f: Findings) -> Card | None:
         return question, "nothing", v.because, "good", "sessions"
     if v.verdict == "yes" and rows:
         return question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
+    if v.verdict == "yes" and rows == 0:
+        return question, "nothing to compare", v.because, "open", "sessions"
     return question, "cannot tell", v.because, "open", "sessions"
 
 

@@ -74,6 +74,7 @@ LOGS = {
         lines(lambda s, t, v: [{"step": s, "loss": t, "val_loss": v}]).encode()
     ),
     "list.json": json.dumps(OBJECTS),
+    "lines.json": lines(lambda s, t, v: [{"step": s, "loss": t, "val_loss": v}]),
     "history.json": json.dumps({"epoch": 3, "log_history": OBJECTS}),
     "columns.json": json.dumps({"step": STEPS, "loss": TRAIN, "val_loss": VAL}),
 }  # fmt: skip
@@ -127,3 +128,16 @@ def test_what_is_not_the_loss(name):
 
 def test_normalise():
     assert normalise("run-7 - Train/Loss (nats)") == "train_loss"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[", b"[1, 2]", b'{"a": [1]}', b"{", b"\x1f\x8b\x00", b"\xff\xfea", b"a,b\n1,2\n", b"[[]]"],
+)
+@pytest.mark.parametrize("name", ["log.json", "log.jsonl", "log.csv"])
+def test_what_is_no_log_is_one_sentence(content, name, tmp_path):
+    from overnight.errors import UserError
+
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError):
+        load_run(tmp_path / name)

@@ -23,7 +23,8 @@ def report(
     Parameters
     ----------
     source
-        A run folder, or a log: .csv with a header line, .jsonl with one object per line.
+        A run folder, or a log: .csv with a header line, .jsonl with one object per line, .json
+        with a list of them; packed by gzip or not.
     out
         Folder for report.md, report.html, PNGs and findings.json; default: the run's report/.
     json

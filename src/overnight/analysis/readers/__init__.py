@@ -42,5 +42,8 @@ def read(path: str | Path) -> Log:
                 return reader.read(path)
             except (OSError, EOFError) as error:
                 raise UserError(f"{path}: cannot be read: {error}.") from None
-    known = "a run folder, a .csv with a header line, or a .jsonl with one object per line"
+    known = (
+        "a run folder, a .csv with a header line, a .jsonl with one object per line, or a .json "
+        "with a list of them"
+    )
     raise UserError(f"{path}: not a log that can be read. Known are {known}.")

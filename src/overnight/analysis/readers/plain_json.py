@@ -10,8 +10,8 @@ import msgspec
 
 from ...errors import UserError
 from ..tables import Log
+from . import plain_jsonl
 from .files import opened
-from .plain_jsonl import tables
 
 MAX_BYTES = 256 * 2**20
 
@@ -30,11 +30,13 @@ def read(path: Path) -> Log:
     try:
         document = msgspec.json.decode(content.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if content.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{"):
+            return plain_jsonl.read(path)  # objects line by line under this name
         raise UserError(f"{path}: not a JSON document: {error}.") from None
     rows = _rows(document)
     if not rows:
         raise UserError(f"{path}: no list of rows in it; nothing to report on.")
-    return tables(path, "json", enumerate(rows, 1), [])
+    return plain_jsonl.tables(path, "json", enumerate(rows, 1), [])
 
 
 def _rows(document: Any) -> list[dict[str, Any]]:

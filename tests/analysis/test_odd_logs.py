@@ -54,6 +54,7 @@ LOGS = {
     "sparse.csv": table("step,loss,val_loss", "{0},{1},\n{0},,{2}"),
     "missing.csv": table("step,loss,val_loss", "{0},{1},None\n{0},N/A,{2}"),
     "nans.csv": table("step,loss,val_loss", "{0},{1},nan\n{0},NaN,{2}"),
+    "zeros.csv": PLAIN + "\0" * 600 + "\n",
     "long.csv": table("step,split,loss", "{0},train,{1}\n{0},val,{2}"),
     "resumed.csv": RESUMED,
     "utf16.csv": PLAIN.encode("utf-16"),
@@ -102,11 +103,13 @@ def test_a_loss_that_stays_nan_has_diverged(tmp_path):
     assert (verdict.verdict, verdict.since_step) == ("yes", 1500)
 
 
-def test_damaged_packing_is_one_sentence(tmp_path):
+@pytest.mark.parametrize("at", [-200, 40])
+def test_damaged_packing_is_one_sentence(at, tmp_path):
     from overnight.errors import UserError
 
     path = tmp_path / "log.csv.gz"
-    path.write_bytes(gzip.compress((PLAIN * 400).encode())[:-200])
+    packed = gzip.compress((PLAIN * 400).encode())
+    path.write_bytes(packed[:at] if at < 0 else packed[:at] + b"\xff\x00" * 9 + packed[at:])
     with pytest.raises(UserError, match="cannot be read"):
         load_run(path)
 

@@ -31,17 +31,15 @@ def read(path: str | Path) -> Log:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such run folder or log file.")
-    head = b""
-    if path.is_file():
-        head = files.head(path, HEAD)
-        if not head.strip():
+    try:
+        head = files.head(path, HEAD) if path.is_file() else b""
+        if path.is_file() and not head.strip():
             raise UserError(f"{path}: the file is empty; nothing to report on.")
-    for reader in READERS:
-        if reader.fits(path, head):
-            try:
+        for reader in READERS:
+            if reader.fits(path, head):
                 return reader.read(path)
-            except (OSError, EOFError) as error:
-                raise UserError(f"{path}: cannot be read: {error}.") from None
+    except files.DAMAGED as error:
+        raise UserError(f"{path}: cannot be read: {error}.") from None
     known = (
         "a run folder, a .csv with a header line, a .jsonl with one object per line, or a .json "
         "with a list of them"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import zlib
 from pathlib import Path
 from typing import IO, Any, cast
 
+DAMAGED = (OSError, EOFError, zlib.error)  # what reading a damaged file may raise
 GZIP = b"\x1f\x8b"
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell's > writes
 
 
 def opened(path: Path) -> IO[bytes]:
-    """`path` for reading; gzip is unpacked, UTF-16 becomes UTF-8. OSError or EOFError while
-    reading if the packing is damaged."""
+    """`path` for reading; gzip is unpacked, UTF-16 becomes UTF-8. Reading it raises
+    one of DAMAGED if the packing is damaged."""
     with path.open("rb") as file:
         begin = file.read(2)
     if begin == GZIP:
@@ -44,9 +46,11 @@ class _Utf8(io.RawIOBase):
 
 
 def head(path: Path, size: int) -> bytes:
-    """The first `size` bytes, unpacked; what can be had of a damaged file."""
-    try:
-        with opened(path) as file:
-            return file.read(size)
-    except (OSError, EOFError):
-        return b""
+    """The first `size` bytes, unpacked."""
+    with opened(path) as file:
+        return file.read(size)
+
+
+def is_text(head: bytes) -> bool:
+    """Whether a file that begins so is text. A power cut may leave zeros, but not in line one."""
+    return b"\0" not in head.lstrip(b"\xef\xbb\xbf \r\n").partition(b"\n")[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...errors import UserError
 from ..tables import Log
 from .columns import KIND_FIELDS, MAX_COLUMNS, VALIDATION, Loose, build, recognise
-from .files import opened
+from .files import is_text, opened
 from .values import NAN
 from .values import number as parse
 
@@ -21,7 +21,7 @@ MAX_PROBLEMS = 20
 def fits(path: Path, head: bytes) -> bool:
     lines = head.decode("utf-8", errors="replace").lstrip("\ufeff \r\n").splitlines()
     first = next((line for line in lines if not _aside(line)), "")
-    return any(mark in first for mark in ",;\t") and b"\0" not in head
+    return any(mark in first for mark in ",;\t") and is_text(head)
 
 
 def _aside(line: str) -> bool:

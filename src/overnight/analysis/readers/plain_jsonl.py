@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...runfolder import MAX_ROW_BYTES
 from ..tables import Log
 from .columns import KIND_FIELDS, MAX_COLUMNS, VALIDATION, Loose, build, normalise, recognise
-from .files import opened
+from .files import is_text, opened
 from .plain_csv import _note
 from .values import BROKEN, LOSSES
 from .values import number as parse
@@ -28,9 +28,7 @@ CONFIG_FIELDS = ("config", "args", "hparams", "hyperparameters", "settings")
 def fits(path: Path, head: bytes) -> bool:
     start = head.lstrip(b"\xef\xbb\xbf \r\n")
     return (
-        start.startswith(b"{")
-        and b"\0" not in head
-        and not path.name.endswith((".json", ".json.gz"))
+        start.startswith(b"{") and is_text(head) and not path.name.endswith((".json", ".json.gz"))
     )
 
 

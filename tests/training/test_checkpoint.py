@@ -92,3 +92,55 @@ def test_weights_of_another_model_are_refused(run: RunFolder) -> None:
     tensors = checkpoint.read_tensors(folder, checkpoint.MODEL)
     with pytest.raises(UserError, match="not the weights"):
         checkpoint.load_into(torch.nn.Linear(3, 4, bias=False), tensors, folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
+def test_a_link_out_of_the_folder_is_damage(run: RunFolder, name: str, tmp_path) -> None:
+    save(run, 1)
+    path = run.checkpoint_path(1) / name
+    path.rename(tmp_path / "outside")
+    path.symlink_to(tmp_path / "outside")
+    with pytest.raises(DamagedError):
+        checkpoint.verify(run.checkpoint_path(1))
+
+
+def test_the_checkpoint_of_another_step_is_damage(run: RunFolder) -> None:
+    save(run, 1)
+    run.checkpoint_path(1).rename(run.checkpoint_path(2))
+    with pytest.raises(DamagedError, match="step 1"):
+        checkpoint.verify(run.checkpoint_path(2))
+
+
+def test_a_size_below_zero_is_damage(run: RunFolder) -> None:
+    save(run, 1)
+    manifest = run.checkpoint_path(1) / "manifest.json"
+    (run.checkpoint_path(1) / "model.safetensors").unlink()
+    size = run.checkpoint_path(1) / "state.json"
+    assert size.is_file()
+    manifest.write_text(
+        "".join(
+            line if '"bytes"' not in line else '"bytes": -1,'
+            for line in manifest.read_text().splitlines()
+        )
+    )
+    with pytest.raises(DamagedError, match="no file found"):
+        checkpoint.verify(run.checkpoint_path(1))
+
+
+def test_a_missing_tensor_is_refused(run: RunFolder) -> None:
+    save(run, 1)
+    tensors = checkpoint.read_tensors(run.checkpoint_path(1), checkpoint.MODEL)
+    own = {name: tensor for name, tensor in tensors.items() if name != "b"}
+    with pytest.raises(UserError, match="not the weights"):
+        checkpoint.check_fit(own, tensors, run.checkpoint_path(1))
+    with pytest.raises(UserError, match="not the weights"):
+        checkpoint.check_fit(tensors, own, run.checkpoint_path(1))
+
+
+def test_what_was_being_made_is_swept(run: RunFolder) -> None:
+    save(run, 1)
+    left = run.checkpoints / ".step-00000002.tmp"
+    left.mkdir()
+    checkpoint.sweep(run)
+    assert not left.exists()
+    assert run.checkpoint_steps() == [1]

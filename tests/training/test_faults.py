@@ -322,3 +322,20 @@ def test_log_rows_carry_no_nan(tmp_path: Path) -> None:
     log.close()
     row = json.loads((tmp_path / "log.jsonl").read_text())
     assert row["data"]["loss"] is None
+
+
+def test_room_is_checked_before_a_save(
+    text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = loop.shutil.disk_usage, [2]
+
+    def small(path: Any) -> Any:
+        left[0] -= 1
+        return real(path)._replace(free=1000) if left[0] >= 0 else real(path)
+
+    monkeypatch.setattr(loop.shutil, "disk_usage", small)
+    assert train(tmp_path / "run", text) == 0
+    told = [event.message for event in events(tmp_path / "run", "disk")]
+    assert len(told) == 2
+    assert "bytes needed, 1,000 free" in told[0]
+    assert final_tensors(tmp_path / "run") == final_tensors(whole)

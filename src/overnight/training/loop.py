@@ -147,6 +147,8 @@ class Trainer:
     def _train(self) -> None:
         self._measure_if_due()  # step 0, or what a stop broke off
         self._prune()  # what a kill came before
+        if self._ended_early():  # and the kill came before the end row
+            return
         while self.state.step < self.steps:
             if self.stop:
                 self._save("signal", must=True)
@@ -266,7 +268,11 @@ class Trainer:
         if not self.config.train.early_stop or not self.state.measured:
             return False
         evals = [row for row in current(read_log(self.run.log).rows) if isinstance(row, Eval)]
-        known = {row.step: row.val_loss for row in evals if row.step and row.val_loss is not None}
+        known = {
+            row.step: row.val_loss
+            for row in evals
+            if 0 < row.step <= self.state.step and row.val_loss is not None
+        }
         reason = self.stop_reason(list(known), list(known.values()))
         if reason:
             self._event("early_stop", f"ended early: {reason}")

@@ -1,0 +1,114 @@
+"""The log: what a disk refuses, and which rows count."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from overnight import runfolder
+from overnight.errors import UserError
+from overnight.runfolder import (
+    Checkpoint,
+    End,
+    Eval,
+    Event,
+    LogWriter,
+    RunLock,
+    Start,
+    best_eval,
+    current,
+    read_log,
+)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    real, left = os.fsync, [times]
+
+    def fsync(fd: int) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(runfolder, "CLOSE_PAUSE", 0.0)
+
+
+def test_the_last_rows_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(monkeypatch, 2)
+    log = LogWriter(tmp_path / "log.jsonl", attempt=1)
+    log.write(Event(step=0, kind="x", message="y"))
+    log.close()
+    assert len(read_log(tmp_path / "log.jsonl").rows) == 1
+
+
+def test_last_rows_that_cannot_be_kept_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused(monkeypatch, 10**6)
+    log = LogWriter(tmp_path / "log.jsonl", attempt=1)
+    with pytest.raises(OSError, match="Input/output"):
+        log.close()
+
+
+def evaluation(step: int, attempt: int, val: float | None) -> Eval:
+    return Eval(
+        step=step, attempt=attempt, tokens=0, passes=0, val_loss=val, val_se=0, val_bpb=0,
+        val_tokens=0, probe_loss=0, probe_se=0, probe_bpb=0, probe_tokens=0, seconds=0,
+    )  # fmt: skip
+
+
+def test_best_is_the_lowest_that_counts_and_the_first_of_equals() -> None:
+    def best(*rows: Eval) -> tuple[int, int]:
+        found = best_eval(rows)
+        assert found is not None
+        return found.attempt, found.step
+
+    one = [evaluation(8, 1, 3.0), evaluation(16, 1, 2.0), evaluation(24, 1, 2.0)]
+    assert best(*one) == (1, 16)
+    # attempt 2 begins at 9 and comes to another result at 16: what attempt 1 found there is gone
+    two = [evaluation(9, 2, None), evaluation(16, 2, 2.5), evaluation(24, 2, 2.6)]
+    assert best(*one, *two) == (2, 16)
+    assert best_eval([evaluation(0, 1, 1.0), evaluation(8, 1, None)]) is None
+
+
+def test_which_rows_count_by_brute_force() -> None:
+    draw = random.Random(3)
+    for _ in range(300):
+        rows = []
+        for attempt in range(1, draw.randint(1, 9)):
+            begin = draw.randint(0, 20)
+            for step in range(begin, begin + draw.randint(0, 12)):
+                kind = draw.choice([Checkpoint, Event, End])
+                more = {
+                    Checkpoint: {"path": "", "bytes": 0, "seconds": 0, "reason": ""},
+                    Event: {"kind": "", "message": ""},
+                    End: {"reason": "", "seconds": 0, "train_seconds": 0, "eval_seconds": 0,
+                          "save_seconds": 0},
+                }[kind]  # fmt: skip
+                rows.append(kind(step=step, attempt=attempt, **more))
+        steps: dict[int, list[int]] = {}
+        for row in rows:
+            steps.setdefault(row.attempt, []).append(row.step)
+        spans = {attempt: (min(seen), max(seen)) for attempt, seen in steps.items()}
+        wanted = [
+            row
+            for row in sorted(rows, key=lambda row: row.step)
+            if isinstance(row, Start | End | Event)
+            or not any(a > row.attempt and b < row.step <= e for a, (b, e) in spans.items())
+        ]
+        assert current(rows) == wanted
+
+
+def test_many_attempts_are_read_in_no_time() -> None:
+    rows = [evaluation(i, i % 30_000, 1.0) for i in range(60_000)]
+    assert current(rows)  # a comparison of all with all would take minutes
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(UserError, match="cannot be locked"):
+        RunLock(tmp_path / "run.lock")

@@ -1,0 +1,171 @@
+"""What a session goes over again: evaluations, samples, the best checkpoint, the end."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_faults import poison
+from tiny_runs import final_tensors, interrupted_at, measured, train
+
+from overnight import cli
+from overnight.model import checkpoint
+from overnight.runfolder import Eval, RunFolder, Sample, Train, read_log
+from overnight.training import loop
+
+
+def rows(run: Path, kind: type[Any]) -> list[Any]:
+    return read_log(run / "log.jsonl").of(kind)
+
+
+def test_a_kill_between_evaluation_and_save_does_not_cost_the_best_checkpoint(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = {"save__keep": "9"}
+    assert train(tmp_path / "whole", text, **keep) == 0
+    real = loop.Trainer._save_if_due
+
+    def dies(self: loop.Trainer, improved: bool, last: bool) -> None:
+        if self.state.step == 16:
+            raise SystemExit(9)
+        real(self, improved, last)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_save_if_due", dies)
+        with pytest.raises(SystemExit):
+            train(tmp_path / "run", text, **keep)
+    assert cli.run(["train", "--resume", str(tmp_path / "run")]) == 0
+    saved = [RunFolder(tmp_path / name).checkpoint_steps() for name in ("whole", "run")]
+    assert saved[0] == saved[1] == [8, 9, 16, 18, 24]
+    assert measured(tmp_path / "run") == measured(tmp_path / "whole")
+    # the evaluation that was done twice, and compared, gave the same
+    twice = [row.val_loss for row in rows(tmp_path / "run", Eval) if row.step == 16]
+    assert len(twice) == 2
+    assert twice[0] == twice[1]
+
+
+def test_what_is_measured_is_not_measured_again(
+    text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(8, patch)
+        assert train(out, text) == 130
+    # the signal broke the evaluation of step 8 off
+    assert not checkpoint.read_state(RunFolder(out).checkpoint_path(8)).measured
+    with monkeypatch.context() as patch:
+        interrupted_at(17, patch)
+        assert cli.run(["train", "--resume", str(out)]) == 130
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert [row.step for row in rows(out, Eval)] == [0, 8, 16, 24]
+    assert len(rows(out, Sample)) == len(rows(whole, Sample))
+    assert final_tensors(out) == final_tensors(whole)
+
+
+def test_a_signal_while_sampling_ends_the_sampling(
+    text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "run", loop.continue_text
+
+    def signalled(*given: Any) -> Any:
+        for part in real(*given):
+            signal.raise_signal(signal.SIGTERM)
+            yield part
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "continue_text", signalled)
+        assert train(out, text) == 143
+    assert not rows(out, Sample)
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert measured(out) == measured(whole)
+
+
+def test_going_back_to_a_step_where_a_row_is_due(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, {12, 13, 14}, times=3)
+    assert train(tmp_path / "run", text, log_every="3") == 0
+    steps = [row.step for row in rows(tmp_path / "run", Train) if row.attempt == 2]
+    assert steps == [12, 15, 18, 21, 24]
+
+
+def test_going_back_before_the_first_checkpoint(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, {2, 3, 4}, times=3)
+    assert train(tmp_path / "run", text) == 0
+    state = checkpoint.read_state(RunFolder(tmp_path / "run").checkpoint_path(24))
+    assert state.shift == 4 * 4
+
+
+def test_an_extended_run_goes_on_after_a_stop(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    assert train(out, text, max_steps="12") == 0
+    with monkeypatch.context() as patch:
+        interrupted_at(17, patch)
+        words = ["train", "--resume", str(out), "--set", "length.steps=24"]
+        assert cli.run([*words, "--accept", "trajectory"]) == 130
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert RunFolder(out).checkpoint_steps()[-1] == 24
+
+
+def test_a_kill_before_the_pruning_is_made_good(text: str, tmp_path: Path, whole: Path) -> None:
+    out, real = tmp_path / "run", checkpoint.prune
+
+    def dies(run: RunFolder, *more: Any) -> list[int]:
+        if 24 in run.checkpoint_steps():
+            raise SystemExit(9)
+        return real(run, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "prune", dies)
+        with pytest.raises(SystemExit):
+            train(out, text)
+    (out / "checkpoints" / ".step-00000003.tmp").mkdir(exist_ok=True)  # and one half made
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    names = [sorted(p.name for p in (run / "checkpoints").iterdir()) for run in (out, whole)]
+    assert names[0] == names[1]
+
+
+def test_the_best_checkpoint_is_verified_before_its_figure_is_quoted(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.Trainer._evaluate_whole
+
+    def damaged(self: loop.Trainer) -> None:
+        assert self.best is not None
+        path = self.run.checkpoint_path(self.best.step) / checkpoint.MODEL
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        real(self)
+
+    monkeypatch.setattr(loop.Trainer, "_evaluate_whole", damaged)
+    assert train(tmp_path / "run", text) == 0
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    assert "the best checkpoint is damaged" in log
+    assert '"type":"full"' not in log
+
+
+def test_an_early_end_is_the_end_after_a_kill(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill comes behind the last save and before the end row."""
+    out = tmp_path / "run"
+
+    def reason(steps: list[int], losses: list[float]) -> str:
+        return "worse" if len(steps) == 2 else ""
+
+    def dies(self: loop.Trainer) -> None:
+        raise SystemExit(9)
+
+    monkeypatch.setattr("overnight.cli.train._stop_reason", reason)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "_evaluate_whole", dies)
+        with pytest.raises(SystemExit):
+            train(out, text, train__early_stop="true")
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert RunFolder(out).checkpoint_steps()[-1] == 16
+    assert [row.step for row in rows(out, Eval)] == [0, 8, 16]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from overnight.config import Config, Model, Train
+from overnight.generation.sample import Sampling, continue_ids
 from overnight.training.update import Updater
 
 CONFIG = Config(
@@ -59,3 +60,16 @@ def test_step_k_reads_the_sequences_of_step_k(
     for step, shift in ((1, 0), (2, 0), (9, 0), (9, 20)):
         updater.update(step, 9, shift)
     assert asked == [(0, 4), (4, 4), (32, 4), (52, 4)]
+
+
+def test_samples_draw_from_their_own_seed_and_leave_the_common_one_alone(updater: Updater) -> None:
+    def drawn(seed: int) -> list[tuple[int, ...]]:
+        return list(continue_ids(updater.model, [[1, 2]], Sampling(max_tokens=20, seed=seed)))
+
+    torch.manual_seed(1)
+    one, state = drawn(5), torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.rand(7)
+    assert drawn(5) == one
+    assert drawn(6) != one

@@ -158,11 +158,14 @@ def _levels(y: Array) -> float | None:
     return float(max(np.ptp(g) for g in groups))
 
 
+MAX_STEPS = 10**7  # of a plan that is drawn step by step; a damaged log may claim any number
+
+
 def planned_rate(config: dict[str, Any] | None, steps: int) -> Array | None:
     """The learning rate of steps 1…`steps` as a share of the peak, from the settings of an own
     run; None where they do not say. The same arithmetic as the trainer's."""
     section = (config or {}).get("schedule")
-    if not isinstance(section, dict) or steps < 1:
+    if not isinstance(section, dict) or not 1 <= steps <= MAX_STEPS:
         return None
     kind, warmup = section.get("kind"), section.get("warmup", 0)
     floor, decay = section.get("min_ratio", 0.0), section.get("decay", 0.2)

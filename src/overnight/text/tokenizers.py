@@ -68,6 +68,8 @@ class Tokenizer:
         self.lossless = self.kind == "chars" or self._file.byte_level
         unknown = None if self._file.byte_level else self._file.model.unk_token
         self.unknown = ids.get(unknown or "")
+        if self.kind == "chars" and self.unknown is None:
+            raise UserError(f"{source}: its unknown token is not in its vocabulary.")
         self.boundaries = _boundaries(ids)
         self.document_start = [ids[name] for name in self.boundaries[0]]
         self.document_end = [ids[name] for name in self.boundaries[1]]

@@ -40,21 +40,21 @@ class Row(msgspec.Struct, kw_only=True, tag_field="type", tag=str.lower):
 class Start(Row, kw_only=True):
     """A session begins at `from_step`."""
 
-    from_step: int
+    from_step: Count
     version: str
     config: dict[str, Any]  # the resolved tree
     reasons: dict[str, str]  # dotted name → who gave it, or why it was chosen
     environment: dict[str, Any]  # python, torch, processor, threads, device, dtype …
     data: dict[str, Any]  # fingerprint; bytes, tokens, documents of train and val
-    parameters: dict[str, int]  # total, and the parts
-    ledger: dict[str, int]  # batch, micro_batch, context, train_tokens, ranks
+    parameters: dict[str, Count]  # total, and the parts
+    ledger: dict[str, Count]  # batch, micro_batch, context, train_tokens, ranks
 
 
 class Train(Row, kw_only=True):
     """Means over the `steps` updates that end at `step`."""
 
-    steps: int
-    tokens: int  # cumulative
+    steps: Count
+    tokens: Count  # cumulative
     passes: float  # cumulative
     loss: float | None  # unsmoothed, nats per token, over all tokens of the window
     objective: float | None = None  # what was minimised, where that is not the loss
@@ -67,16 +67,16 @@ class Train(Row, kw_only=True):
 class Eval(Row, kw_only=True):
     """Both fixed sets, in evaluation mode with the weights after update `step`."""
 
-    tokens: int  # trained so far
+    tokens: Count  # trained so far
     passes: float
     val_loss: float | None  # nats per token
     val_se: float | None  # standard error over blocks
     val_bpb: float | None
-    val_tokens: int  # tokens evaluated
+    val_tokens: Count  # tokens evaluated
     probe_loss: float | None
     probe_se: float | None
     probe_bpb: float | None
-    probe_tokens: int
+    probe_tokens: Count
     seconds: float
 
 
@@ -87,8 +87,8 @@ class Full(Row, kw_only=True):
     val_loss: float | None
     val_se: float | None
     val_bpb: float | None
-    val_tokens: int
-    val_bytes: int
+    val_tokens: Count
+    val_bytes: Count
     checkpoint: str  # best
     seconds: float
 
@@ -96,13 +96,13 @@ class Full(Row, kw_only=True):
 class Sample(Row, kw_only=True):
     prompt: str
     text: str  # the continuation only
-    tokens: int
+    tokens: Count
     seed: int
 
 
 class Checkpoint(Row, kw_only=True):
     path: str  # relative to the run folder
-    bytes: int
+    bytes: Count
     seconds: float
     reason: str  # interval, best, last, signal
 

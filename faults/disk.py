@@ -120,7 +120,7 @@ def _run(folder: Path, short: bool) -> Iterator[Outcome]:
     total = len(counted.calls)
     for number, word in ((errno.ENOSPC, "ENOSPC"), (errno.EIO, "EIO")):
         outcome = Outcome(f"disk: {word} at every writing call", 0)
-        for first in range(1, total + 1, 13 if short else 1):
+        for first in range(1, total + 1, 23 if short else 1):
             for times in (1, 7) if not (short and outcome.failures) else ():
                 shutil.rmtree(root)
                 root.mkdir()

@@ -6,12 +6,15 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_runs import final_tensors, interrupted_at, measured, train
 
+import overnight
 from overnight import cli
 from overnight.errors import UserError
 from overnight.model import checkpoint
@@ -223,6 +226,23 @@ def test_the_second_owner_is_told_who_the_first_is(
     assert (out / "log.jsonl").read_bytes() == log
     with RunLock(out / "run.lock"):  # free again
         pass
+
+
+def test_the_second_owner_is_told_before_torch_is_loaded(whole: Path) -> None:
+    code = (
+        "import sys; from overnight import cli; code = cli.run(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    source = str(Path(overnight.__file__).parents[1])
+    with RunLock(whole / "run.lock"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "train", "--resume", str(whole)],
+            env=os.environ | {"PYTHONPATH": source},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 2, done.stderr
+    assert f"process {os.getpid()} on" in done.stderr
 
 
 def test_an_owner_that_was_killed_holds_nothing(tmp_path: Path) -> None:

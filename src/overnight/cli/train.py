@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from ..config import Settings, environment_layer, flatten, read_preset, read_toml
 from ..config import settings as all_settings
 from ..errors import UserError, did_you_mean, printable
+from ..runfolder import RunFolder, RunLock
 
 if TYPE_CHECKING:
     from ..generation.initial import Initial
@@ -209,6 +210,8 @@ def _begin(
 
 
 def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json: bool) -> int:
+    with RunLock(RunFolder.open(run).lock):
+        pass  # who trains this run is told at once, before torch is loaded
     from ..training import session
     from ..training.progress import Progress
 

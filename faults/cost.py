@@ -31,13 +31,13 @@ def run(folder: Path, short: bool, cases: int) -> Iterator[Outcome]:
 
 def _saving(folder: Path, seconds: float) -> Outcome:
     """A run of minutes at the default interval: seconds in saves against seconds in all."""
-    from overnight.runfolder import Checkpoint, End, RunFolder, read_log
+    from overnight.runfolder import Checkpoint, End, RunFolder, Train, read_log
 
     out = folder / "run"
     text = tiny.text_file(folder)
-    tiny.begin(folder / "probe", text, **(REAL | {"length__steps": 20}))
-    end = read_log(RunFolder(folder / "probe").log).of(End)[0]
-    steps = max(20, int(seconds / (end.train_seconds / 20)))
+    tiny.begin(folder / "probe", text, **(REAL | {"length__steps": 60}))
+    window = read_log(RunFolder(folder / "probe").log).of(Train)[-1]
+    steps = max(20, int(seconds / (window.seconds / window.steps)))
     tiny.begin(out, text, **(REAL | {"length__steps": steps}))
     rows = read_log(RunFolder(out).log)
     end, saves = rows.of(End)[0], rows.of(Checkpoint)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Model
-from .layers import Linear
+from .layers import Linear, rms_norm
 
 
 class AttentionState:
@@ -66,7 +66,7 @@ class Attention(nn.Module):
             for part in self.qkv(x_BTC).split(sizes, dim=-1)
         )
         if self.qk_norm:  # a rotation keeps the norm, so before or after RoPE is the same
-            q, k = (F.rms_norm(part, (self.size,), eps=self.norm_eps) for part in (q, k))
+            q, k = (rms_norm(part, None, self.norm_eps) for part in (q, k))
         if self.position == "rope":
             q, k = rotate(q, past, self.rope_base), rotate(k, past, self.rope_base)
         if state:
@@ -94,6 +94,8 @@ class Attention(nn.Module):
                 enable_gqa=groups > 1,
             )
         k_BHSD, v_BHSD = (x.repeat_interleave(groups, 1) for x in (k_BKSD, v_BKSD))
+        # a product copies operands that are not contiguous, a transposed one slowly
+        q_BHTD, k_BHSD, v_BHSD = (x.contiguous() for x in (q_BHTD, k_BHSD, v_BHSD))
         scores_BHTS = (q_BHTD * (1 / math.sqrt(self.size))) @ k_BHSD.transpose(-1, -2)
         if bias_HTS is None and T > 1:
             bias_HTS = causal_bias(T, S, None, q_BHTD.dtype, q_BHTD.device)

@@ -105,13 +105,22 @@ class Decoder(nn.Module):
         state.before_BP = seen[:, seen.shape[1] - state.before_BP.shape[1] :]
         return logits_BTV, state
 
-    def _logits(self, ids_BT: Tensor, state: DecodeState | None) -> Tensor:
+    def hidden(self, ids_BT: Tensor, state: DecodeState | None = None) -> Tensor:
+        """What the head reads, `[B, T, C]`."""
         x_BTC = self._embedded(ids_BT, state)
         for i, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, state.layers[i] if state else None)
-        x_BTC = self.norm(x_BTC)
-        head = self.embed if self.head is None else self.head.weight
-        return F.linear(x_BTC, head.to(x_BTC.dtype))
+        hidden_BTC: Tensor = self.norm(x_BTC)
+        return hidden_BTC
+
+    @property
+    def head_VC(self) -> Tensor:
+        """The weight of the head, which is the token embedding where they are tied."""
+        return self.embed if self.head is None else self.head.weight
+
+    def _logits(self, ids_BT: Tensor, state: DecodeState | None) -> Tensor:
+        hidden_BTC = self.hidden(ids_BT, state)
+        return F.linear(hidden_BTC, self.head_VC.to(hidden_BTC.dtype))
 
     def _embedded(self, ids_BT: Tensor, state: DecodeState | None) -> Tensor:
         x_BTC = F.embedding(ids_BT, self.embed)

@@ -1,7 +1,9 @@
-"""The loss of a batch of logits, and its gradient, in one pass over slices that fit the cache.
+"""The head and its loss in one pass over slices that fit the cache.
 
-torch's own cross-entropy goes over float32 copies of all logits several times; on a CPU that was a
-quarter of an update at a vocabulary of 4,096 (docs/lab-notes.md, 2026-11-20).
+All logits at once, as torch's own cross-entropy wants them, are the largest tensors of a small model:
+writing and reading them again was a quarter of an update at a vocabulary of 4,096
+(docs/lab-notes.md, 2026-11-21). Here a slice of rows becomes logits, loss and gradient before the
+next one is begun; what stays is the gradient of the logits, in the compute dtype.
 """
 
 from __future__ import annotations
@@ -11,53 +13,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SLICE_ELEMENTS = 2**19  # of logits at once: 2 MB in float32
+SLICE_ELEMENTS = {"cpu": 2**20, "cuda": 2**27, "mps": 2**25}  # of logits at once
 
 
-class _Losses(torch.autograd.Function):
+class _HeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits_NV: Tensor, targets_N: Tensor, smoothing: float
+        ctx: Any,
+        hidden_NC: Tensor,
+        head_VC: Tensor,
+        targets_N: Tensor,
+        smoothing: float,
+        grad: bool,
     ) -> tuple[Tensor, Tensor]:
-        N, V = logits_NV.shape
-        wide = torch.float64 if logits_NV.dtype == torch.float64 else torch.float32
-        nll_N = torch.empty(N, dtype=wide, device=logits_NV.device)
-        objective_N = torch.empty_like(nll_N)
-        grad_NV = torch.empty_like(logits_NV) if ctx.needs_input_grad[0] else None
-        rows = max(1, SLICE_ELEMENTS // V)
+        N, V = len(hidden_NC), len(head_VC)
+        wide = torch.float64 if hidden_NC.dtype == torch.float64 else torch.float32
+        nll_N = torch.empty(N, dtype=wide, device=hidden_NC.device)
+        objective = nll_N.new_zeros(())
+        grad_NV = hidden_NC.new_empty(N, V) if grad else None
+        rows = max(1, SLICE_ELEMENTS.get(hidden_NC.device.type, 2**20) // V)
         for begin in range(0, N, rows):
             here = slice(begin, begin + rows)
-            x, targets = logits_NV[here].to(wide, copy=True), targets_N[here, None]
-            total = x.logsumexp(-1, keepdim=True)
-            nll = total - x.gather(1, targets)
+            targets = targets_N[here, None]
+            x = (hidden_NC[here] @ head_VC.t()).to(wide)
+            x -= x.amax(-1, keepdim=True)
+            target_x, mean_x = x.gather(1, targets), x.mean(-1, keepdim=True) if smoothing else 0.0
+            total = x.exp_().sum(-1, keepdim=True)
+            nll = total.log() - target_x
             nll_N[here] = nll[:, 0]
-            objective = nll
-            if smoothing:
-                uniform = total - x.mean(-1, keepdim=True)
-                objective = (1 - smoothing) * nll + smoothing * uniform
-            objective_N[here] = objective[:, 0]
+            uniform = total.log() - mean_x
+            objective += ((1 - smoothing) * nll + smoothing * uniform).sum()
             if grad_NV is not None:  # softmax − (1 − ε)·onehot − ε/V
-                p = x.sub_(total).exp_()
                 if smoothing:
-                    p -= smoothing / V
-                p.scatter_add_(1, targets, torch.full_like(total, smoothing - 1))
-                grad_NV[here] = p
+                    x -= total * (smoothing / V)
+                x.scatter_add_(1, targets, total * (smoothing - 1))
+                grad_NV[here] = x.div_(total)
         if grad_NV is not None:
-            ctx.save_for_backward(grad_NV)
+            ctx.save_for_backward(grad_NV, hidden_NC, head_VC)
         ctx.mark_non_differentiable(nll_N)
-        return nll_N, objective_N
+        return nll_N, objective
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor, grad_N: Tensor) -> tuple[Tensor, None, None]:
-        (grad_NV,) = ctx.saved_tensors
-        return grad_NV * grad_N[:, None].to(grad_NV.dtype), None, None
+    def backward(ctx: Any, _: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        grad_NV, hidden_NC, head_VC = ctx.saved_tensors
+        scale = upstream.to(grad_NV.dtype)
+        return (grad_NV @ head_VC) * scale, (grad_NV.t() @ hidden_NC) * scale, None, None, None
 
 
-def losses(logits_BTV: Tensor, targets_BT: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Of each target, in nats, float32 `[B, T]`: its negative log-likelihood (no gradient), and
-    what is minimised: that with `smoothing` of the target spread over the vocabulary (Szegedy et
-    al. 2016)."""
-    nll_N, objective_N = _Losses.apply(  # type: ignore[no-untyped-call]
-        logits_BTV.flatten(0, -2), targets_BT.flatten(), smoothing
+def losses(
+    hidden_BTC: Tensor, head_VC: Tensor, targets_BT: Tensor, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Of each target, in nats, float32 `[B, T]`: its negative log-likelihood under the logits
+    `hidden @ head.T` (no gradient); and the sum of what is minimised, with a gradient: that, with
+    `smoothing` of the target spread over the vocabulary (Szegedy et al. 2016)."""
+    nll_N, objective = _HeadLosses.apply(  # type: ignore[no-untyped-call]
+        hidden_BTC.flatten(0, -2),
+        head_VC.to(hidden_BTC.dtype),
+        targets_BT.flatten(),
+        smoothing,
+        torch.is_grad_enabled(),
     )
-    return nll_N.view(targets_BT.shape), objective_N.view(targets_BT.shape)
+    return nll_N.view(targets_BT.shape), objective

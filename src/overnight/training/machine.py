@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from typing import Any
@@ -77,7 +78,19 @@ def settle(device: str, threads: int) -> torch.device:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _take_fast_float32()
+    _keep_memory()
     return torch.device(device)
+
+
+def _keep_memory() -> None:
+    """Let the allocator keep what is freed: by default glibc returns every large tensor to the
+    system and faults it in again, page by page, in each update: 31,000 faults and 14 % of the
+    time (docs/lab-notes.md, 2026-11-21). Elsewhere than under glibc there is no such call."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
 
 
 def _take_fast_float32() -> None:

@@ -86,8 +86,9 @@ class Updater:
     def _losses(self, ids_BU: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums over the tokens of a micro-batch: unsmoothed loss, and what is minimised."""
         smoothing = self.config.train.label_smoothing
-        nll, objective = losses(self.model(ids_BU[:, :-1]), ids_BU[:, 1:], smoothing)
-        return nll.sum(), objective.sum()
+        hidden_BTC = self.model.hidden(ids_BU[:, :-1])
+        nll_BT, objective = losses(hidden_BTC, self.model.head_VC, ids_BU[:, 1:], smoothing)
+        return nll_BT.sum(), objective
 
     def _clip(self) -> float:
         limit = self.config.optimizer.clip or float("inf")

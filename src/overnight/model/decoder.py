@@ -114,13 +114,13 @@ class Decoder(nn.Module):
         return hidden_BTC
 
     @property
-    def head_VC(self) -> Tensor:
+    def head_weight(self) -> Tensor:
         """The weight of the head, which is the token embedding where they are tied."""
         return self.embed if self.head is None else self.head.weight
 
     def _logits(self, ids_BT: Tensor, state: DecodeState | None) -> Tensor:
         hidden_BTC = self.hidden(ids_BT, state)
-        return F.linear(hidden_BTC, self.head_VC.to(hidden_BTC.dtype))
+        return F.linear(hidden_BTC, self.head_weight.to(hidden_BTC.dtype))
 
     def _embedded(self, ids_BT: Tensor, state: DecodeState | None) -> Tensor:
         x_BTC = F.embedding(ids_BT, self.embed)

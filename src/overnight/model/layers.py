@@ -36,7 +36,7 @@ class _RMSNorm(torch.autograd.Function):
         wide = torch.float64 if x.dtype == torch.float64 else torch.float32
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         scale = (norm.square().div_(x.shape[-1]).add_(eps)).rsqrt_()
-        unit = (x.to(wide) * scale).to(x.dtype)
+        unit: Tensor = (x.to(wide) * scale).to(x.dtype)
         ctx.save_for_backward(unit, scale, weight_C)
         return unit if weight_C is None else unit * weight_C
 
@@ -50,7 +50,8 @@ class _RMSNorm(torch.autograd.Function):
             grad_weight_C = along.flatten(0, -2).sum(0)
             mean = (along @ (weight_C / unit.shape[-1]))[..., None]
             grad = grad * weight_C
-        return torch.addcmul(grad, unit, mean, value=-1).mul_(scale), grad_weight_C, None
+        grad_x: Tensor = torch.addcmul(grad, unit, mean, value=-1).mul_(scale)
+        return grad_x, grad_weight_C, None
 
 
 def rms_norm(x: Tensor, weight_C: Tensor | None, eps: float) -> Tensor:

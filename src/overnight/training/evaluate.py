@@ -60,7 +60,7 @@ def score(
             model.train(was_training)
             raise StoppedError
         ids = torch.from_numpy(np.asarray(blocks[begin : begin + chunk], dtype=np.int64)).to(device)
-        nll_BT, _ = losses(model.hidden(ids[:, :-1]), model.head_VC, ids[:, 1:])
+        nll_BT, _ = losses(model.hidden(ids[:, :-1]), model.head_weight, ids[:, 1:])
         bytes_BT = lengths[ids[:, 1:]]
         means.append(nll_BT.double().mean(1).cpu())
         nats += float(nll_BT.double().masked_fill(bytes_BT == 0, 0.0).sum())

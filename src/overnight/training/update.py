@@ -87,7 +87,7 @@ class Updater:
         """Sums over the tokens of a micro-batch: unsmoothed loss, and what is minimised."""
         smoothing = self.config.train.label_smoothing
         hidden_BTC = self.model.hidden(ids_BU[:, :-1])
-        nll_BT, objective = losses(hidden_BTC, self.model.head_VC, ids_BU[:, 1:], smoothing)
+        nll_BT, objective = losses(hidden_BTC, self.model.head_weight, ids_BU[:, 1:], smoothing)
         return nll_BT.sum(), objective
 
     def _clip(self) -> float:

@@ -184,6 +184,10 @@ class Train(_Section, frozen=True, kw_only=True):
         Literal["auto", "float32", "bfloat16"],
         Meta(description="compute dtype; weights are always float32"),
     ] = "auto"
+    compile: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(description="updates as compiled code; evaluation and samples never are"),
+    ] = "auto"
     threads: Annotated[int, Meta(ge=0, description="CPU threads; 0: physical cores")] = 0
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import warnings
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import psutil
@@ -15,7 +18,7 @@ from ..errors import UserError
 
 
 def choose_machine(settings: Settings) -> None:
-    """Fill `train.device`, `train.dtype` and `train.threads`."""
+    """Fill `train.device`, `train.dtype`, `train.compile` and `train.threads`."""
     device = settings.get("train.device")
     if device == "auto":
         device, reason = _best_device()
@@ -26,6 +29,8 @@ def choose_machine(settings: Settings) -> None:
         settings.choose("train.threads", cores, f"{cores} physical cores usable")
     if settings.get("train.dtype") == "auto":
         settings.choose("train.dtype", *_best_dtype(device))
+    if settings.get("train.compile") == "auto":
+        settings.choose("train.compile", *_best_form(device))
 
 
 def _best_device() -> tuple[str, str]:
@@ -57,6 +62,35 @@ def _best_dtype(device: str) -> tuple[str, str]:
     if device == "cpu" and has_bfloat16():
         return "bfloat16", "the CPU multiplies it natively; weights stay float32"
     return "float32", "no fast bfloat16 here"
+
+
+def _best_form(device: str) -> tuple[str, str]:
+    """Whether updates are compiled."""
+    if not device.startswith("cuda"):
+        return "off", f"on {device} only where it is asked for"
+    trouble = compiler_trouble(device)
+    return ("off", f"torch cannot compile here: {trouble}") if trouble else ("on", "for the GPU")
+
+
+@cache
+def compiler_trouble(device: str) -> str:
+    """Why torch cannot compile for `device`, or "": tried on an addition."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # of the compiler, of its backend, of the system
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return lines[0].strip() if lines else type(error).__name__
+    return ""
+
+
+def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """`function` as compiled code for the shapes it is called with. Whole or not at all: what
+    falls back to eager code here and not there is no repetition."""
+    trouble = compiler_trouble(str(device))
+    if trouble:
+        raise UserError(f"torch cannot compile on this machine ({trouble}): train.compile = off.")
+    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
+    return torch.compile(function, fullgraph=True, dynamic=False)
 
 
 def has_bfloat16() -> bool:

@@ -32,6 +32,13 @@ def with_micro_batch(config: Config, micro: int) -> Config:
     return msgspec.structs.replace(config, train=train)
 
 
+def _eager(config: Config) -> Config:
+    """For a trial: compiling each would take minutes, and compiled updates take no more memory."""
+    return msgspec.structs.replace(
+        config, train=msgspec.structs.replace(config.train, compile="off")
+    )
+
+
 def divisors(config: Config) -> list[int]:
     """The micro-batches that there can be, the largest first."""
     batch = config.train.batch
@@ -59,7 +66,7 @@ def largest(config: Config, train: np.ndarray, device: torch.device) -> int:
         if micro > most:
             continue
         try:
-            Updater(with_micro_batch(config, micro), train, device).update(1, 10**6)
+            Updater(_eager(with_micro_batch(config, micro)), train, device).update(1, 10**6)
             return micro
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

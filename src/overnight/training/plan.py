@@ -97,7 +97,9 @@ class Plan(msgspec.Struct):
             f"model     {self.parameters['total']:,} parameters ({parts}): layers {model.layers}, "
             f"width {model.width}, heads {model.heads}, context {model.context}",
             f"device    {train.device} ({reasons.get('train.device', 'default')}), "
-            f"{train.dtype} ({reasons.get('train.dtype', 'default')}), {train.threads} threads",
+            f"{train.dtype} ({reasons.get('train.dtype', 'default')}), {train.threads} threads, "
+            f"{'compiled' if train.compile == 'on' else 'eager'} "
+            f"({reasons.get('train.compile', 'default')})",
             f"batch     {ledger.tokens_per_step:,} tokens an update: {train.batch} sequences"
             + (f" as {ledger.accumulation} micro-steps" if ledger.accumulation > 1 else ""),
             f"length    {steps:,} steps ({reasons.get('length.steps', 'default')}): "

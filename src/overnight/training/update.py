@@ -15,6 +15,7 @@ from ..model.decoder import Decoder
 from ..model.loss import losses
 from ..text.batches import Batches
 from .guard import SPIKE_Z, is_finite, spike_z
+from .machine import compiled
 from .optimizers import Optimizers
 from .schedule import rate
 
@@ -43,6 +44,9 @@ class Updater:
         self.model = Decoder(config.model).to(device)
         dtype = torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
         self.model.set_compute(dtype, fused=_fused(device, dtype, config.model.context))
+        # what is not settled was trained before there was a choice: eager
+        hidden = self.model.hidden  # the loss has its own slices, and stays as it is
+        self._hidden = compiled(hidden, device) if config.train.compile == "on" else hidden
         self.batches = Batches(train, config.model.context, config.train.seed)
         self.ledger = ledger_of(config, len(train))
         self.reset()
@@ -86,7 +90,7 @@ class Updater:
     def _losses(self, ids_BU: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums over the tokens of a micro-batch: unsmoothed loss, and what is minimised."""
         smoothing = self.config.train.label_smoothing
-        hidden_BTC = self.model.hidden(ids_BU[:, :-1])
+        hidden_BTC = self._hidden(ids_BU[:, :-1])
         nll_BT, objective = losses(hidden_BTC, self.model.head_weight, ids_BU[:, 1:], smoothing)
         return nll_BT.sum(), objective
 

@@ -109,5 +109,5 @@ def test_without_a_compiler_one_line(
 def test_a_run_from_before_the_choice_stays_eager() -> None:
     assert effect("train.compile") == "trajectory"
     old = updater("auto", "float32")
-    assert not hasattr(old._sums, "_torchdynamo_orig_callable")
+    assert old._hidden == old.model.hidden
     assert msgspec.to_builtins(Config())["train"]["compile"] == "auto"

@@ -2,8 +2,9 @@
 
     ./dev bench --peers DIR [--only NAME] [--json] [--rounds N] [--threads N]
 
-DIR holds a checkout of nanoGPT. Names: speed, ceiling, generation, hybrid. A row is a median over
-the rounds; its ratio is the median of the ratios of each round. Exit 1 if any row falls short.
+DIR holds a checkout of nanoGPT. Names: speed, ceiling, time-to-loss, budget, generation,
+hybrid. A row is a median over the rounds; its ratio is the median of the ratios of each round.
+Exit 1 if any row falls short.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 
 import hybrid
 import peers
+import race
 from overnight.config import Settings, read_preset
 from overnight.generation.sample import Sampling, continue_ids
 from overnight.model.decoder import Decoder
@@ -242,6 +244,8 @@ def bench_hybrid(folder: Path, rounds: int) -> list[dict[str, Any]]:
 BENCHES: dict[str, Callable[[Path, int], list[dict[str, Any]]]] = {
     "speed": bench_speed,
     "ceiling": bench_ceiling,
+    "time-to-loss": lambda folder, rounds: race.time_to_loss(folder),
+    "budget": lambda folder, rounds: race.budget(),
     "generation": bench_generation,
     "hybrid": bench_hybrid,
 }

@@ -52,6 +52,10 @@ class NanoGPT:
         )
         return x, y
 
+    def rate(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
     def update(self) -> None:
         _, loss = self.model(*self.draw())
         loss.backward()

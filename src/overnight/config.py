@@ -66,6 +66,13 @@ class Tokenizer(_Section, frozen=True, kw_only=True):
 
 
 class Model(_Section, frozen=True, kw_only=True):
+    size: Annotated[
+        Literal["given", "auto"],
+        Meta(
+            description="auto: a preset's layers, width, heads, n-grams and batch give way "
+            "to what the length of the run is worth"
+        ),
+    ] = "given"
     layers: Annotated[
         str,
         Meta(
@@ -183,6 +190,10 @@ class Train(_Section, frozen=True, kw_only=True):
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Meta(description="compute dtype; weights are always float32"),
+    ] = "auto"
+    attention: Annotated[
+        Literal["auto", "fused", "plain"],
+        Meta(description="torch's fused kernel or plain products; they agree to rounding"),
     ] = "auto"
     compile: Annotated[
         Literal["auto", "on", "off"],

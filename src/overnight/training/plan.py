@@ -19,8 +19,10 @@ from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
 from . import memory
 from .evaluate import score
+from .forms import choose_form, left_open
 from .machine import choose_machine, settle
 from .memory import gigabytes
+from .sizing import choose_size
 from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
@@ -97,9 +99,11 @@ class Plan(msgspec.Struct):
             f"model     {self.parameters['total']:,} parameters ({parts}): layers {model.layers}, "
             f"width {model.width}, heads {model.heads}, context {model.context}",
             f"device    {train.device} ({reasons.get('train.device', 'default')}), "
-            f"{train.dtype} ({reasons.get('train.dtype', 'default')}), {train.threads} threads, "
-            f"{'compiled' if train.compile == 'on' else 'eager'} "
-            f"({reasons.get('train.compile', 'default')})",
+            f"{train.dtype} ({reasons.get('train.dtype', 'default')}), {train.threads} threads "
+            f"({reasons.get('train.threads', 'default')})",
+            f"form      {'compiled' if train.compile == 'on' else 'eager'} "
+            f"({reasons.get('train.compile', 'default')}), {train.attention} attention "
+            f"({reasons.get('train.attention', 'default')})",
             f"batch     {ledger.tokens_per_step:,} tokens an update: {train.batch} sequences"
             + (f" as {ledger.accumulation} micro-steps" if ledger.accumulation > 1 else ""),
             f"length    {steps:,} steps ({reasons.get('length.steps', 'default')}): "
@@ -124,16 +128,19 @@ def duration(seconds: float) -> str:
 
 def make_plan(settings: Settings, prepared: Prepared) -> Plan:
     """Choose what `settings` leaves open, time a few updates, and fix the number of steps."""
+    open_form = left_open(settings)
     choose_machine(settings)
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
     _choose_prompts(settings, prepared)
+    device = settle(settings.get("train.device"), settings.get("train.threads"))
+    choose_size(settings, prepared, device)
     draft = settings.resolve()
-    device = settle(draft.train.device, draft.train.threads)
     memory.check(draft, device)
     fixed_blocks(
         prepared.val, draft.model.context, 0
     )  # a val text too short is said before time passes
     _choose_micro_batch(settings, prepared, device)
+    choose_form(settings, open_form, prepared.train, device)
     draft = settings.resolve()
     byte_lengths = prepared.tokenizer.byte_lengths()
     try:

@@ -43,7 +43,7 @@ class Updater:
         self.config, self.device = config, device
         self.model = Decoder(config.model).to(device)
         dtype = torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
-        self.model.set_compute(dtype, fused=_fused(device, dtype, config.model.context))
+        self.model.set_compute(dtype, fused=_fused(config, device))
         # what is not settled was trained before there was a choice: eager
         hidden = self.model.hidden  # the loss has its own slices, and stays as it is
         self._hidden = compiled(hidden, device) if config.train.compile == "on" else hidden
@@ -99,11 +99,17 @@ class Updater:
         return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
 
-def _fused(device: torch.device, dtype: torch.dtype, context: int) -> bool:
+def _fused(config: Config, device: torch.device) -> bool:
+    if config.train.attention == "auto":
+        return knows_fused(device, config.train.dtype, config.model.context)
+    return config.train.attention == "fused"
+
+
+def knows_fused(device: torch.device, dtype: str, context: int) -> bool:
     """Whether torch's fused attention kernel is the faster one: on a CPU only in float32 over long
     contexts (at 64 plain products make updates 1.8 times as fast, at 1,024 the kernel 1.1 times;
     docs/lab-notes.md, 2026-11-20)."""
-    return device.type != "cpu" or (dtype == torch.float32 and context >= 512)
+    return device.type != "cpu" or (dtype == "float32" and context >= 512)
 
 
 def ledger_of(config: Config, train_tokens: int) -> Ledger:

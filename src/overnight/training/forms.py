@@ -1,0 +1,159 @@
+"""The form of an update: how many threads, which attention kernel, compiled or not.
+
+What no preset and no flag fixes is first chosen by knowledge, then on a CPU timed against its
+alternative on the real shapes. The alternative must be a tenth faster, and what was found is kept
+per processor, torch, shape and threads: the same command takes the same form, and so gives the same
+bits, again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from msgspec import structs
+
+from ..config import Settings
+from ..text.cache import Cache
+from .machine import compiler_trouble, processor_name
+from .update import Updater, knows_fused
+
+ADVANTAGE = 1.1  # that an alternative needs
+ROUNDS = 3
+PATIENCE = 1.5  # seconds of one update, above which no alternative is tried
+WORTH_COMPILING = 30  # minutes a run must last: compiling takes the first half of one
+
+OPEN = {"train.attention": "auto", "train.compile": "auto", "train.threads": 0}
+
+Found = dict[str, tuple[Any, str]]  # setting → value and reason
+
+
+def left_open(settings: Settings) -> list[str]:
+    """The settings of a form that are the program's to choose."""
+    return [name for name, value in OPEN.items() if settings.get(name) == value]
+
+
+def choose_form(
+    settings: Settings, names: list[str], train: np.ndarray, device: torch.device
+) -> None:
+    """Settle the settings `names` of the form; the others of it are settled already."""
+    if "train.attention" in names:
+        context, dtype = settings.get("model.context"), settings.get("train.dtype")
+        fused = knows_fused(device, dtype, context)
+        reason = f"known for {device.type}, {dtype}, context {context}"
+        settings.choose("train.attention", "fused" if fused else "plain", reason)
+    if device.type != "cpu":
+        return
+    others = _alternatives(settings, names, device)
+    path = _place(settings, others)
+    found = _recall(path, settings, others)
+    if found is None:
+        found = _timed(settings, others, train, device)
+        _remember(path, found)
+    for name, (value, why) in found.items():
+        settings.choose(name, value, why)
+    torch.set_num_threads(settings.get("train.threads"))
+
+
+def _alternatives(
+    settings: Settings, names: list[str], device: torch.device
+) -> list[tuple[str, Any]]:
+    """The other value of each setting that is worth a trial."""
+    others: dict[str, Any] = {}
+    if "train.attention" in names:
+        others["train.attention"] = {"fused": "plain", "plain": "fused"}[
+            settings.get("train.attention")
+        ]
+    if "train.threads" in names and settings.get("train.threads") > 1:
+        others["train.threads"] = 1
+    long = settings.get("length.minutes") >= WORTH_COMPILING
+    if "train.compile" in names and long and not compiler_trouble(str(device)):
+        others["train.compile"] = "on"
+    return list(others.items())
+
+
+def _timed(
+    settings: Settings, others: list[tuple[str, Any]], train: np.ndarray, device: torch.device
+) -> Found:
+    """Each alternative beside what stands; what wins stands for the next."""
+    found: Found = {}
+    for name, other in others:
+        standing = settings.get(name)
+        seconds, others_seconds = _seconds(settings, name, (standing, other), train, device)
+        if others_seconds == float("inf"):
+            continue
+        if seconds > ADVANTAGE * others_seconds:
+            times = f"{1000 * others_seconds:.0f} ms an update, {standing} {1000 * seconds:.0f}"
+            found[name] = (other, times)
+        else:
+            times = f"{1000 * seconds:.0f} ms an update, {other} {1000 * others_seconds:.0f}"
+            found[name] = (standing, times)
+        settings.choose(name, *found[name])
+    return found
+
+
+def _seconds(
+    settings: Settings,
+    name: str,
+    values: tuple[Any, Any],
+    train: np.ndarray,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Seconds of an update with each of two values, the least of rounds in turn; infinite for the
+    second where the first takes too long to try another."""
+    config = settings.resolve()
+    leaf = name.removeprefix("train.")
+    configs = [
+        structs.replace(config, train=structs.replace(config.train, **{leaf: value}))
+        for value in values
+    ]
+    least, updaters = [float("inf")] * 2, [Updater(c, train, device) for c in configs]
+    for turn in range(1 + ROUNDS):  # the first one warms up
+        for i, (config, updater) in enumerate(zip(configs, updaters, strict=True)):
+            torch.set_num_threads(config.train.threads)
+            begin = time.perf_counter()
+            updater.update(1 + turn, 10**6)
+            seconds = time.perf_counter() - begin
+            if seconds > PATIENCE and i == 0:
+                return seconds, float("inf")
+            if turn:
+                least[i] = min(least[i], seconds)
+    return least[0], least[1]
+
+
+def _place(settings: Settings, others: list[tuple[str, Any]]) -> Path:
+    """The file of this machine, shape and question."""
+    config = settings.resolve()
+    train = config.train
+    question = [
+        processor_name(),
+        str(torch.__version__),
+        msgspec.to_builtins(config.model),
+        [train.batch, train.micro_batch, train.dtype, train.threads],
+        others,
+    ]
+    key = hashlib.sha256(msgspec.json.encode(question)).hexdigest()[:32]
+    return Cache().forms / f"{key}.json"
+
+
+def _recall(path: Path, settings: Settings, others: list[tuple[str, Any]]) -> Found | None:
+    """What was found before; a file that does not answer the question counts as none."""
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[int | str, str]])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    possible = {name: (settings.get(name), other) for name, other in others}
+    fits = all(name in possible and value in possible[name] for name, (value, _) in kept.items())
+    return kept if fits else None
+
+
+def _remember(path: Path, found: Found) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.encode(found))
+    temporary.replace(path)

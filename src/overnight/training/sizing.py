@@ -15,7 +15,7 @@ import torch
 from ..config import Settings
 from ..text.prepare import Prepared
 
-TOKENS_PER_WEIGHT = 2.0
+TOKENS_PER_WEIGHT = 2.5
 HEAD = 64
 UTILISATION = 0.5  # of the rate of a large matrix product, over a whole update
 
@@ -35,12 +35,12 @@ class Rung(msgspec.Struct, frozen=True):
 
 LADDER = (
     Rung(1, 128, 16),
-    Rung(1, 256, 16),
-    Rung(2, 256, 16),
-    Rung(3, 256, 16),
+    Rung(1, 256, 32),
+    Rung(2, 256, 32),
+    Rung(3, 256, 32),
     Rung(4, 256, 32),
-    Rung(4, 320, 32),
-    Rung(6, 384, 32),
+    Rung(4, 384, 32),
+    Rung(6, 384, 64),
     Rung(8, 512, 64),
     Rung(12, 768, 128),
 )
@@ -65,7 +65,6 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
     chosen = {
         "model.layers": "A" * rung.layers,
         "model.width": rung.width,
-        "model.heads": rung.width // HEAD,
         "train.batch": rung.batch,
     }
     kind = settings.get("tokenizer.kind")
@@ -74,6 +73,10 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
     for name, value in chosen.items():
         if _left_open(settings, name):
             settings.choose(name, value, reason)
+    if _left_open(settings, "model.heads"):
+        width = settings.get("model.width")
+        heads = next(n for n in range(max(1, width // HEAD), 0, -1) if width % n == 0)
+        settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
 
 
 def _left_open(settings: Settings, name: str) -> bool:

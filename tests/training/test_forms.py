@@ -1,0 +1,112 @@
+"""The form of an update: known, timed against its alternative, remembered."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from overnight.config import Settings
+from overnight.training import forms
+from overnight.training.forms import choose_form, left_open
+from overnight.training.machine import choose_machine
+from overnight.training.update import Updater
+
+CPU = torch.device("cpu")
+TOKENS = np.random.default_rng(0).integers(0, 11, 400).astype(np.uint16)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def settings(**given: Any) -> Settings:
+    made = Settings()
+    tiny = {"model.layers": "A", "model.width": 16, "model.heads": 2, "model.context": 8,
+            "model.vocab_size": 11, "train.batch": 4, "train.micro_batch": 4}  # fmt: skip
+    made.add(tiny | given, "test")
+    return made
+
+
+def chosen(**given: Any) -> Settings:
+    made = settings(**given)
+    names = left_open(made)
+    choose_machine(made)
+    choose_form(made, names, TOKENS, CPU)
+    return made
+
+
+def timing(monkeypatch: pytest.MonkeyPatch, standing: float, other: float) -> list[str]:
+    """Every trial takes these seconds; the list fills with what was tried."""
+    tried: list[str] = []
+
+    def seconds(_: Settings, name: str, *__: Any) -> tuple[float, float]:
+        tried.append(name)
+        return standing, other
+
+    monkeypatch.setattr(forms, "_seconds", seconds)
+    return tried
+
+
+@pytest.mark.parametrize(("other", "attention"), [(0.95, "plain"), (0.85, "fused")])
+def test_an_alternative_must_be_a_tenth_faster(
+    other: float, attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing(monkeypatch, 1.0, other)
+    made = chosen(**{"train.threads": 1})
+    assert made.get("train.attention") == attention
+    assert "1000" in made.reasons["train.attention"]
+
+
+def test_what_is_fixed_is_never_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = timing(monkeypatch, 1.0, 0.1)
+    fixed = {"train.threads": 2, "train.attention": "plain", "train.compile": "off"}
+    made = chosen(**fixed, **{"length.minutes": 600})
+    assert not tried
+    assert {name: made.get(name) for name in fixed} == fixed
+
+
+def test_a_choice_is_made_once_per_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = timing(monkeypatch, 1.0, 0.5)
+    monkeypatch.setattr("overnight.training.machine._usable_cores", lambda: 4)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
+    first = chosen()
+    assert sorted(tried) == ["train.attention", "train.threads"]
+    assert first.get("train.threads") == 1
+    again = chosen()
+    assert len(tried) == 2
+    assert (again.values, again.reasons) == (first.values, first.reasons)
+    chosen(**{"train.batch": 8})
+    assert len(tried) == 4
+
+
+def test_a_damaged_memory_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = timing(monkeypatch, 1.0, 0.5)
+    chosen(**{"train.threads": 1})
+    (file,) = forms.Cache().forms.glob("*.json")
+    for content in (
+        b"",
+        b"[1]",
+        b'{"train.attention": ["quick", ""]}',
+        b'{"model.width": [1, ""]}',
+    ):
+        file.write_bytes(content)
+        assert chosen(**{"train.threads": 1}).get("train.attention") == "fused"
+    assert len(tried) == 5
+
+
+def test_a_trial_leaves_settings_and_weights_alone() -> None:
+    made = settings(**{"train.threads": 1, "train.dtype": "float32"})
+    before = dict(made.values)
+    both = forms._seconds(made, "train.attention", ("plain", "fused"), TOKENS, CPU)
+    assert made.values == before
+    assert all(0 < seconds < float("inf") for seconds in both)
+
+
+def test_the_form_is_what_the_updater_takes() -> None:
+    for value, fused in (("fused", True), ("plain", False), ("auto", False)):
+        made = settings(**{"train.attention": value, "train.dtype": "float32"})
+        updater = Updater(made.resolve(), TOKENS, CPU)
+        assert updater.model.blocks[0].mixer.fused is fused

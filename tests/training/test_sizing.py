@@ -1,0 +1,71 @@
+"""The size of a model by the length of its run."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from overnight.config import Settings, read_preset
+from overnight.text.prepare import Prepared, prepare
+from overnight.training import sizing
+from overnight.training.sizing import choose_size
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def prepared(text: str) -> Prepared:
+    settings = Settings()
+    settings.add({"data.text": [text], "tokenizer.kind": "chars"}, "test")
+    config = settings.resolve()
+    return prepare(config.data, config.tokenizer)
+
+
+def sized(prepared: Prepared, **given: Any) -> Settings:
+    settings = Settings()
+    settings.add(read_preset("fast").layer, "preset fast")
+    settings.add({"tokenizer.kind": "chars", "train.dtype": "float32"} | given, "command line")
+    choose_size(settings, prepared, CPU)
+    return settings
+
+
+def weights(settings: Settings) -> int:
+    return len(settings.get("model.layers")) * 12 * int(settings.get("model.width")) ** 2
+
+
+def test_every_weight_gets_its_tokens(prepared: Prepared) -> None:
+    sizes = []
+    for tokens in (10**5, 10**6, 10**7, 10**8, 10**9):
+        settings = sized(prepared, **{"length.tokens": tokens})
+        sizes.append(weights(settings))
+        assert sizes[-1] == sizing.LADDER[0].weights or (
+            tokens >= sizing.TOKENS_PER_WEIGHT * sizes[-1]
+        )
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) >= 4
+    assert tuple(sorted(sizing.LADDER, key=lambda rung: rung.weights)) == sizing.LADDER
+
+
+def test_minutes_count_by_the_rate_of_the_machine(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    for rate in (1e9, 1e11, 1e13):
+        monkeypatch.setattr(sizing, "product_rate", lambda dtype, device, rate=rate: rate)
+        sizes.append(weights(sized(prepared, **{"length.minutes": 3})))
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+def test_what_the_user_gives_stays(prepared: Prepared) -> None:
+    given = {"length.tokens": 10**8, "model.width": 130, "train.batch": 3, "model.ngrams": []}
+    settings = sized(prepared, **given)
+    assert {name: settings.get(name) for name in given} == given
+    assert settings.get("model.heads") == 2
+    assert len(settings.get("model.layers")) > 1
+
+
+def test_a_given_size_stays(prepared: Prepared) -> None:
+    settings = sized(prepared, **{"model.size": "given", "length.tokens": 10**9})
+    layer = read_preset("fast").layer
+    for name in ("model.layers", "model.width", "model.heads", "model.ngrams", "train.batch"):
+        assert settings.get(name) == layer[name]

@@ -41,12 +41,13 @@ MUON = {
     "optimizer.kind": "muon",
     "optimizer.lr": 6e-3,
     "optimizer.beta2": 0.95,
-    "optimizer.muon_lr": 0.04,
+    "optimizer.muon_lr": 0.05,
+    "optimizer.muon_momentum": 0.9,
     "optimizer.weight_decay": 0.0,
     "schedule.kind": "linear",
-    "schedule.warmup": 10,
+    "schedule.warmup": 5,
     "schedule.min_ratio": 0.0,
-    "train.batch": 24,
+    "train.batch": 20,
 }
 
 
@@ -64,8 +65,8 @@ class Entry(msgspec.Struct, frozen=True):
 
 ENTRIES = (
     Entry("equal architecture", "nanogpt-cpu", MUON, 300, 8),
-    Entry("fast", "fast", {}, 80, 20),
-    Entry("fast", "fast", {}, 400, 15, target=1.60, peer_steps=8000),
+    Entry("fast", "fast", {}, 60, 20),
+    Entry("fast", "fast", {}, 450, 15, target=1.60, peer_steps=8000),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 import simulator
@@ -22,6 +23,7 @@ from overnight.analysis.tables import EVAL, TRAIN, Log, empty
 from overnight.analysis.trend import recent, slope
 
 Rates = dict[str, list[float]]
+LENGTHS = ((12, 25), (26, 60), (61, 200))  # evaluations of a run: short, usual, long
 
 
 def campaign(runs: int, seed: int) -> dict[str, tuple[float, int]]:
@@ -46,7 +48,7 @@ def without_harm(run: Simulated, label: str, rates: Rates) -> None:
     verdict = overfitting.harm(run.steps, run.values)
     rates[f"overfitting: false alarms, {label}"].append(verdict.verdict == "yes")
     mask = best.tied(run.values, found)
-    oracle = best.tied(run.values, Scatter(run.sigma, 0.0, np.inf, len(run.values)))
+    oracle = best.tied(run.values, Scatter.exactly(run.sigma, run.rho))
     rates[f"best: truly best is tied, {label}"].append(bool(mask[run.best]))
     rates[f"best: tied / tied by an oracle, median, {label}"].append(mask.sum() / oracle.sum())
     intervals(run, found, label, rates)
@@ -65,13 +67,20 @@ def intervals(run: Simulated, found: Scatter, label: str, rates: Rates) -> None:
     first = recent(run.steps, SHARE, FEWEST)
     trend = slope(run.steps[first:], run.values[first:], found)
     truth = slope(run.steps[first:], run.mean[first:], found).per_1000
-    rates[f"interval: slope of the end, {label}"].append(trend.ci[0] <= truth <= trend.ci[1])
-    middle = len(run.values) // 2
-    _, low, high = best.level_with_interval(run.steps, run.values, middle, found)
-    rates[f"interval: level at a step, {label}"].append(low <= run.mean[middle] <= high)
-    lowest = int(np.argmin(run.values))
-    __, low, high = best.level_with_interval(run.steps, run.values, lowest, found)
-    rates[f"interval: level at the lowest, {label}"].append(low <= run.mean[lowest] <= high)
+    covered("slope of the end", trend.ci, truth, run, label, rates)
+    middle, lowest = len(run.values) // 2, int(np.argmin(run.values))
+    for name, at in (("level at a step", middle), ("level at the lowest", lowest)):
+        _, *ci = noise.level(run.steps, run.values, at)
+        covered(name, ci, run.mean[at], run, label, rates)
+
+
+def covered(
+    name: str, ci: Sequence[float], truth: float, run: Simulated, label: str, rates: Rates
+) -> None:
+    """Whether `ci` holds the `truth`: among all runs, and among those of about this length."""
+    low, high = next(bounds for bounds in LENGTHS if bounds[0] <= len(run.values) <= bounds[1])
+    for length in ("", f", n={low}–{high}"):
+        rates[f"interval: {name}, {label}{length}"].append(ci[0] <= truth <= ci[1])
 
 
 def forecasts(run: Simulated, label: str, rates: Rates) -> None:
@@ -85,7 +94,7 @@ def forecasts(run: Simulated, label: str, rates: Rates) -> None:
     if guess is None:
         return
     end = run.values[-1]
-    rates[f"forecast: interval holds the end, {label}"].append(guess.low <= end <= guess.high)
+    covered("forecast of the end", (guess.low, guess.high), end, run, label, rates)
     found = forecast.score(guess, known, planned, end)
     for name, skill in (
         ("no change", found.skill_no_change),
@@ -98,6 +107,8 @@ def forecasts(run: Simulated, label: str, rates: Rates) -> None:
 def with_harm(run: Simulated, label: str, rates: Rates) -> None:
     verdict = overfitting.harm(run.steps, run.values)
     rates[f"overfitting: power at 6σ over 8, {label}"].append(verdict.verdict == "yes")
+    weights = overfitting.above_lowest_weights(len(run.values), int(np.argmin(run.values)))
+    covered("effect of harm", verdict.ci, float(weights @ run.mean), run, label, rates)
     if verdict.verdict == "yes":
         since = int(np.searchsorted(run.steps, verdict.since_step))
         near = abs(since - run.best) <= 2

@@ -38,8 +38,48 @@ def test_scatter_of_too_few_is_unknown(n):
     assert not noise.scatter(np.arange(n, dtype=float), np.ones(n)).known
 
 
+def test_scatter_of_a_rounded_log_is_not_nothing():
+    values = np.full(40, 2.31)
+    values[[5, 12, 20, 21, 33]] = 2.32
+    assert noise.scatter(np.arange(1.0, 41) * 100, values).sigma == pytest.approx(0.003, abs=0.002)
+
+
+def test_a_series_that_does_not_change_has_no_noise():
+    assert not noise.scatter(np.arange(1.0, 41), np.full(40, 2.0)).known
+
+
+def test_level_of_the_lowest_takes_its_luck_back():
+    """On a plateau the lowest of 40 is 2.2σ too low, its level by far less."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(1.0, 41) * 100
+    levels, lowest = [], []
+    for _ in range(50):
+        values = 3 + 0.01 * rng.standard_normal(40)
+        at = int(np.argmin(values))
+        value, low, high = noise.level(steps, values, at)
+        assert low < value < high
+        levels.append((value - 3) / 0.01)
+        lowest.append((values[at] - 3) / 0.01)
+    assert np.mean(lowest) < -2
+    assert np.mean(levels) > -0.5
+
+
+def test_level_before_the_last_three_quarters_and_in_a_long_series():
+    steps = np.arange(1.0, 1001) * 10
+    values = 2 + steps**-0.5 + 1e-4 * np.random.default_rng(0).standard_normal(1000)
+    for at in (0, 3, 500, 999):
+        value, low, high = noise.level(steps, values, at)
+        assert value == pytest.approx(values[at], abs=1e-3)
+        assert high - low < 1e-3
+
+
+def test_standard_error_of_a_difference():
+    known = Scatter.exactly(2.0, 0.5)
+    assert known.difference_se(np.array([0, 1, 99])) == pytest.approx([0.0, 2.0, math.sqrt(8)])
+
+
 def test_standard_error_of_a_mean_with_correlation():
-    known = Scatter(2.0, 0.5, 10.0, 10)
+    known = Scatter.exactly(2.0, 0.5)
     exact = sum(0.5 ** abs(i - j) for i in range(4) for j in range(4)) / 16
     assert known.se(np.full(4, 0.25)) == pytest.approx(2.0 * math.sqrt(exact))
 
@@ -86,13 +126,13 @@ def test_harm_takes_missing_values_and_long_series():
     assert overfitting.harm(np.arange(10_000), values).verdict == "yes"
 
 
-def test_ramp_standard_errors_match_the_matrix():
-    for rho in (0.0, 0.3):
-        table = overfitting._ramp_se(12, rho)
+def test_variances_of_ramps_match_the_matrix():
+    rhos = np.array([-0.4, 0.0, 0.3])
+    for rho, table in zip(rhos, overfitting._ramp_variance(12, rhos), strict=True):
         for m in range(2, 13):
             c = np.arange(m) - (m - 1) / 2
             r = rho ** np.abs(np.subtract.outer(np.arange(m), np.arange(m)))
-            assert table[m - 1] == pytest.approx(math.sqrt(c @ r @ c))
+            assert table[m - 1] == pytest.approx(c @ r @ c)
 
 
 def test_rising_with_train_is_not_overfitting(tmp_path):

@@ -1,8 +1,8 @@
 """The best evaluation, what is tied with it, and the one to take.
 
 The lowest of many noisy values is biased low and often not the best. The tie set holds the truly
-best one with at least 95 % probability, whatever the curve: Gupta's subset selection (1965), with
-Student's t instead of the normal where the noise itself was estimated.
+best one with at least 95 % probability, whatever the curve: Gupta's subset selection (1965), on
+differences, whose noise is surer than that of the values where neighbours are correlated.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from scipy import optimize, stats
 
 from ..ledger import perplexity
 from .findings import Best
-from .noise import Scatter
+from .noise import Scatter, level
 from .tables import Array
 
 Mask = NDArray[np.bool_]
 
 CONFIDENCE = 0.95
-WINDOW = 9  # evaluations in the local fit that gives the level at a step
 
 
 @lru_cache(maxsize=512)
@@ -41,14 +40,15 @@ def tie_width(k: int) -> float:
 
 
 def tied(values: Array, noise: Scatter) -> Mask:
-    """Which `values` (finite) may be the best, as a mask, from the noise of each alone."""
+    """Which `values` (finite) may be the best, as a mask, from the noise of their differences."""
     if not noise.known:
         return np.asarray(values == values.min())
-    width = tie_width(len(values)) * noise.sigma
+    lowest = int(np.argmin(values))
+    se = noise.difference_se(np.abs(np.arange(len(values)) - lowest)) / np.sqrt(2)
+    above = values - values[lowest]
     # Values far above cannot be contenders, so they need no allowance: shrink once.
-    near = int(np.sum(values <= values.min() + width))
-    width = tie_width(max(near, 2)) * noise.sigma
-    return np.asarray(values <= values.min() + width)
+    near = int(np.sum(above <= tie_width(len(values)) * se))
+    return np.asarray(above <= tie_width(max(near, 2)) * se)
 
 
 def tied_on_blocks(values: Array, difference_se: Callable[[int], float]) -> Mask:
@@ -63,30 +63,6 @@ def tied_on_blocks(values: Array, difference_se: Callable[[int], float]) -> Mask
         if np.isfinite(se) and values[i] - values[lowest] <= width * se:
             mask[i] = True
     return mask
-
-
-def level(steps: Array, values: Array, at: int, noise: Scatter) -> tuple[float, float]:
-    """(value of a smooth curve at index `at`, its standard error): a local quadratic in log step
-    over up to WINDOW neighbours, which does not know which value was lucky."""
-    n = len(values)
-    width = min(WINDOW, n)
-    start = min(max(at - width // 2, 0), n - width)
-    x = np.log(np.maximum(steps[start : start + width], 1.0))
-    x = x - x[at - start]
-    scale = np.max(np.abs(x)) or 1.0
-    design = np.vander(x / scale, min(3, width), increasing=True)
-    hat = np.linalg.pinv(design)[0]
-    fitted = float(hat @ values[start : start + width])
-    return fitted, noise.se(hat)
-
-
-def level_with_interval(
-    steps: Array, values: Array, at: int, noise: Scatter
-) -> tuple[float, float, float]:
-    """(level at index `at`, and its 95 % interval)."""
-    value, se = level(steps, values, at, noise)
-    reach = float(stats.t.isf(0.025, max(noise.degrees, 2.0))) * se
-    return value, value - reach, value + reach
 
 
 def best(
@@ -115,7 +91,7 @@ def best(
         rule = "the lowest is not on disk; of the tied ones that are, the lowest is taken"
     smooth, ci = None, None
     if noise.known and len(values) > 3:
-        smooth, low, high = level_with_interval(steps, values, lowest, noise)
+        smooth, low, high = level(steps, values, lowest)
         ci = (low, high)
     above = values[mask].max() - values[lowest]
     return Best(

@@ -12,10 +12,9 @@ simulated plateaus, which are the curves that never rise on which the maximum is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-from scipy import signal, stats
+from scipy import stats
 
 from .findings import Verdict, make
 from .noise import Scatter, scatter
@@ -30,9 +29,9 @@ ABOVE = 2.75  # σ by which the last two have to be above the lowest, or
 ABOVE_LEVEL = 2.5  # standard errors between the levels: a bump that died away is not harm
 
 
-# Looking again after every evaluation finds a rise in half of all plateaus at ρ = 0.3 sooner or
-# later. With these the whole run has under 5 % of it (200 simulated plateaus of 40 and of 120
-# evaluations), and harm that goes on is proven some evaluations later.
+# Looking again after every evaluation finds a rise in two of three plateaus of 120 evaluations
+# sooner or later. With these the whole run has under 5 % of it (200 simulated plateaus of 40 and of
+# 120 evaluations), and harm that goes on is proven some evaluations later.
 WATCHED, WATCHED_FEWEST = 5.5, 12
 
 
@@ -104,10 +103,9 @@ def harm(
     effect_se = effect_noise
     if difference_se is not None and np.isfinite(difference_se):
         effect_se = float(np.hypot(effect_se, difference_se))
-    quantile = float(stats.t.isf(0.025, max(noise.degrees, 2.0)))
     shown = {
         "effect_nats": effect,
-        "ci": (effect - quantile * effect_se, effect + quantile * effect_se),
+        "ci": (effect - noise.reach * effect_se, effect + noise.reach * effect_se),
         "p": trend.p,
         "p_raw": trend.p,
         "n": n,
@@ -159,53 +157,55 @@ def harm(
 
 
 def rise(losses: Array, noise: Scatter) -> Trend:
-    """The largest z over the trends of the last m values, m from SHORTEST to all. O(n)."""
+    """The largest z over the trends of the last m values, m from SHORTEST to all."""
     back = losses[::-1] - losses[-1]
     m = np.arange(1, len(back) + 1)
     # Σ over the last m values of (centred index)·value, from two running sums.
     ramp = (m - 1) / 2 * np.cumsum(back) - np.cumsum(np.arange(len(back)) * back)
-    z = (ramp / (_ramp_se(len(back), round(noise.rho, 2)) * noise.sigma))[SHORTEST - 1 :]
+    variance = noise.variances @ _ramp_variance(len(back), noise.rhos)
+    z = ramp[SHORTEST - 1 :] / np.sqrt(variance[SHORTEST - 1 :])
     at = int(np.argmax(z))
-    return Trend(float(z[at]), len(losses) - SHORTEST - at, p_value(float(z[at]), len(losses)))
+    p = p_value(float(z[at]), len(losses), noise.degrees)
+    return Trend(float(z[at]), len(losses) - SHORTEST - at, p)
 
 
 def critical(n: int) -> float:
-    """The z that a plateau of `n` evaluations exceeds in under 2.5 % of runs at ρ = 0 and in about
-    5 % at ρ = 0.3 (3,000 simulated plateaus for each of n = 8 … 200)."""
-    return 3.3 + 2.5 / n
+    """The z that a plateau of `n` evaluations exceeds in 1–3 % of runs at ρ = 0 and in 3–6 % at
+    ρ = 0.3 (1,500 simulated plateaus for each of n = 8 … 200)."""
+    return 3.2 - 5.0 / n
 
 
-def p_value(z: float, n: int) -> float:
-    """Share of plateaus with independent noise whose largest trend exceeds `z`: Student's tail
-    times the effective number of trends, both fitted to the same simulations."""
-    trends = max(2.0, 2.0 + 4.2 * float(np.log(n / 12)))
-    return float(min(1.0, trends * stats.t.sf(z, 0.51 * (n - 2))))
+def p_value(z: float, n: int, degrees: float) -> float:
+    """Share of plateaus of `n` evaluations whose largest trend exceeds `z`: Student's tail times
+    the effective number of trends, which the same simulations show to be about n/5."""
+    return float(min(1.0, n / 5 * stats.t.sf(z, max(degrees, 2.0))))
 
 
-@lru_cache(maxsize=128)
-def _ramp_se(n: int, rho: float) -> Array:
-    """Standard error of Σ (i − (m−1)/2)·x_i, i < m, for m = 1…n: unit noise of lag-1 corr. ρ.
+def _ramp_variance(n: int, rhos: Array) -> Array:
+    """Variance of Σ (i − (m−1)/2)·x_i, i < m, for each ρ and m = 1…n: unit noise of lag-1 corr. ρ.
 
-    With x_t = ρ·x_{t−1} + e_t the variance is Σ_ij c_i·c_j·ρ^|i−j|: one recursion per m.
+    It is Σ_k ρ^|k|·A_m(k), and the autocorrelation of a centred ramp is a cubic in m and k.
     """
-    variance = np.zeros(n)
-    for m in range(2, n + 1):
-        ramp = np.arange(m) - (m - 1) / 2
-        lagged = signal.lfilter([0.0, rho], [1.0, -rho], ramp)  # Σ_{j<i} ρ^(i−j)·c_j
-        variance[m - 1] = ramp @ ramp + 2 * ramp @ lagged
-    variance[0] = np.inf
-    return np.asarray(np.sqrt(variance))
+    lag = np.arange(n)
+    left = np.maximum(np.arange(1, n + 1)[:, None] - lag, 0)
+    auto = left * (left**2 - 1 - 3 * lag**2) / 12
+    return np.asarray(2 * rhos[:, None] ** lag @ auto.T - auto[:, 0])
 
 
 def above_lowest(losses: Array, lowest: int, noise: Scatter) -> tuple[float, float]:
-    """(level at the end − level at the lowest, its standard error): means of up to three values,
-    so that neither the luck of the minimum nor that of the last evaluation counts in full."""
-    n = len(losses)
+    """(level at the end − level at the lowest, its standard error)."""
+    weights = above_lowest_weights(len(losses), lowest)
+    return float(weights @ losses), noise.se(weights)
+
+
+def above_lowest_weights(n: int, lowest: int) -> Array:
+    """Mean at the end minus mean at the lowest: of up to three values each, so that neither the
+    luck of the minimum nor that of the last evaluation counts in full."""
     weights = np.zeros(n)
     weights[max(n - 3, 0) :] += 1 / min(3, n)
     low = slice(max(lowest - 1, 0), min(lowest + 2, n))
     weights[low] -= 1 / (low.stop - low.start)
-    return float(weights @ losses), noise.se(weights)
+    return weights
 
 
 def _still_up(losses: Array, lowest: int, effect: float, effect_se: float, noise: Scatter) -> bool:

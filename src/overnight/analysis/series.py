@@ -107,7 +107,7 @@ class Series:
         pairs = [self.difference_se(i) for i in self.blocks]
         pairs = [p for p in pairs if np.isfinite(p) and p > 0]
         few = f"fewer than {FEWEST} evaluations: the scatter between them cannot be estimated"
-        known = "second differences over the last three quarters of the evaluations"
+        known = "scatter about a smooth curve over the last three quarters of the evaluations"
         se = self.val_se[np.isfinite(self.val_se)]
         return Noise(
             sigma=wiggle.sigma if wiggle.known else None,

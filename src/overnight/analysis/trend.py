@@ -33,7 +33,7 @@ def slope(steps: Array, values: Array, noise: Scatter) -> Slope:
     found = float(weights @ values)
     se = noise.se(weights)
     degrees = max(noise.degrees, 2.0)
-    reach = float(stats.t.isf(0.025, degrees)) * se
+    reach = noise.reach * se
     span = float(steps[-1] - steps[0]) / 1000
     return Slope(
         per_1000=found,

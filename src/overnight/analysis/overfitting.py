@@ -170,9 +170,9 @@ def rise(losses: Array, noise: Scatter) -> Trend:
 
 
 def critical(n: int) -> float:
-    """The z that a plateau of `n` evaluations exceeds in 1–3 % of runs at ρ = 0 and in 3–6 % at
+    """The z that a plateau of `n` evaluations exceeds in 1–4 % of runs at ρ = 0 and in 3–8 % at
     ρ = 0.3 (1,500 simulated plateaus for each of n = 8 … 200)."""
-    return 3.2 - 5.0 / n
+    return 3.3 - 8.0 / max(n, 12)
 
 
 def p_value(z: float, n: int, degrees: float) -> float:

@@ -25,8 +25,8 @@ POWERS = (1.0, 0.0, -0.5, -1.0)  # of the steps; 0: logarithm
 # A wider grid of ρ or a smaller least λ widens every interval: these ends were chosen on simulated
 # runs for coverage at ρ = 0 and at ρ = 0.3 (docs/lab-notes.md).
 RHOS = np.linspace(-0.5, 0.8, 14)
-ROUGHNESS = np.logspace(-3.5, 0, 8)  # λ
-CLIP = 4.0  # medians (2.7σ of normal noise): a contrast beyond is a turn, a bump or a spike
+ROUGHNESS = np.logspace(-3, 0, 7)  # λ
+CLIP = 4.5  # medians (3σ of normal noise): a contrast beyond is a turn, a bump or a spike
 LONGEST = 200  # values that are looked at together; a longer series is cut into
 PIECES = 40  # pieces, of which so many, evenly spread, are used
 ROUNDING = 1e-12  # of the values: what their subtraction leaves where they are equal

@@ -170,7 +170,7 @@ def rise(losses: Array, noise: Scatter) -> Trend:
 
 
 def critical(n: int) -> float:
-    """The z that a plateau of `n` evaluations exceeds in 1–4 % of runs at ρ = 0 and in 3–8 % at
+    """The z that a plateau of `n` evaluations exceeds in 2–4 % of runs at ρ = 0 and in 4–9 % at
     ρ = 0.3 (1,500 simulated plateaus for each of n = 8 … 200)."""
     return 3.3 - 8.0 / max(n, 12)
 

@@ -3,6 +3,7 @@
 The reference saves nothing but its end. A second run saves at every step; from it, for every k,
 the folder as it stood at step k is cut out and taken up again, with new model, optimizer and
 trainer objects. Chains stop and go on three times; some sessions are processes of their own.
+Compiled updates are taken up around what happens between them.
 """
 
 from __future__ import annotations
@@ -21,30 +22,47 @@ from . import tiny
 from .tiny import Outcome
 
 MORE = {"eval__every": 25, "log__every": 7, "save__keep": 200}
+KINDS = [("float32", 1), ("bfloat16", 1), ("float32", 2), ("bfloat16", 2)]
 
 
-def run(folder: Path, short: bool, cases: int, compiled: bool = False) -> Iterator[Outcome]:
-    if compiled:
-        raise NotImplementedError("there is no setting for compiled updates yet")
-    kinds = [("float32", 1), ("bfloat16", 1), ("float32", 2), ("bfloat16", 2)]
-    steps = 30 if short else 100
-    positions = [1, 24, 25] if short else range(steps)
-    for dtype, threads in kinds[: 2 if short else 4]:
-        outcome = Outcome(f"resume at every step: {dtype}, {threads} threads", 0)
-        place = folder / f"{dtype}-{threads}"
-        place.mkdir()
-        more = MORE | {"length__steps": steps, "train__dtype": dtype, "train__threads": threads}
-        text, whole, saved = tiny.text_file(folder), place / "whole", place / "saved"
-        tiny.begin(whole, text, **more, save__every=10**6)
-        tiny.begin(saved, text, **more, save__every=1)
-        for step in positions:
-            _one(place / "resumed", saved, whole, step, outcome)
-        chains = cases or (1 if short else 10)
-        for number in range(chains):
-            _chain(place / "chain", text, whole, more, number, outcome)
-        for step in [] if short else [1, 50, 99]:
-            _process(place / "process", saved, whole, step, outcome)
-        yield outcome
+def run(folder: Path, short: bool, cases: int) -> Iterator[Outcome]:
+    steps, chains = (30, cases or 1) if short else (100, cases or 10)
+    everywhere = [1, 24, 25] if short else list(range(steps))
+    for dtype, threads in KINDS[:2] if short else KINDS:
+        more = _settings(steps, dtype, threads)
+        yield _campaign(
+            folder, f"at every step: {dtype}, {threads} threads", everywhere, chains, more
+        )
+    if short:  # compiling takes most of a minute
+        return
+    # before, at and after the beginning, evaluations and the end; every step has its save
+    around = [0, 1, 2, 24, 25, 26, 49, 50, 51, 74, 75, 76, 98, 99]
+    for dtype, threads in KINDS:
+        more = _settings(steps, dtype, threads) | {"train__compile": "on"}
+        yield _campaign(folder, f"compiled: {dtype}, {threads} threads", around, chains, more)
+
+
+def _settings(steps: int, dtype: str, threads: int) -> dict[str, Any]:
+    return MORE | {"length__steps": steps, "train__dtype": dtype, "train__threads": threads}
+
+
+def _campaign(
+    folder: Path, name: str, positions: list[int], chains: int, more: dict[str, Any]
+) -> Outcome:
+    """Take a run up at all `positions`, in chains, and in processes where the run is long."""
+    outcome = Outcome(f"resume {name}", 0)
+    text, place = tiny.text_file(folder), folder / name.replace(" ", "-")
+    place.mkdir()
+    whole, saved = place / "whole", place / "saved"
+    tiny.begin(whole, text, **more, save__every=10**6)
+    tiny.begin(saved, text, **more, save__every=1)
+    for step in positions:
+        _one(place / "resumed", saved, whole, step, outcome)
+    for number in range(chains):
+        _chain(place / "chain", text, whole, more, number, outcome)
+    for step in [1, 50, 99] if more["length__steps"] == 100 else []:
+        _process(place / "process", saved, whole, step, outcome)
+    return outcome
 
 
 def cut(saved: Path, step: int, out: Path) -> None:
@@ -101,10 +119,11 @@ def _chain(
 
 
 def _process(out: Path, saved: Path, whole: Path, step: int, outcome: Outcome) -> None:
-    """The command line, in a process of its own."""
+    """The command line, in a process of its own, which compiles anew what is compiled."""
     cut(saved, step, out)
     words = [sys.executable, "-m", "overnight", "train", "--resume", str(out)]
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ.copy())
+    own = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(out.parent / f"compiled-{step}")}
+    done = subprocess.run(words, capture_output=True, text=True, env=own)
     if done.returncode:
         outcome.failures.append(f"process at step {step}: {done.stderr[-200:]}")
     _compare(f"process at step {step}", out, whole, outcome)

@@ -12,8 +12,8 @@ from tiny_runs import final_tensors, interrupted_at, measured, train
 
 from overnight import cli
 from overnight.model import checkpoint
-from overnight.runfolder import Eval, RunFolder, Sample, Train, read_log
-from overnight.training import loop
+from overnight.runfolder import Checkpoint, Eval, RunFolder, Sample, Train, read_log
+from overnight.training import loop, update
 
 
 def rows(run: Path, kind: type[Any]) -> list[Any]:
@@ -111,6 +111,64 @@ def test_an_extended_run_goes_on_after_a_stop(
         assert cli.run([*words, "--accept", "trajectory"]) == 130
     assert cli.run(["train", "--resume", str(out)]) == 0
     assert RunFolder(out).checkpoint_steps()[-1] == 24
+
+
+def score_lower(by: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the losses of evaluation number n (0 is that of step 0) by `by[n]`."""
+    real, calls = loop.score, [0]
+
+    def scripted(*given: Any) -> Any:
+        found = real(*given)
+        found.loss -= by.get(calls[0] // 2, 0.0)  # val and the train probe
+        calls[0] += 1
+        return found
+
+    monkeypatch.setattr(loop, "score", scripted)
+
+
+def test_the_best_state_is_held_until_a_save_and_written_first(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(tmp_path / "every", text, save_every="8", save__keep="9") == 0
+    score_lower({1: 5.0}, monkeypatch)
+    assert train(tmp_path / "run", text, save_every="1000", save__keep="1") == 0
+    saves = rows(tmp_path / "run", Checkpoint)
+    assert [(row.step, row.reason) for row in saves] == [(8, "best"), (24, "last")]
+    for run in (RunFolder(tmp_path / "run"), RunFolder(tmp_path / "every")):
+        assert {8, 24} <= set(run.checkpoint_steps())
+    for name in (checkpoint.MODEL, checkpoint.OPTIMIZER):
+        mine, other = (
+            RunFolder(tmp_path / run).checkpoint_path(8) / name for run in ("run", "every")
+        )
+        assert mine.read_bytes() == other.read_bytes()
+    state = checkpoint.read_state(RunFolder(tmp_path / "run").checkpoint_path(8))
+    assert (state.step, state.measured, len(state.recent)) == (8, True, 8)
+
+
+def test_a_run_that_fails_leaves_its_best_state(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = update.Updater.update
+
+    def fails(self: update.Updater, number: int, steps: int, *more: Any) -> update.Update:
+        if number == 14 and steps == 24:
+            raise MemoryError
+        return real(self, number, steps, *more)
+
+    monkeypatch.setattr(update.Updater, "update", fails)
+    assert train(tmp_path / "run", text, save_every="1000") == 1
+    assert RunFolder(tmp_path / "run").checkpoint_steps() == [8]
+
+
+def test_a_best_state_that_was_gone_back_from_is_not_saved(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Best at 16, but back to 10; the second time 16 is not the best."""
+    score_lower({2: 5.0, 3: -5.0}, monkeypatch)
+    poison(monkeypatch, {17, 18, 19}, times=3)
+    assert train(tmp_path / "run", text, save_every="10", save__keep="9") == 0
+    assert [row.step for row in rows(tmp_path / "run", Eval)] == [0, 8, 16, 16, 24]
+    assert RunFolder(tmp_path / "run").checkpoint_steps() == [8, 10, 20, 24]
 
 
 def test_a_kill_before_the_pruning_is_made_good(text: str, tmp_path: Path, whole: Path) -> None:

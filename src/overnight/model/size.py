@@ -20,8 +20,9 @@ def checkpoint_bytes(config: Config, parameters: dict[str, int]) -> int:
 
 
 def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
-    """An estimate of what training takes: weights, gradients and optimizer state, and the
-    activations that one micro-batch keeps for its backward pass.
+    """An estimate of what training takes: weights, gradients and optimizer state, the best state
+    where it waits for its save, and the activations that one micro-batch keeps for its backward
+    pass.
 
     Per token and layer about 14 numbers of the width and 3 of the feed-forward (twice the width
     and more for an S layer), for plain attention the scores thrice, and the logits in the compute
@@ -36,7 +37,7 @@ def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
     )
     tokens = (train.micro_batch or train.batch) * model.context
     activations = tokens * (item * layers + model.vocab_size * (item + 8))
-    return checkpoint_bytes(config, parameters) + 4 * parameters["total"] + activations
+    return 2 * checkpoint_bytes(config, parameters) + 4 * parameters["total"] + activations
 
 
 def describe(name: str) -> dict[str, Any]:

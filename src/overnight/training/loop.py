@@ -7,6 +7,7 @@ resumes from it does what an uninterrupted one would do next.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import safetensors.numpy
+from torch import Tensor
 
 from ..config import Config
 from ..errors import UserError
@@ -78,6 +80,31 @@ def restore(updater: Updater, folder: Path | None, whole: bool = True) -> State:
     return checkpoint.read_state(folder)
 
 
+@dataclass
+class Snapshot:
+    """What a checkpoint is made of."""
+
+    state: State
+    weights: dict[str, Tensor]
+    slots: dict[str, Tensor]  # of the optimizers
+
+    def copy(self) -> Snapshot:
+        """What training does not change any more, in main memory."""
+        weights, slots = (
+            {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+            for tensors in (self.weights, self.slots)
+        )
+        return Snapshot(copy.deepcopy(self.state), weights, slots)
+
+    @property
+    def bytes(self) -> int:
+        tensors = [*self.weights.values(), *self.slots.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def is_finite(self) -> bool:
+        return all(bool(tensor.isfinite().all()) for tensor in self.weights.values())
+
+
 class Clock(msgspec.Struct):
     """Monotonic seconds of this session by what they were spent on."""
 
@@ -113,6 +140,7 @@ class Trainer:
         self.last_loss = math.nan
         self.clock = Clock(time.monotonic())
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
+        self._held: Snapshot | None = None  # the best state, until the next save
 
     @property
     def steps(self) -> int:
@@ -217,7 +245,7 @@ class Trainer:
                 f"{REWINDS} times: lower optimizer.lr, or give train.dtype = float32"
             )
         folder = checkpoint.newest(self.run, lambda text: self._event("checkpoint", text))
-        self.state = restore(self.updater, folder)
+        self.state, self._held = restore(self.updater, folder), None
         self.state.rewinds = bad.rewinds + 1
         self.state.shift = bad.shift + (bad.step - self.state.step) * self.config.train.batch
         self.best = self._best_so_far()
@@ -366,27 +394,36 @@ class Trainer:
         self.clock.eval += time.monotonic() - begin
 
     def _save_if_due(self, improved: bool, last: bool) -> None:
+        """Evaluations are many, and each may be the best: its state is held, and written with the
+        next save."""
+        if improved:
+            begin = time.monotonic()
+            held = self._snapshot().copy()
+            self._held = held if held.is_finite() else None
+            self.clock.save += time.monotonic() - begin
         every = self.config.save.every
         waited = time.monotonic() - self._saved_at
         if every:
             due = self.state.step % every == 0
         else:
             due = waited >= max(SAVE_SECONDS, self._save_seconds / SAVE_SHARE)
-        reasons = {"last": last, "best": improved, "interval": due}
-        reason = next((name for name, applies in reasons.items() if applies), "")
-        if reason:
-            self._save(reason, must=last)
+        if last or due:
+            self._save("last" if last else "interval", must=last)
         if self.stop.hung_up:
             self.stop.hung_up = False
             self.progress.let_go()
             self._event("signal", "the terminal has closed: saving, training goes on")
             self._save("signal")
 
+    def _snapshot(self) -> Snapshot:
+        updater = self.updater
+        return Snapshot(self.state, updater.model.state_dict(), updater.optimizers.state())
+
     def _save(self, reason: str, must: bool = False) -> None:
         """Save, or log why not. The run must not end without its last state: that is tried again
         for a while."""
-        step, tensors = self.state.step, self.updater.model.state_dict()
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        step = self.state.step
+        if not self._snapshot().is_finite():
             self._event("non_finite", "not saved: the weights are not finite")
             if must:
                 raise FailedError(
@@ -405,31 +442,43 @@ class Trainer:
             )
 
     def _try_to_save(self, reason: str) -> bool:
+        """The best state first: where a checkpoint stands, the best before it does, and what a
+        kill takes is trained again."""
+        begin = time.monotonic()
+        saved = self._save_held() and self._write(self._snapshot(), reason)
+        self._saved_at = time.monotonic()
+        self.clock.save += self._saved_at - begin
+        if saved:
+            self._save_seconds = self._saved_at - begin
+        return saved
+
+    def _save_held(self) -> bool:
+        if self._held and not self._write(self._held, "best"):
+            return False
+        self._held = None
+        return True
+
+    def _write(self, snapshot: Snapshot, reason: str) -> bool:
         """Log first, checkpoint second, so that no checkpoint stands after rows that a power cut
         took; then prune."""
-        begin = time.monotonic()
-        tensors, step = self.updater.model.state_dict(), self.state.step
-        slots = self.updater.optimizers.state()
-        needed = sum(t.numel() * t.element_size() for t in [*tensors.values(), *slots.values()])
+        step = snapshot.state.step
         try:
             free = shutil.disk_usage(self.run.path).free
-            if free < needed:
-                raise OSError(f"{needed:,} bytes needed, {free:,} free")
+            if free < snapshot.bytes:
+                raise OSError(f"{snapshot.bytes:,} bytes needed, {free:,} free")
             self.log.sync()
-            size, seconds = checkpoint.save(self.run, self.state, tensors, slots)
+            size, seconds = checkpoint.save(
+                self.run, snapshot.state, snapshot.weights, snapshot.slots
+            )
         except OSError as error:
             self._event("disk", f"checkpoint not saved: {error}")
             return False
-        finally:
-            self._saved_at = time.monotonic()
         if size:
             path = self.run.checkpoint_path(step).relative_to(self.run.path)
             self.log.write(
                 Checkpoint(step=step, path=str(path), bytes=size, seconds=seconds, reason=reason)
             )
         self._prune()
-        self._save_seconds = time.monotonic() - begin
-        self.clock.save += self._save_seconds
         return True
 
     def _prune(self) -> None:
@@ -471,6 +520,7 @@ class Trainer:
         if reason == "interrupted":
             name = signal.Signals(self.stop.number).name
             self._event("signal", f"stopped by {name}")
+        self._save_held()  # where the run failed
         self.log.write(
             End(
                 step=self.state.step,

@@ -160,7 +160,7 @@ MUTANTS = [
            "tests/training/test_log.py"),
     Mutant("best is saved", "training/loop.py", "            self._held = held if held.is_finite() else None\n", "", REPLAY),
     Mutant("best is saved before what comes after", "training/loop.py",
-           "self._save_held() and self._write(", "self._write(", REPLAY),
+           "self._save_held() and (same or ", "(", REPLAY),
     Mutant("what is held does not change", "training/loop.py", "self._snapshot().copy()", "self._snapshot()",
            REPLAY),
     Mutant("what was gone back from is not held", "training/loop.py",

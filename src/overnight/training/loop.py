@@ -445,7 +445,8 @@ class Trainer:
         """The best state first: where a checkpoint stands, the best before it does, and what a
         kill takes is trained again."""
         begin = time.monotonic()
-        saved = self._save_held() and self._write(self._snapshot(), reason)
+        same = self._held is not None and self._held.state.step == self.state.step
+        saved = self._save_held() and (same or self._write(self._snapshot(), reason))
         self._saved_at = time.monotonic()
         self.clock.save += self._saved_at - begin
         if saved:

@@ -12,6 +12,7 @@ from typing import Any
 TEXT = "".join(f"Line {i} says that {i * i} is the square of {i}.\n" for i in range(400))
 SETTINGS: dict[str, Any] = {
     "tokenizer.kind": "chars", "train.device": "cpu", "train.dtype": "float32", "train.threads": 1,
+    "train.attention": "plain", "train.compile": "off",  # else timed, at every beginning
     "train.batch": 4, "train.micro_batch": 2, "model.layers": "SA", "model.width": 32,
     "model.heads": 2, "model.ssm_head": 16, "model.context": 16, "model.dropout": 0.1,
     "train.label_smoothing": 0.1, "optimizer.kind": "muon", "schedule.warmup": 3,

@@ -69,3 +69,10 @@ def test_a_given_size_stays(prepared: Prepared) -> None:
     layer = read_preset("fast").layer
     for name in ("model.layers", "model.width", "model.heads", "model.ngrams", "train.batch"):
         assert settings.get(name) == layer[name]
+
+
+def test_a_text_seen_again_and_again_gets_no_long_histories(prepared: Prepared) -> None:
+    once = len(prepared.train)
+    assert sized(prepared, **{"length.tokens": once}).get("model.ngrams") == [2, 3, 4]
+    assert sized(prepared, **{"length.tokens": 4 * once}).get("model.ngrams") == [2]
+    assert sized(prepared, **{"tokenizer.kind": "bpe"}).get("model.ngrams") == [2]

@@ -45,8 +45,9 @@ LADDER = (
     Rung(12, 768, 128),
 )
 
-# of characters and bytes longer histories repeat often enough to be worth a table
-NGRAMS = {"chars": [2, 3, 4], "bytes": [2, 3, 4]}
+# Longer histories of characters and bytes recur often enough to be worth tables; where the text
+# itself recurs, the longer ones learn it by heart (docs/lab-notes.md, 2026-11-21).
+NGRAMS, NGRAMS_REPEATED, REPEATED = [2, 3, 4], [2], 1.5
 
 
 def choose_size(settings: Settings, prepared: Prepared, device: torch.device) -> None:
@@ -67,9 +68,9 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
         "model.width": rung.width,
         "train.batch": rung.batch,
     }
-    kind = settings.get("tokenizer.kind")
-    if kind in NGRAMS:
-        chosen["model.ngrams"] = NGRAMS[kind]
+    if settings.get("tokenizer.kind") in ("chars", "bytes"):
+        repeated = tokens > REPEATED * len(prepared.train)
+        chosen["model.ngrams"] = NGRAMS_REPEATED if repeated else NGRAMS
     for name, value in chosen.items():
         if _left_open(settings, name):
             settings.choose(name, value, reason)

@@ -199,8 +199,8 @@ def bench_generation(folder: Path, rounds: int) -> list[dict[str, Any]]:
         bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     gpt2 = GPT2LMHeadModel(config).eval()
-    ours = updater(SMALL | {"context": 512}, "float32").model
-    nexus = hybrid.ours("float32")[2]
+    ours = as_loaded(updater(SMALL | {"context": 512}, "float32").model)
+    nexus = as_loaded(hybrid.ours("float32")[2])
     jamba = hybrid.jamba().eval()
     jamba.config.use_cache = True
     prompt = torch.zeros(1, 1, dtype=torch.long)
@@ -223,6 +223,13 @@ def bench_generation(folder: Path, rounds: int) -> list[dict[str, Any]]:
         row("generation beside transformers", got["ours"], got["transformers"], 3),
         row("generation hybrid beside Jamba", got["hybrid"], got["jamba"], 2),
     ]
+
+
+def as_loaded(model: Decoder) -> Decoder:
+    """A trained model as `load_model` gives it."""
+    loaded = Decoder(model.config)
+    loaded.load_state_dict(model.state_dict())
+    return loaded.store_by_columns().eval()
 
 
 def ids(model: Decoder, count: int) -> list[tuple[int, ...]]:

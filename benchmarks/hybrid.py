@@ -20,6 +20,7 @@ import torch
 
 import peers
 from overnight.config import Settings, read_preset
+from overnight.model.decoder import Decoder
 from overnight.training.machine import has_bfloat16, settle
 from overnight.training.update import Updater
 
@@ -27,7 +28,7 @@ BATCH, MICRO, CONTEXT, VOCABULARY = 16, 4, 128, 256
 GOALS = {"bamba": 1.3, "jamba": 5.0}
 
 
-def ours(dtype: str) -> tuple[Callable[[], None], int, torch.nn.Module]:
+def ours(dtype: str) -> tuple[Callable[[], None], int, Decoder]:
     settings = Settings()
     settings.add(read_preset("nexus-bytes").layer, "preset")
     settings.add(

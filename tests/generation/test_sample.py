@@ -84,6 +84,34 @@ def test_the_model_is_left_as_it_was() -> None:
     assert model.training
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+def test_training_goes_on_after_a_sample(position: str) -> None:
+    """Tables of positions that decoding made first are the ones that training uses."""
+    model = make(position, rope_base=77.0, context=15).train()
+    ids_of(model, [1] * 15, max_tokens=1)
+    model(torch.ones(2, 15, dtype=torch.int64)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_greedy_text_is_the_same_by_columns() -> None:
+    model = make(layers="SASA")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    text = ids_of(model, [1, 2, 3], max_tokens=50, temperature=0)
+    assert ids_of(model.store_by_columns(), [1, 2, 3], max_tokens=50, temperature=0) == text
+    assert all(torch.equal(tensor, before[n]) for n, tensor in model.state_dict().items())
+
+
+def test_decoding_leaves_the_libraries_as_they_were() -> None:
+    enabled = torch.backends.mkldnn.enabled
+    model = make("learned")
+    with pytest.raises(ValueError, match="positions are learned"):
+        model.decode(torch.zeros(1, 17, dtype=torch.int64))
+    _, state = model.decode(torch.zeros(1, 16, dtype=torch.int64), last=True)
+    with pytest.raises(ValueError, match="positions are learned"):
+        model.decode(torch.zeros(1, 1, dtype=torch.int64), state)
+    assert torch.backends.mkldnn.enabled == enabled
+
+
 def draws(logits: torch.Tensor, n: int = 4000, **sampling: object) -> torch.Tensor:
     random = torch.Generator().manual_seed(1)
     settings = Sampling(**sampling)

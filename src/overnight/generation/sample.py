@@ -6,7 +6,7 @@ stop strings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import torch
@@ -83,7 +83,6 @@ def _begun(text: str, stops: tuple[str, ...]) -> int:
     return next((n for n in lengths if any(s.startswith(text[-n:]) for s in stops)), 0)
 
 
-@torch.no_grad()
 def continue_ids(
     model: Decoder, prompts: list[list[int]], sampling: Sampling, warn: Warn = print
 ) -> Iterator[tuple[int, ...]]:
@@ -104,18 +103,20 @@ def _continue(
     model: Decoder, prompts: list[list[int]], sampling: Sampling, warn: Warn
 ) -> Iterator[tuple[int, ...]]:
     limit = model.config.context if model.positions is not None else None
-    rows = range(len(prompts))
-    randoms = [torch.Generator().manual_seed(key(sampling.seed + i, "sample")) for i in rows]
     device = model.embed.device
-    seen_BT = torch.tensor(prompts, dtype=torch.int64)
-    first = seen_BT if limit is None else seen_BT[:, -limit:]
-    logits_BTV, state = model.decode(first.to(device))
+    seen = [list(prompt) for prompt in prompts]
+    choose_all = _chooser(len(prompts), sampling)
+    first = seen if limit is None else [ids[-limit:] for ids in seen]
+    logits_BTV, state = model.decode(torch.tensor(first, device=device), last=True)
     warned = False
-    for _ in range(sampling.max_tokens):
-        logits_BV = logits_BTV[:, -1].float().cpu()
-        new_B = torch.stack([choose(logits_BV[i], seen_BT[i], sampling, randoms[i]) for i in rows])
-        yield tuple(new_B.tolist())
-        seen_BT = torch.cat([seen_BT, new_B[:, None]], dim=1)
+    for left in reversed(range(sampling.max_tokens)):
+        new_B = choose_all(logits_BTV[:, -1], seen)
+        new = new_B.tolist()
+        yield tuple(new)
+        if not left:
+            return
+        for ids, token in zip(seen, new, strict=True):
+            ids.append(token)
         if limit is None or state.length < limit:
             logits_BTV, state = model.decode(new_B[:, None].to(device), state)
             continue
@@ -125,13 +126,29 @@ def _continue(
                 f"the window of {limit} learned positions is full: "
                 "going on from its last half, each time it fills up"
             )
-        logits_BTV, state = model.decode(seen_BT[:, -max(1, limit // 2) :].to(device))
+        half = torch.tensor([ids[-max(1, limit // 2) :] for ids in seen], device=device)
+        logits_BTV, state = model.decode(half, last=True)
 
 
-def choose(logits_V: Tensor, seen_T: Tensor, sampling: Sampling, random: torch.Generator) -> Tensor:
-    """One id drawn from float32 `logits_V` after the ids `seen_T` (both on the CPU)."""
+def _chooser(rows: int, sampling: Sampling) -> Callable[[Tensor, list[list[int]]], Tensor]:
+    """What draws an id for each row from its logits and the ids before."""
+    if sampling.temperature == 0 and sampling.repetition_penalty == 1:
+        return lambda logits_BV, _: logits_BV.argmax(-1)
+    randoms = [torch.Generator().manual_seed(key(sampling.seed + i, "sample")) for i in range(rows)]
+
+    def each(logits_BV: Tensor, seen: list[list[int]]) -> Tensor:
+        drawn = zip(logits_BV.float().cpu(), seen, randoms, strict=True)
+        return torch.stack([choose(logits_V, ids, sampling, r) for logits_V, ids, r in drawn])
+
+    return each
+
+
+def choose(
+    logits_V: Tensor, seen: Sequence[int], sampling: Sampling, random: torch.Generator
+) -> Tensor:
+    """One id drawn from float32 `logits_V` (on the CPU) after the ids `seen`."""
     if sampling.repetition_penalty != 1:
-        ids = seen_T.unique()
+        ids = torch.as_tensor(seen).unique()
         old = logits_V[ids]
         factor = sampling.repetition_penalty
         logits_V = logits_V.scatter(0, ids, torch.where(old > 0, old / factor, old * factor))

@@ -9,11 +9,11 @@ import math
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import Model
-from .layers import Linear, rms_norm
+from .layers import Linear, Part, drop, rms_norm
 
 
 class AttentionState:
@@ -23,26 +23,25 @@ class AttentionState:
         self.length = 0
         self._kv: Tensor | None = None  # [2, B, K, capacity, D]
 
-    def append(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, ...]:
         """Store the new keys and values; all of them, `[B, K, S, D]` each."""
-        end = self.length + k_BKTD.shape[2]
+        new = k_BKTD.shape[2]
+        end = self.length + new
         if self._kv is None or end > self._kv.shape[3]:
-            self._grow(k_BKTD, max(64, 2 * end))
-        assert self._kv is not None
-        self._kv[0, :, :, self.length : end] = k_BKTD
-        self._kv[1, :, :, self.length : end] = v_BKTD
+            self._kv = self._grown(k_BKTD, max(64, 2 * end))
+        torch.stack((k_BKTD, v_BKTD), out=self._kv.narrow(3, self.length, new))
         self.length = end
-        return self._kv[0, :, :, :end], self._kv[1, :, :, :end]
+        return self._kv.narrow(3, 0, end).unbind()
 
-    def _grow(self, like_BKTD: Tensor, capacity: int) -> None:
+    def _grown(self, like_BKTD: Tensor, capacity: int) -> Tensor:
         batch, heads, _, size = like_BKTD.shape
         kv = like_BKTD.new_zeros(2, batch, heads, capacity, size)
         if self._kv is not None:
             kv[:, :, :, : self.length] = self._kv[:, :, :, : self.length]
-        self._kv = kv
+        return kv
 
 
-class Attention(nn.Module):
+class Attention(Part):
     """Projections in, scaled dot products, projection out."""
 
     def __init__(self, model: Model) -> None:
@@ -53,17 +52,17 @@ class Attention(nn.Module):
         self.qk_norm, self.norm_eps = model.qk_norm, model.norm_eps
         self.dropout = model.dropout
         width = model.heads * self.size
-        self.qkv = Linear(model.width, width + 2 * self.kv_heads * self.size, model.bias)
+        self.widths = [width, *2 * [self.kv_heads * self.size]]  # of q, k, v
+        self.qkv = Linear(model.width, sum(self.widths), model.bias)
         self.out = Linear(width, model.width, model.bias)
         self.fused = True  # torch's fused kernel; False: plain matrix products (see `attend`)
 
     def forward(self, x_BTC: Tensor, state: AttentionState | None = None) -> Tensor:
         B, T, _ = x_BTC.shape
         past = state.length if state else 0
-        sizes = [n * self.size for n in (self.heads, self.kv_heads, self.kv_heads)]
         q, k, v = (
             part.view(B, T, -1, self.size).transpose(1, 2)
-            for part in self.qkv(x_BTC).split(sizes, dim=-1)
+            for part in self.qkv(x_BTC).split_with_sizes(self.widths, dim=-1)
         )
         if self.qk_norm:  # a rotation keeps the norm, so before or after RoPE is the same
             q, k = (rms_norm(part, None, self.norm_eps) for part in (q, k))
@@ -73,7 +72,7 @@ class Attention(nn.Module):
             k, v = state.append(k, v)
         y_BHTD = self.attend(q, k, v)
         y_BTC = y_BHTD.transpose(1, 2).reshape(B, T, -1)
-        return F.dropout(self.out(y_BTC), self.dropout, self.training)
+        return drop(self.out(y_BTC), self.dropout, self.training)
 
     def attend(self, q_BHTD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor) -> Tensor:
         """Attention of the last T of S tokens. Plain products and the fused kernel agree to
@@ -101,8 +100,7 @@ class Attention(nn.Module):
             bias_HTS = causal_bias(T, S, None, q_BHTD.dtype, q_BHTD.device)
         if bias_HTS is not None:
             scores_BHTS = scores_BHTS + bias_HTS
-        weights_BHTS = F.dropout(scores_BHTS.softmax(-1), dropout, dropout > 0)
-        return weights_BHTS @ v_BHSD
+        return drop(scores_BHTS.softmax(-1), self.dropout, self.training) @ v_BHSD
 
     def _bias(self, T: int, S: int, like: Tensor) -> Tensor | None:
         """What is added to the scores, or None where plain causality (T = S) or nothing (T = 1)
@@ -114,6 +112,7 @@ class Attention(nn.Module):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what decoding makes, training may take
 def _causal_bias(
     T: int, S: int, alibi_heads: int | None, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
@@ -156,6 +155,7 @@ def alibi_slopes(heads: int) -> list[float]:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _rope_table(capacity: int, size: int, base: float, device: torch.device) -> tuple[Tensor, ...]:
     """cos and sin `[capacity, D]`, always from float32 angles, as other implementations have."""
     inverse = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.int64).to(torch.float32) / size))

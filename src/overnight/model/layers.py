@@ -7,7 +7,10 @@ Shapes: B batch, T time, C width, F feed-forward, H heads, D head size, V vocabu
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +18,66 @@ from torch.nn import functional as F
 
 from ..config import Model
 
+FEW = 8  # rows up to which a matrix product is bound by reading the matrix
 
-class Linear(nn.Linear):
+
+@contextmanager
+def library_for(rows: int, dtype: torch.dtype) -> Iterator[None]:
+    """Without oneDNN for few rows in float32: it takes longer to begin, 10 µs for a product and 5
+    for a GELU, than others take to be done (docs/lab-notes.md, 2026-11-21)."""
+    onednn: Any = torch.backends.mkldnn
+    before = onednn.enabled
+    onednn.enabled = before and not (rows <= FEW and dtype == torch.float32)
+    try:
+        yield
+    finally:
+        onednn.enabled = before
+
+
+@overload
+def cast(parameter: Tensor, like: Tensor) -> Tensor: ...
+@overload
+def cast(parameter: Tensor | None, like: Tensor) -> Tensor | None: ...
+def cast(parameter: Tensor | None, like: Tensor) -> Tensor | None:
+    """`parameter` in the dtype of `like`; asking first is three times cheaper than `.to`."""
+    if parameter is None or parameter.dtype is like.dtype:
+        return parameter
+    return parameter.to(like.dtype)
+
+
+def drop(x: Tensor, share: float, training: bool) -> Tensor:
+    """Dropout, or `x` itself where there is none."""
+    return F.dropout(x, share) if training and share else x
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Part(nn.Module):
+    """A part of a layer, called without the hooks of `nn.Module`: nobody hangs anything on the
+    parts, and looking for hooks at every call would be a quarter of the time of decoding."""
+
+    def __init_subclass__(cls) -> None:
+        cls.__call__ = cls.forward  # type: ignore[method-assign]
+
+
+def plain(module: Module) -> Module:
+    """`module` with its parameters and parts as ordinary attributes: the same tensors, found
+    sooner. At one token a call, finding them takes as long as a third of the computing."""
+    shallow = copy(module)
+    parts = {name: plain(part) for name, part in module._modules.items() if part is not None}
+    vars(shallow).update(parts, _modules=parts, **module._parameters)
+    return shallow
+
+
+class Linear(Part, nn.Linear):
     """`nn.Linear` that computes in the dtype of its input. Its weight is drawn in `init`."""
 
     def reset_parameters(self) -> None:
         pass
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return F.linear(x, cast(self.weight, x), cast(self.bias, x))
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -56,11 +109,14 @@ class _RMSNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight_C: Tensor | None, eps: float) -> Tensor:
     """RMS norm (Zhang & Sennrich 2019) over the last axis; the root is taken in float32."""
+    if x.shape[-2] == 1 and not torch.is_grad_enabled():  # for one token torch's own begins sooner
+        unit = F.rms_norm(x, x.shape[-1:], None, eps)
+        return unit if weight_C is None else unit * weight_C
     y: Tensor = _RMSNorm.apply(x, weight_C, eps)  # type: ignore[no-untyped-call]
     return y
 
 
-class Norm(nn.Module):
+class Norm(Part):
     """Layer norm, or RMS norm, over the last axis."""
 
     def __init__(self, model: Model, width: int = 0, rms: bool = False) -> None:
@@ -73,11 +129,10 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(width)) if biased else None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.to(x.dtype)
+        weight = cast(self.weight, x)
         if self.rms:
             return rms_norm(x, weight, self.eps)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.layer_norm(x, x.shape[-1:], weight, bias, self.eps)
+        return torch.layer_norm(x, weight.shape, weight, cast(self.bias, x), self.eps)
 
 
 class _ReLU2(torch.autograd.Function):
@@ -100,7 +155,7 @@ def relu2(x: Tensor) -> Tensor:
     return y
 
 
-class MLP(nn.Module):
+class MLP(Part):
     """The feed-forward part: GELU, ReLU² (So et al. 2021) or SwiGLU (Shazeer 2020)."""
 
     def __init__(self, model: Model) -> None:
@@ -122,4 +177,4 @@ class MLP(nn.Module):
         else:
             gate_BTF, h_BTF = h_BTF.chunk(2, dim=-1)
             h_BTF = F.silu(gate_BTF) * h_BTF
-        return F.dropout(self.down(h_BTF), self.dropout, self.training)
+        return drop(self.down(h_BTF), self.dropout, self.training)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Model
-from .layers import Linear, Norm
+from .layers import Linear, Norm, Part, cast, drop
 
 CHUNK = 64  # tokens; the fastest to train of 16 … 256 at width 256 on a CPU
 CONVOLUTION = 4  # tokens the short convolution sees
@@ -36,7 +36,7 @@ class SSMState:
         self.state_BHPN: Tensor | None = None
 
 
-class SSM(nn.Module):
+class SSM(Part):
     """Projection in (gate z, convolved x B C, step Δ), scan, gated RMS norm, projection out."""
 
     def __init__(self, model: Model) -> None:
@@ -89,7 +89,7 @@ class SSM(nn.Module):
             state.length += T
         y_BTHP = y_BTHP + self.skip.to(x_BTHP.dtype)[:, None] * x_BTHP
         y_BTE = self.norm(y_BTHP.reshape(B, T, self.inner) * F.silu(z_BTE))
-        return F.dropout(self.out(y_BTE), self.dropout, self.training)
+        return drop(self.out(y_BTE), self.dropout, self.training)
 
     def _convolve(self, x_BTM: Tensor, state: SSMState | None) -> Tensor:
         """Causal depthwise convolution over the last four tokens, as shifted sums."""
@@ -100,8 +100,10 @@ class SSM(nn.Module):
         padded = torch.cat([tail, x_BTM], dim=1)
         if state:
             state.tail_BJE = padded[:, T:]
-        weights = self.convolution.to(x_BTM.dtype)
-        y_BTM = self.convolution_bias.to(x_BTM.dtype) + padded[:, :T] * weights[0]
+        weights, bias = cast(self.convolution, x_BTM), cast(self.convolution_bias, x_BTM)
+        if T == 1:
+            return (padded * weights).sum(1, keepdim=True) + bias
+        y_BTM = bias + padded[:, :T] * weights[0]
         for j in range(1, CONVOLUTION):
             y_BTM = y_BTM + padded[:, j : j + T] * weights[j]
         return y_BTM

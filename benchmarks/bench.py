@@ -27,12 +27,15 @@ import race
 from overnight.config import Settings, read_preset
 from overnight.generation.sample import Sampling, continue_ids
 from overnight.model.decoder import Decoder
+from overnight.model.size import flops_per_token
 from overnight.training.machine import has_bfloat16, settle
+from overnight.training.sizing import product_rate
 from overnight.training.update import Updater
 
 SMALL = {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12}
 MEDIUM = {"layers": 6, "heads": 6, "width": 384, "context": 256, "batch": 16}
 VOCABULARY = 65
+CPU = torch.device("cpu")
 DTYPES = ["bfloat16", "float32"] if has_bfloat16() else ["float32"]
 
 
@@ -143,34 +146,17 @@ def bench_speed(folder: Path, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def flops_per_token(ours: Updater) -> float:
-    """6 per weight that multiplies, and 12·layers·width·context for the scores (PaLM, app. B)."""
-    model = ours.config.model
-    weights = sum(p.numel() for n, p in ours.model.named_parameters() if p.ndim == 2)
-    weights -= sum(p.numel() for n, p in ours.model.named_parameters() if n == "positions")
-    return 6 * weights + 12 * len(model.layers) * model.width * model.context
-
-
-def gemm_flops(dtype: torch.dtype, size: int = 2048) -> float:
-    """Floating-point operations per second of a large square matrix product."""
-    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-    begin = time.perf_counter()
-    a @ b
-    return 2 * size**3 / (time.perf_counter() - begin)
-
-
 def bench_ceiling(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """Share of the rate that the library's own matrix product reaches in the same dtype."""
     rows = []
     for name, shape, count, goal in (("medium", MEDIUM, 1, 0.7), ("small", SMALL, 20, 0.45)):
         for dtype in DTYPES:
             ours = updater(shape, dtype)
-            step, work = steps_of(ours), flops_per_token(ours)
-            torch_dtype = getattr(torch, dtype)
+            step, work = steps_of(ours), flops_per_token(ours.model)
             measured = peers.in_turn(
                 {
                     "ours": lambda u=step, s=shape, c=count, w=work: speed_of(u, s, c) * w / 1e9,
-                    "gemm": lambda d=torch_dtype: gemm_flops(d) / 1e9,
+                    "gemm": lambda d=dtype: product_rate(d, CPU, 2048, 1) / 1e9,
                 },
                 rounds,
             )

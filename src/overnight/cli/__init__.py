@@ -23,6 +23,7 @@ COMMANDS = {
     "watch": ("watch:watch", "Follow a run while it trains; ring, run or stop on a condition."),
     "export": ("exchange:export", "Write a model as a folder that transformers loads."),
     "import": ("exchange:import_", "Take a folder of transformers as a run."),
+    "bench": ("bench:bench", "Measure what this machine makes of the presets."),
     "presets": ("presets:presets", "List the presets: size, context, source."),
     "settings": ("presets:settings", "List every setting by its dotted name."),
 }

@@ -177,10 +177,14 @@ class Decoder(nn.Module):
         """The same matrices in the order in which decoding reads them fastest: a vector times a
         matrix then runs through memory once, where a dot product per row jumps between rows
         (1.25 times the tokens per second at 7M parameters; docs/lab-notes.md, 2026-11-21)."""
-        matrices = [module.weight for module in self.modules() if isinstance(module, Linear)]
-        for matrix in matrices if self.head else [*matrices, self.embed]:
+        for matrix in self.matrices():
             matrix.data = matrix.data.t().contiguous().t()
         return self
+
+    def matrices(self) -> list[Tensor]:
+        """The weights that every token is multiplied by."""
+        tied: list[Tensor] = [] if self.head else [self.embed]
+        return [module.weight for module in self.modules() if isinstance(module, Linear)] + tied
 
     def set_compute(self, dtype: torch.dtype, fused: bool) -> None:
         """Compute in `dtype`, with torch's fused attention kernel or with plain products."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ..config import Config, Settings, read_preset
-from .decoder import complete, count_parameters
+from .decoder import Decoder, complete, count_parameters
 
 # where the text decides the vocabulary, a usual one stands in the list of presets
 ASSUMED_VOCABULARY = {"bytes": 256, "chars": 66, "bpe": 4096, "wordpiece": 16_000}
@@ -40,21 +40,35 @@ def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
     return 2 * checkpoint_bytes(config, parameters) + 4 * parameters["total"] + activations
 
 
+def flops_per_token(model: Decoder) -> float:
+    """Floating-point operations of an update per token: 6 per weight that multiplies, and
+    12·width·context for the scores of each attention layer (PaLM, appendix B). What an S layer
+    computes besides its matrices, a few per cent of it, is left out."""
+    config = model.config
+    weights = sum(matrix.numel() for matrix in model.matrices())
+    return 6 * weights + 12 * config.layers.count("A") * config.width * config.context
+
+
+def with_vocabulary(config: Config) -> Config:
+    """`config` with a usual vocabulary, where the text would decide it."""
+    vocabulary = config.tokenizer.vocab_size or ASSUMED_VOCABULARY[config.tokenizer.kind]
+    model = msgspec.structs.replace(config.model, vocab_size=vocabulary)
+    return msgspec.structs.replace(config, model=model)
+
+
 def describe(name: str) -> dict[str, Any]:
     """One row of `overnight presets`. Where the text decides the vocabulary, a usual one is
     assumed and `vocabulary_assumed` says so."""
     preset = read_preset(name)
     settings = Settings()
     settings.add(preset.layer, f"preset {name}")
-    config = settings.resolve()
-    vocabulary = config.tokenizer.vocab_size or ASSUMED_VOCABULARY[config.tokenizer.kind]
-    model = msgspec.structs.replace(config.model, vocab_size=vocabulary)
-    config = msgspec.structs.replace(config, model=model)
+    config = with_vocabulary(settings.resolve())
+    model = config.model
     parameters = count_parameters(model)
     return {
         "name": name,
         "parameters": parameters["total"],
-        "vocabulary": vocabulary,
+        "vocabulary": model.vocab_size,
         "vocabulary_assumed": not config.tokenizer.vocab_size,
         "context": model.context,
         "tokens_per_update": config.train.batch * model.context,

@@ -66,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True):
 ENTRIES = (
     Entry("equal architecture", "nanogpt-cpu", MUON, 300, 8),
     Entry("fast", "fast", {}, 60, 20),
-    Entry("fast", "fast", {}, 450, 15, target=1.60, peer_steps=8000),
+    Entry("fast", "fast", {}, 450, 15, target=1.60, peer_steps=5000),
 )
 
 

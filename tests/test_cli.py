@@ -104,7 +104,10 @@ def test_bad_text(
         (["train", "good.txt", "--tokenizer", "words"], "words"),
         (["train", "good.txt", "--device", "abacus"], "abacus"),
         (["train", "good.txt", "--settings", "absent.toml"], "absent.toml"),
-        (["train", "good.txt", "--model.width", "17"], "multiple of model.heads"),
+        (
+            ["train", "good.txt", "--model.width", "17", "--model.heads", "2"],
+            "multiple of model.heads",
+        ),
         (["train", "good.txt", "--train.micro_batch", "5"], "multiple of"),
         (["train", "--resume", "absent"], "absent"),
         (["train", "--resume", "."], "not a run folder"),

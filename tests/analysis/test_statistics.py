@@ -172,6 +172,13 @@ def test_schedule_is_named(kind, warmup):
     assert found.warmup_steps == pytest.approx(warmup, abs=3)
 
 
+def test_warmup_from_next_to_nothing():
+    found = schedule.schedule(
+        {"step": np.array([4.0, 5.0]), "lr": np.array([1e-300, 1e8])}, None, None
+    )
+    assert found.warmup_steps == 5
+
+
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "wsd"])
 def test_planned_rate_is_the_trainers(kind):
     section = {"kind": kind, "warmup": 30, "min_ratio": 0.1, "decay": 0.2}

@@ -77,9 +77,10 @@ def _warmup(steps: Array, lr: Array, peak: float, top: int) -> tuple[int | None,
         if not positive.any():
             return int(steps[top]), False
         # lr = peak·step/W; the longest logged step carries the least rounding.
-        length = float(np.median(steps[rising][positive] * peak / lr[rising][positive]))
+        with np.errstate(over="ignore"):
+            length = float(np.median(steps[rising][positive] * peak / lr[rising][positive]))
         still = top == len(lr) - 1 and len(lr) >= ENOUGH
-        return (None if still else min(round(length), int(steps[top]))), still
+        return (None if still else round(min(length, float(steps[top])))), still
     return (0 if steps[0] <= 1 else None), False
 
 

@@ -26,7 +26,11 @@ from .update import Updater, knows_fused
 
 ADVANTAGE = 1.1  # that an alternative needs
 ROUNDS = 3
-PATIENCE = 1.5  # seconds of one update, above which no alternative is tried
+PATIENCE = {  # seconds of one update, above which no alternative is tried
+    "train.attention": 1.5,
+    "train.compile": 1.5,
+    "train.threads": 0.05,  # one thread is faster only where a thread's share is too small to send
+}
 WORTH_COMPILING = 30  # minutes a run must last: compiling takes the first half of one
 
 OPEN = {"train.attention": "auto", "train.compile": "auto", "train.threads": 0}
@@ -120,7 +124,7 @@ def _seconds(
             begin = time.perf_counter()
             updater.update(1 + turn, 10**6)
             seconds = time.perf_counter() - begin
-            if seconds > PATIENCE and i == 0:
+            if i == 0 and seconds > PATIENCE[name] * (1 if turn else 4):  # a first one is slow
                 return seconds, float("inf")
             if turn:
                 least[i] = min(least[i], seconds)

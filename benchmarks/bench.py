@@ -10,6 +10,7 @@ Exit 1 if any row falls short.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -52,7 +53,8 @@ def main() -> None:
     rows = []
     for name in [given.only] if given.only else BENCHES:
         print(f"{name} …", file=sys.stderr)
-        rows += BENCHES[name](given.peers, given.rounds)
+        with contextlib.redirect_stdout(sys.stderr):  # the peers print
+            rows += BENCHES[name](given.peers, given.rounds)
     if given.json:
         print(json.dumps(rows))
     else:

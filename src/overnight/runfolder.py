@@ -215,6 +215,9 @@ class RunLock:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def release(self) -> None:
         os.close(self._fd)
 
 
@@ -338,7 +341,7 @@ def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
     return kept
 
 
-def best_eval(rows: Iterable[AnyRow]) -> Eval | None:
+def best_evaluation(rows: Iterable[AnyRow]) -> Eval | None:
     """The evaluation after step 0 with the lowest finite val loss of all rows that count (the
     first of equals): what *best* means, across all attempts."""
     evals = [r for r in current(rows) if isinstance(r, Eval) and r.step and r.val_loss is not None]

@@ -18,7 +18,7 @@ from overnight.runfolder import (
     LogWriter,
     RunLock,
     Start,
-    best_eval,
+    best_evaluation,
     current,
     read_log,
 )
@@ -63,7 +63,7 @@ def evaluation(step: int, attempt: int, val: float | None) -> Eval:
 
 def test_best_is_the_lowest_that_counts_and_the_first_of_equals() -> None:
     def best(*rows: Eval) -> tuple[int, int]:
-        found = best_eval(rows)
+        found = best_evaluation(rows)
         assert found is not None
         return found.attempt, found.step
 
@@ -72,7 +72,7 @@ def test_best_is_the_lowest_that_counts_and_the_first_of_equals() -> None:
     # attempt 2 begins at 9 and comes to another result at 16: what attempt 1 found there is gone
     two = [evaluation(9, 2, None), evaluation(16, 2, 2.5), evaluation(24, 2, 2.6)]
     assert best(*one, *two) == (2, 16)
-    assert best_eval([evaluation(0, 1, 1.0), evaluation(8, 1, None)]) is None
+    assert best_evaluation([evaluation(0, 1, 1.0), evaluation(8, 1, None)]) is None
 
 
 def test_which_rows_count_by_brute_force() -> None:

@@ -210,8 +210,8 @@ def _begin(
 
 
 def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json: bool) -> int:
-    with RunLock(RunFolder.open(run).lock):
-        pass  # who trains this run is told at once, before torch is loaded
+    # who trains this run is told at once, before torch is loaded
+    RunLock(RunFolder.open(run).lock).release()
     from ..training import session
     from ..training.progress import Progress
 

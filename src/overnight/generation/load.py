@@ -17,7 +17,7 @@ from ..model.checkpoint import (
     verify,
 )
 from ..model.decoder import Decoder
-from ..runfolder import RunFolder, best_eval, read_log
+from ..runfolder import RunFolder, best_evaluation, read_log
 from ..text.tokenizers import Tokenizer
 
 
@@ -61,7 +61,7 @@ def find_step(run: RunFolder, checkpoint: str | int) -> int:
     if checkpoint == "last":
         return steps[-1]
     if checkpoint == "best":
-        best = best_eval(read_log(run.log).rows)
+        best = best_evaluation(read_log(run.log).rows)
         return best.step if best and best.step in steps else steps[-1]
     if not str(checkpoint).isdecimal():
         raise UserError(f'checkpoint "{checkpoint}": give best, last or a step.')

@@ -38,7 +38,7 @@ from ..runfolder import (
     Sample,
     Start,
     Train,
-    best_eval,
+    best_evaluation,
     current,
     fsync_path,
     read_log,
@@ -150,7 +150,7 @@ class Trainer:
         """Of the steps up to this one: those that a killed session logged beyond are measured
         again, and saved if they are the best."""
         rows = read_log(self.run.log).rows
-        return best_eval(row for row in rows if row.step <= self.state.step)
+        return best_evaluation(row for row in rows if row.step <= self.state.step)
 
     def train(self, stop: StopSignal) -> str:
         """Run to the end or to a stop: `finished`, `interrupted` or `failed`."""

@@ -32,7 +32,7 @@ def read(path: Path) -> Log:
         raise UserError(f"{folder.log}: holds no readable row; nothing to report on.")
     sessions = _sessions(read.rows)
     kept = runfolder.current(read.rows)
-    best = runfolder.best_eval(read.rows)
+    best = runfolder.best_evaluation(read.rows)
     log = Log(
         source=path,
         format="run folder",

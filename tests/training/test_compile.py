@@ -80,7 +80,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, trouble: str, **more: Any) -> Settin
 
 def test_chosen_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     for device, trouble, form, reason in (
-        ("cpu", "", "off", "on cpu only where it is asked for"),
+        ("cpu", "", "off", "on cpu it pays in long runs alone"),
         ("cuda", "", "on", "for the GPU"),
         ("cuda", "no triton", "off", "torch cannot compile here: no triton"),
     ):

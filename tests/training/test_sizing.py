@@ -76,3 +76,12 @@ def test_a_text_seen_again_and_again_gets_no_long_histories(prepared: Prepared) 
     assert sized(prepared, **{"length.tokens": once}).get("model.ngrams") == [2, 3, 4]
     assert sized(prepared, **{"length.tokens": 4 * once}).get("model.ngrams") == [2]
     assert sized(prepared, **{"tokenizer.kind": "bpe"}).get("model.ngrams") == [2]
+
+
+def test_a_settings_file_is_the_users_whatever_its_name(prepared: Prepared) -> None:
+    settings = Settings()
+    settings.add(read_preset("fast").layer, "preset fast")
+    settings.add({"tokenizer.kind": "chars", "train.dtype": "float32"}, "command line")
+    settings.add({"model.width": 100, "length.tokens": 10**8}, "presets/mine.toml")
+    choose_size(settings, prepared, CPU)
+    assert settings.get("model.width") == 100

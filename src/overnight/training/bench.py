@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from ..config import AUTO, Settings, presets, read_preset
 from ..model.size import describe, flops_per_token, with_vocabulary
 from .forms import choose_form, left_open
-from .machine import choose_machine, processor_name, settle
+from .machine import choose_machine, processor_name, settle, wait
 from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
 from .sizing import product_rate
 from .update import Updater
@@ -110,16 +110,11 @@ def _step_seconds(device: torch.device, count: int = 500) -> float:
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+    wait(device)
     begin = time.perf_counter()
     call()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - begin
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def measure(names: list[str], machine: Machine, seconds: float) -> Iterator[Measured]:
@@ -203,7 +198,7 @@ def _profiled(updater: Updater) -> Profile:
     with profile(activities=activities) as profiler:
         for step in range(PROFILED):
             updater.update(1 + step, 10**6)
-        _wait(updater.device)
+        wait(updater.device)
     found = Profile(0.0, 0.0, 0)
     for event in profiler.key_averages():
         seconds = (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6

@@ -67,7 +67,7 @@ def _best_dtype(device: str) -> tuple[str, str]:
 def _best_form(device: str) -> tuple[str, str]:
     """Whether updates are compiled."""
     if not device.startswith("cuda"):
-        return "off", f"on {device} only where it is asked for"
+        return "off", f"on {device} it pays in long runs alone"
     trouble = compiler_trouble(device)
     return ("off", f"torch cannot compile here: {trouble}") if trouble else ("on", "for the GPU")
 
@@ -138,6 +138,12 @@ def _take_fast_float32() -> None:
     error = float(((x @ x).double() - x.double() @ x.double()).abs().max())
     if error > 1e-3:  # float32 leaves 3e-5, bfloat16 0.2
         torch.set_float32_matmul_precision("highest")
+
+
+def wait(device: torch.device) -> None:
+    """Until what was asked of `device` is done: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:

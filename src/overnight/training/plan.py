@@ -20,7 +20,7 @@ from ..text.prepare import Prepared
 from . import memory
 from .evaluate import score
 from .forms import choose_form, left_open
-from .machine import choose_machine, settle
+from .machine import choose_machine, settle, wait
 from .memory import gigabytes
 from .sizing import choose_size
 from .update import Updater
@@ -188,23 +188,18 @@ class Probe:
     ) -> None:
         budget = PROBE_SECONDS["minutes" if careful else "other"]
         updater.update(1, 10**6)  # the first one allocates
-        _wait(updater.device)
+        wait(updater.device)
         begin, updates = time.monotonic(), 0
         while not updates or (time.monotonic() - begin < budget and updates < 200):
             updates += 1
             updater.update(1 + updates, 10**6)
-            _wait(updater.device)
+            wait(updater.device)
         self.step_seconds = (time.monotonic() - begin) / updates
         blocks = fixed_blocks(val, updater.config.model.context, 4096)
         begin = time.monotonic()
         measured = score(updater.model, blocks, byte_lengths, updater.device)
         self.eval_token_seconds = (time.monotonic() - begin) / measured.tokens
         updater.reset()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _choose_length(settings: Settings, ledger: Ledger, probe: Probe) -> int:

@@ -12,7 +12,7 @@ import time
 import msgspec
 import torch
 
-from ..config import Settings
+from ..config import Settings, presets
 from ..text.prepare import Prepared
 
 TOKENS_PER_WEIGHT = 2.5
@@ -82,7 +82,8 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
 
 def _left_open(settings: Settings, name: str) -> bool:
     """Whether `name` is a preset's own value or the default, and not the user's."""
-    return not settings.given(name) or settings.reasons[name].startswith("preset")
+    sources = {f"preset {preset}" for preset in presets()}
+    return not settings.given(name) or settings.reasons[name] in sources
 
 
 def _tokens(settings: Settings, rung: Rung, prepared: Prepared, rate: float) -> float:

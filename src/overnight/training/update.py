@@ -44,8 +44,7 @@ class Updater:
         self.model = Decoder(config.model).to(device)
         dtype = torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
         self.model.set_compute(dtype, fused=_fused(config, device))
-        # what is not settled was trained before there was a choice: eager
-        hidden = self.model.hidden  # the loss has its own slices, and stays as it is
+        hidden = self.model.hidden  # compiled or not; the loss has its own slices, and stays
         self._hidden = compiled(hidden, device) if config.train.compile == "on" else hidden
         self.batches = Batches(train, config.model.context, config.train.seed)
         self.ledger = ledger_of(config, len(train))

@@ -103,9 +103,9 @@ class _File:
 
 def run(folder: Path, short: bool, cases: int) -> Iterator[Outcome]:
     from overnight import runfolder
-    from overnight.training import loop
+    from overnight.training import saving
 
-    with tiny.patched(loop, "SAVE_PAUSE", 0.0), tiny.patched(runfolder, "CLOSE_PAUSE", 0.0):
+    with tiny.patched(saving, "SAVE_PAUSE", 0.0), tiny.patched(runfolder, "CLOSE_PAUSE", 0.0):
         yield from _run(folder, short)
 
 

@@ -19,7 +19,7 @@ from overnight import cli
 from overnight.errors import UserError
 from overnight.model import checkpoint
 from overnight.runfolder import Event, LogWriter, RunFolder, RunLock, Start, read_log
-from overnight.training import guard, loop, update
+from overnight.training import guard, loop, saving, update
 
 
 def events(run: Path, kind: str) -> list[Event]:
@@ -141,7 +141,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
         return real(folder, *more)
 
     monkeypatch.setattr(checkpoint, "_write", refuse)
-    monkeypatch.setattr(loop, "SAVE_PAUSE", 0.0)
+    monkeypatch.setattr(saving, "SAVE_PAUSE", 0.0)
     return left
 
 
@@ -347,13 +347,13 @@ def test_log_rows_carry_no_nan(tmp_path: Path) -> None:
 def test_room_is_checked_before_a_save(
     text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, left = loop.shutil.disk_usage, [2]
+    real, left = saving.shutil.disk_usage, [2]
 
     def small(path: Any) -> Any:
         left[0] -= 1
         return real(path)._replace(free=1000) if left[0] >= 0 else real(path)
 
-    monkeypatch.setattr(loop.shutil, "disk_usage", small)
+    monkeypatch.setattr(saving.shutil, "disk_usage", small)
     assert train(tmp_path / "run", text) == 0
     told = [event.message for event in events(tmp_path / "run", "disk")]
     assert len(told) == 2

@@ -7,28 +7,22 @@ resumes from it does what an uninterrupted one would do next.
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import safetensors.numpy
-from torch import Tensor
 
 from ..config import Config
-from ..errors import UserError
 from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.checkpoint import State, Window
 from ..runfolder import (
-    Checkpoint,
     End,
     Eval,
     Event,
@@ -50,59 +44,12 @@ from .evaluate import Score, StoppedError, score
 from .guard import REMEMBERED, REWINDS, SPIKE_Z, STRIKES
 from .plan import duration
 from .progress import Progress
+from .saving import FailedError, Saver, Snapshot, restore
 from .stop import StopSignal
 from .update import Update, Updater
 
-SAVE_SECONDS, SAVE_SHARE = 30.0, 0.01  # by default a save may cost 1 % of the time
-SAVE_TRIES, SAVE_PAUSE = 5, 2.0  # for the last state of a session; seconds between
+DRAWN_TOKENS = 8192  # evaluated of weights that are as drawn
 FULL_TOKENS = 4 * 2**20  # at most evaluated for the figure to quote
-
-
-class FailedError(Exception):
-    """The run cannot go on; what it has is safe."""
-
-
-def restore(updater: Updater, folder: Path | None, whole: bool = True) -> State:
-    """Bring `updater` to the state saved in `folder`; None is the beginning. Without `whole` only
-    what fits is taken: other weights stay drawn, the optimizer starts anew."""
-    updater.reset()
-    if folder is None:
-        return State()
-    weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
-    if whole:
-        checkpoint.load_into(updater.model, weights, folder)
-        try:
-            updater.optimizers.load(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{folder}: not the optimizer state of this run: {error}.", 1) from None
-    else:
-        checkpoint.load_what_fits(updater.model, weights)
-    return checkpoint.read_state(folder)
-
-
-@dataclass
-class Snapshot:
-    """What a checkpoint is made of."""
-
-    state: State
-    weights: dict[str, Tensor]
-    slots: dict[str, Tensor]  # of the optimizers
-
-    def copy(self) -> Snapshot:
-        """What training does not change any more, in main memory."""
-        weights, slots = (
-            {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-            for tensors in (self.weights, self.slots)
-        )
-        return Snapshot(copy.deepcopy(self.state), weights, slots)
-
-    @property
-    def bytes(self) -> int:
-        tensors = [*self.weights.values(), *self.slots.values()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-    def is_finite(self) -> bool:
-        return all(bool(tensor.isfinite().all()) for tensor in self.weights.values())
 
 
 class Clock(msgspec.Struct):
@@ -111,7 +58,6 @@ class Clock(msgspec.Struct):
     begin: float
     train: float = 0.0
     eval: float = 0.0
-    save: float = 0.0
     evals: int = 0
     steps: int = 0
 
@@ -132,15 +78,19 @@ class Trainer:
     stop_reason: Callable[[list[int], list[float]], str]
 
     def __post_init__(self) -> None:
-        context, tokens = self.config.model.context, self.config.eval.tokens
-        self.val = fixed_blocks(self.prepared.val, context, tokens)
-        self.probe = fixed_blocks(self.prepared.train, context, len(self.val) * context)
+        self.val, self.probe = self._blocks(self.config.eval.tokens)
         self.byte_lengths = self.prepared.tokenizer.byte_lengths()
         self.best = self._best_so_far()
         self.last_loss = math.nan
         self.clock = Clock(time.monotonic())
-        self._saved_at, self._save_seconds = time.monotonic(), 0.0
-        self._held: Snapshot | None = None  # the best state, until the next save
+        self.saver = Saver(self.run, self.log, self.config.save, self._event)
+        self.saver.best_step = self.best.step if self.best else None
+
+    def _blocks(self, tokens: int) -> tuple[FixedBlocks, FixedBlocks]:
+        """As many of the held-out as of the training text."""
+        context = self.config.model.context
+        val = fixed_blocks(self.prepared.val, context, tokens)
+        return val, fixed_blocks(self.prepared.train, context, len(val) * context)
 
     @property
     def steps(self) -> int:
@@ -174,7 +124,7 @@ class Trainer:
 
     def _train(self) -> None:
         self._measure_if_due()  # step 0, or what a stop broke off
-        self._prune()  # what a kill came before
+        self.saver.prune()  # what a kill came before
         if self._ended_early():  # and the kill came before the end row
             return
         while self.state.step < self.steps:
@@ -245,10 +195,11 @@ class Trainer:
                 f"{REWINDS} times: lower optimizer.lr, or give train.dtype = float32"
             )
         folder = checkpoint.newest(self.run, lambda text: self._event("checkpoint", text))
-        self.state, self._held = restore(self.updater, folder), None
+        self.state = restore(self.updater, folder)
         self.state.rewinds = bad.rewinds + 1
         self.state.shift = bad.shift + (bad.step - self.state.step) * self.config.train.batch
         self.best = self._best_so_far()
+        self.saver.forget(self.best.step if self.best else None)
         step = self.state.step
         self.log.begin_attempt()
         self.log.write(self.start(step))
@@ -310,7 +261,7 @@ class Trainer:
         """Score both fixed sets; whether this is the best val loss of everything logged."""
         begin = time.monotonic()
         step, ledger = self.state.step, self.updater.ledger
-        val, probe = self._score(self.val), self._score(self.probe)
+        val, probe = (self._score(blocks) for blocks in self._sets())
         seconds = time.monotonic() - begin
         self._keep_block_losses(val, probe)
         row = Eval(
@@ -340,6 +291,12 @@ class Trainer:
             + (" (best so far)" if improved else "")
         )
         return improved
+
+    def _sets(self) -> tuple[FixedBlocks, FixedBlocks]:
+        """Held-out and training blocks; a few where weights are as drawn: the first step waits."""
+        if self.state.step == 0 and 0 not in self.run.checkpoint_steps():
+            return self._blocks(min(DRAWN_TOKENS, self.config.eval.tokens))
+        return self.val, self.probe
 
     def _score(self, blocks: FixedBlocks) -> Score:
         model, device = self.updater.model, self.updater.device
@@ -394,20 +351,10 @@ class Trainer:
         self.clock.eval += time.monotonic() - begin
 
     def _save_if_due(self, improved: bool, last: bool) -> None:
-        """Evaluations are many, and each may be the best: its state is held, and written with the
-        next save."""
         if improved:
-            begin = time.monotonic()
-            held = self._snapshot().copy()
-            self._held = held if held.is_finite() else None
-            self.clock.save += time.monotonic() - begin
-        every = self.config.save.every
-        waited = time.monotonic() - self._saved_at
-        if every:
-            due = self.state.step % every == 0
-        else:
-            due = waited >= max(SAVE_SECONDS, self._save_seconds / SAVE_SHARE)
-        if last or due:
+            self.saver.best_step = self.state.step
+            self.saver.hold(self._snapshot())
+        if last or self.saver.is_due(self.state.step):
             self._save("last" if last else "interval", must=last)
         if self.stop.hung_up:
             self.stop.hung_up = False
@@ -415,78 +362,13 @@ class Trainer:
             self._event("signal", "the terminal has closed: saving, training goes on")
             self._save("signal")
 
-    def _snapshot(self) -> Snapshot:
-        updater = self.updater
-        return Snapshot(self.state, updater.model.state_dict(), updater.optimizers.state())
-
     def _save(self, reason: str, must: bool = False) -> None:
-        """Save, or log why not. The run must not end without its last state: that is tried again
-        for a while."""
-        step = self.state.step
-        if not self._snapshot().is_finite():
-            self._event("non_finite", "not saved: the weights are not finite")
-            if must:
-                raise FailedError(
-                    f"the weights of step {step} are not finite: --resume goes on from the last "
-                    "good checkpoint; lower optimizer.lr, or give train.dtype = float32"
-                )
-            return
-        for attempt in range(SAVE_TRIES if must else 1):
-            if attempt:
-                time.sleep(SAVE_PAUSE)
-            if self._try_to_save(reason):
-                return
-        if must:
-            raise FailedError(
-                f"the state of step {step} could not be saved: make room, then --resume"
-            )
+        self.saver.save(self._snapshot(), reason, must)
 
-    def _try_to_save(self, reason: str) -> bool:
-        """The best state first: where a checkpoint stands, the best before it does, and what a
-        kill takes is trained again."""
-        begin = time.monotonic()
-        same = self._held is not None and self._held.state.step == self.state.step
-        saved = self._save_held() and (same or self._write(self._snapshot(), reason))
-        self._saved_at = time.monotonic()
-        self.clock.save += self._saved_at - begin
-        if saved:
-            self._save_seconds = self._saved_at - begin
-        return saved
-
-    def _save_held(self) -> bool:
-        if self._held and not self._write(self._held, "best"):
-            return False
-        self._held = None
-        return True
-
-    def _write(self, snapshot: Snapshot, reason: str) -> bool:
-        """Log first, checkpoint second, so that no checkpoint stands after rows that a power cut
-        took; then prune."""
-        step = snapshot.state.step
-        try:
-            free = shutil.disk_usage(self.run.path).free
-            if free < snapshot.bytes:
-                raise OSError(f"{snapshot.bytes:,} bytes needed, {free:,} free")
-            self.log.sync()
-            size, seconds = checkpoint.save(
-                self.run, snapshot.state, snapshot.weights, snapshot.slots
-            )
-        except OSError as error:
-            self._event("disk", f"checkpoint not saved: {error}")
-            return False
-        if size:
-            path = self.run.checkpoint_path(step).relative_to(self.run.path)
-            self.log.write(
-                Checkpoint(step=step, path=str(path), bytes=size, seconds=seconds, reason=reason)
-            )
-        self._prune()
-        return True
-
-    def _prune(self) -> None:
-        try:
-            checkpoint.prune(self.run, self.best.step if self.best else None, self.config.save.keep)
-        except OSError as error:
-            self._event("disk", f"an old checkpoint could not be removed: {error}")
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            self.state, self.updater.model.state_dict(), self.updater.optimizers.state()
+        )
 
     def _evaluate_whole(self) -> None:
         """The figure to quote: the best checkpoint on the whole val split."""
@@ -521,7 +403,7 @@ class Trainer:
         if reason == "interrupted":
             name = signal.Signals(self.stop.number).name
             self._event("signal", f"stopped by {name}")
-        self._save_held()  # where the run failed
+        self.saver.save_held()  # where the run failed
         self.log.write(
             End(
                 step=self.state.step,
@@ -529,7 +411,7 @@ class Trainer:
                 seconds=time.monotonic() - self.clock.begin,
                 train_seconds=self.clock.train,
                 eval_seconds=self.clock.eval,
-                save_seconds=self.clock.save,
+                save_seconds=self.saver.seconds,
             )
         )
 
@@ -549,7 +431,7 @@ class Trainer:
         clock, left = self.clock, self.steps - self.state.step
         evals_left = math.ceil(left / self.config.eval.every)
         evaluation = evals_left * clock.eval / max(1, clock.evals)
-        saving = left * clock.save / max(1, clock.steps)
+        saving = left * self.saver.seconds / max(1, clock.steps)
         return left * per_step + evaluation + saving
 
 

@@ -26,9 +26,9 @@ from .sizing import choose_size
 from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
-EVALUATION_SHARE = 0.1  # of the run's time, at most
+EVALUATION_SHARE = 0.02  # of the run's time, at most, beside the last one on the whole split
 PROMPT_BYTES = 24
-PROBE_SECONDS = {"minutes": 4.0, "other": 1.0}
+PROBE_SECONDS = {"minutes": 4.0, "other": 0.3}
 
 
 class Plan(msgspec.Struct):

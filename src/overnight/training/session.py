@@ -38,10 +38,11 @@ from ..text.prepare import Prepared, prepare
 from ..text.tokenizers import Tokenizer
 from . import memory
 from .awake import awake
-from .loop import Trainer, restore
+from .loop import Trainer
 from .machine import environment, settle
 from .plan import Plan, make_plan
 from .progress import Progress
+from .saving import restore
 from .stop import StopSignal
 from .update import Updater
 

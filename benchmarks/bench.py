@@ -29,8 +29,8 @@ from overnight.config import Settings, read_preset
 from overnight.generation.sample import Sampling, continue_ids
 from overnight.model.decoder import Decoder
 from overnight.model.size import flops_per_token
+from overnight.training.bench import product_rate
 from overnight.training.machine import has_bfloat16, settle
-from overnight.training.sizing import product_rate
 from overnight.training.update import Updater
 
 SMALL = {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12}

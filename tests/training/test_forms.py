@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from overnight.config import Settings
+from overnight.text.cache import Cache
 from overnight.training import forms
 from overnight.training.forms import choose_form, left_open
 from overnight.training.machine import choose_machine
@@ -85,7 +86,7 @@ def test_a_choice_is_made_once_per_shape(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_damaged_memory_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = timing(monkeypatch, 1.0, 0.5)
     chosen(**{"train.threads": 1})
-    (file,) = forms.Cache().forms.glob("*.json")
+    (file,) = Cache().timings.glob("*.json")
     for content in (
         b"",
         b"[1]",

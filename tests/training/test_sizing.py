@@ -1,5 +1,6 @@
 """The size of a model by the length of its run."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,8 +51,10 @@ def test_minutes_count_by_the_rate_of_the_machine(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    for rate in (1e10, 1e12, 1e14):
-        monkeypatch.setattr(sizing, "product_rate", lambda dtype, device, rate=rate: rate)
+    for flops in (1e10, 1e12, 1e14):  # per second
+        monkeypatch.setattr(
+            sizing, "_token_seconds", lambda _, rung, *__, flops=flops: 6 * rung.weights / flops
+        )
         sizes.append(weights(sized(prepared, **{"length.minutes": 3})))
     assert sizes[0] < sizes[1] < sizes[2]
 
@@ -75,7 +78,8 @@ def test_a_text_seen_again_and_again_gets_no_long_histories(prepared: Prepared) 
     once = len(prepared.train)
     assert sized(prepared, **{"length.tokens": once}).get("model.ngrams") == [2, 3, 4]
     assert sized(prepared, **{"length.tokens": 4 * once}).get("model.ngrams") == [2]
-    assert sized(prepared, **{"tokenizer.kind": "bpe"}).get("model.ngrams") == [2]
+    words = {"tokenizer.kind": "bpe", "length.tokens": once}
+    assert sized(prepared, **words).get("model.ngrams") == [2]
 
 
 def test_a_settings_file_is_the_users_whatever_its_name(prepared: Prepared) -> None:
@@ -85,3 +89,24 @@ def test_a_settings_file_is_the_users_whatever_its_name(prepared: Prepared) -> N
     settings.add({"model.width": 100, "length.tokens": 10**8}, "presets/mine.toml")
     choose_size(settings, prepared, CPU)
     assert settings.get("model.width") == 100
+
+
+def test_a_size_is_timed_once(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sizing, "LADDER", sizing.LADDER[:2])
+    real, timed = sizing._timed, []
+
+    def counted(*given: Any) -> float:
+        timed.append(real(*given))
+        return timed[-1]
+
+    monkeypatch.setattr(sizing, "_timed", counted)
+    vocabulary = {"model.vocab_size": prepared.tokenizer.vocab_size, "train.threads": 1}
+    first = sized(prepared, **vocabulary, **{"length.minutes": 3})
+    assert len(timed) == 2
+    assert 0 < timed[0] < timed[1]
+    again = sized(prepared, **vocabulary, **{"length.minutes": 3})
+    assert len(timed) == 2
+    assert again.values == first.values

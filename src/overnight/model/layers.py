@@ -47,7 +47,22 @@ def cast(parameter: Tensor | None, like: Tensor) -> Tensor | None:
 
 def drop(x: Tensor, share: float, training: bool) -> Tensor:
     """Dropout, or `x` itself where there is none."""
-    return F.dropout(x, share) if training and share else x
+    if not training or not share:
+        return x
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.dropout(x, share)
+    return x * _mask(x, share)
+
+
+def _mask(x: Tensor, share: float) -> Tensor:
+    """Of the shape of `x`: 0 with probability `share`, to 16 bits of it, else what keeps the mean.
+    Four numbers come out of one 64-bit draw: torch's own dropout on a CPU draws each by itself and
+    takes 3.4 times as long (docs/lab-notes.md, 2026-11-21)."""
+    dropped = round(share * 2**16)
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
+    kept = bits >= dropped - 2**15 if dropped < 2**16 else torch.zeros_like(x)
+    return kept.to(x.dtype).mul_(2**16 / max(1, 2**16 - dropped))
 
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -2,7 +2,7 @@
 
     <cache>/overnight/texts/<fingerprint>/    one prepared text
     <cache>/overnight/settings/<key>.json     what these settings led to, for this text
-    <cache>/overnight/forms/<key>.json        which form of an update is the fastest here
+    <cache>/overnight/timings/<key>.json      what was timed on this machine
 
 An entry is built in a temporary folder and renamed, so that two processes may build the same one:
 the second finds it there. Reading an entry marks it as used; when the cache outgrows its cap, the
@@ -31,11 +31,11 @@ class Cache:
         self.path = Path(base).expanduser() / "overnight"
         self.texts = self.path / "texts"
         self.settings = self.path / "settings"
-        self.forms = self.path / "forms"
+        self.timings = self.path / "timings"
         try:
             self.texts.mkdir(parents=True, exist_ok=True)
             self.settings.mkdir(exist_ok=True)
-            self.forms.mkdir(exist_ok=True)
+            self.timings.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"{self.path}: the cache folder cannot be made ({error.strerror}): "

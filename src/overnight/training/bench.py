@@ -18,7 +18,6 @@ from ..model.size import describe, flops_per_token, with_vocabulary
 from .forms import choose_form, left_open
 from .machine import choose_machine, processor_name, settle, wait
 from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
-from .sizing import product_rate
 from .update import Updater
 
 PATIENCE = 5  # times the seconds of a preset that one update of it may be expected to take
@@ -86,6 +85,17 @@ def _machine_settings(device: str, threads: int) -> Settings:
     settings.add({"train.device": device, "train.threads": threads}, "command line")
     choose_machine(settings)
     return settings
+
+
+def product_rate(dtype: str, device: torch.device, size: int = 1024, rounds: int = 5) -> float:
+    """Floating-point operations per second of a square matrix product: the best of `rounds`."""
+    x = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
+    best = float("inf")
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        float((x @ x)[0, 0])  # waits for the device
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
 
 
 def _bandwidth(device: torch.device, rounds: int = 5) -> float:

@@ -8,10 +8,7 @@ bits, again.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,8 +17,8 @@ import torch
 from msgspec import structs
 
 from ..config import Settings
-from ..text.cache import Cache
-from .machine import compiler_trouble, processor_name
+from .machine import compiler_trouble
+from .once import once
 from .update import Updater, knows_fused
 
 ADVANTAGE = 1.1  # that an alternative needs
@@ -55,11 +52,15 @@ def choose_form(
     if device.type != "cpu":
         return
     others = _alternatives(settings, names, device)
-    path = _place(settings, others)
-    found = _recall(path, settings, others)
-    if found is None:
-        found = _timed(settings, others, train, device)
-        _remember(path, found)
+    possible = {name: (settings.get(name), other) for name, other in others}
+    config = settings.resolve()
+    shape = [getattr(config.train, n) for n in ("batch", "micro_batch", "dtype", "threads")]
+    found: Found = once(
+        [msgspec.to_builtins(config.model), shape, others],
+        dict[str, tuple[int | str, str]],
+        lambda: _timed(settings, others, train, device),
+        lambda kept: all(n in possible and v in possible[n] for n, (v, _) in kept.items()),
+    )
     for name, (value, why) in found.items():
         settings.choose(name, value, why)
     torch.set_num_threads(settings.get("train.threads"))
@@ -129,35 +130,3 @@ def _seconds(
             if turn:
                 least[i] = min(least[i], seconds)
     return least[0], least[1]
-
-
-def _place(settings: Settings, others: list[tuple[str, Any]]) -> Path:
-    """The file of this machine, shape and question."""
-    config = settings.resolve()
-    train = config.train
-    question = [
-        processor_name(),
-        str(torch.__version__),
-        msgspec.to_builtins(config.model),
-        [train.batch, train.micro_batch, train.dtype, train.threads],
-        others,
-    ]
-    key = hashlib.sha256(msgspec.json.encode(question)).hexdigest()[:32]
-    return Cache().forms / f"{key}.json"
-
-
-def _recall(path: Path, settings: Settings, others: list[tuple[str, Any]]) -> Found | None:
-    """What was found before; a file that does not answer the question counts as none."""
-    try:
-        kept = msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[int | str, str]])
-    except (OSError, msgspec.MsgspecError):
-        return None
-    possible = {name: (settings.get(name), other) for name, other in others}
-    fits = all(name in possible and value in possible[name] for name, (value, _) in kept.items())
-    return kept if fits else None
-
-
-def _remember(path: Path, found: Found) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(msgspec.json.encode(found))
-    temporary.replace(path)

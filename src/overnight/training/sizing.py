@@ -11,13 +11,17 @@ import time
 
 import msgspec
 import torch
+from msgspec import structs
 
-from ..config import Settings, presets
+from ..config import Config, Settings, presets
 from ..text.prepare import Prepared
+from .machine import wait
+from .once import once
+from .update import Updater
 
 TOKENS_PER_WEIGHT = 2.5
 HEAD = 64
-UTILISATION = 0.5  # of the rate of a large matrix product, over a whole update
+TIMED_TOKENS, TIMED = 4096, 3  # of an update; updates, after one that warms up
 
 
 class Rung(msgspec.Struct, frozen=True):
@@ -54,14 +58,12 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
     """Fill in what a preset leaves to the length of the run; what the user gives stays."""
     if settings.get("model.size") != "auto":
         return
-    rate = UTILISATION * product_rate(settings.get("train.dtype"), device)
-    rung = LADDER[0]
+    rung, tokens = LADDER[0], _tokens(settings, LADDER[0], prepared, device)
     for larger in LADDER[1:]:
-        tokens = _tokens(settings, larger, prepared, rate)
-        if tokens < TOKENS_PER_WEIGHT * larger.weights:
+        seen = _tokens(settings, larger, prepared, device)
+        if seen < TOKENS_PER_WEIGHT * larger.weights:
             break
-        rung = larger
-    tokens = _tokens(settings, rung, prepared, rate)
+        rung, tokens = larger, seen
     reason = f"size auto: about {tokens:,.0f} tokens for {rung.weights:,} weights in layers"
     chosen = {
         "model.layers": "A" * rung.layers,
@@ -75,9 +77,12 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
         if _left_open(settings, name):
             settings.choose(name, value, reason)
     if _left_open(settings, "model.heads"):
-        width = settings.get("model.width")
-        heads = next(n for n in range(max(1, width // HEAD), 0, -1) if width % n == 0)
+        heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
+
+
+def _heads(width: int) -> int:
+    return next(n for n in range(max(1, width // HEAD), 0, -1) if width % n == 0)
 
 
 def _left_open(settings: Settings, name: str) -> bool:
@@ -86,7 +91,7 @@ def _left_open(settings: Settings, name: str) -> bool:
     return not settings.given(name) or settings.reasons[name] in sources
 
 
-def _tokens(settings: Settings, rung: Rung, prepared: Prepared, rate: float) -> float:
+def _tokens(settings: Settings, rung: Rung, prepared: Prepared, device: torch.device) -> float:
     """Tokens that a run of this size is going to train on."""
     length, context = settings.resolve().length, settings.get("model.context")
     if length.tokens:
@@ -97,17 +102,38 @@ def _tokens(settings: Settings, rung: Rung, prepared: Prepared, rate: float) -> 
         )
         return float(length.steps * batch * context)
     if length.minutes:
-        head = prepared.tokenizer.vocab_size * rung.width
-        return 60 * length.minutes * rate / (6 * (rung.weights + head))
+        return 60 * length.minutes / _token_seconds(settings, rung, prepared, device)
     return (length.passes or 1.0) * len(prepared.train)
 
 
-def product_rate(dtype: str, device: torch.device, size: int = 1024, rounds: int = 5) -> float:
-    """Floating-point operations per second of a square matrix product: the best of `rounds`."""
-    x = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
-    best = float("inf")
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        float((x @ x)[0, 0])  # waits for the device
-        best = min(best, time.perf_counter() - begin)
-    return 2 * size**3 / best
+def _token_seconds(
+    settings: Settings, rung: Rung, prepared: Prepared, device: torch.device
+) -> float:
+    """What training on a token takes at this size, timed once on this machine."""
+    config = _shaped(settings.resolve(), rung)
+    train = config.train
+    question = [msgspec.to_builtins(config.model), train.batch, train.dtype, train.threads]
+    return once(question, float, lambda: _timed(config, prepared, device))
+
+
+def _shaped(config: Config, rung: Rung) -> Config:
+    """`config` at this size, with updates as small as tell the rate."""
+    batch = max(1, TIMED_TOKENS // config.model.context)
+    model = structs.replace(
+        config.model, layers="A" * rung.layers, width=rung.width, heads=_heads(rung.width)
+    )
+    train = structs.replace(config.train, batch=batch, micro_batch=batch, compile="off")
+    return structs.replace(config, model=model, train=train)
+
+
+def _timed(config: Config, prepared: Prepared, device: torch.device) -> float:
+    """Seconds a token, the least of some updates. On a CPU what other work takes is left out: the
+    first thread is busy in every part of an update, so its own time is the update's."""
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
+    updater, least = Updater(config, prepared.train, device), float("inf")
+    for step in range(1, 2 + TIMED):
+        begin = clock()
+        update = updater.update(step, 10**6)
+        wait(device)
+        least = min(least, (clock() - begin) / update.tokens)
+    return least

@@ -1,0 +1,39 @@
+"""What is timed once on a machine and kept, so that the same command finds the same answer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import torch
+
+from ..text.cache import Cache
+from .machine import processor_name
+
+Answer = TypeVar("Answer")
+
+
+def once(
+    question: list[Any],
+    kind: Any,
+    find: Callable[[], Answer],
+    fits: Callable[[Answer], bool] = lambda answer: True,
+) -> Answer:
+    """The answer of type `kind` that is kept for `question`, this processor and this torch; else
+    what `find` finds. A file that does not answer the question counts as none."""
+    asked = msgspec.json.encode([processor_name(), str(torch.__version__), *question])
+    path = Cache().timings / f"{hashlib.sha256(asked).hexdigest()[:32]}.json"
+    try:
+        kept: Answer = msgspec.json.decode(path.read_bytes(), type=kind)
+        if fits(kept):
+            return kept
+    except (OSError, msgspec.MsgspecError):
+        pass
+    found = find()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.encode(found))
+    temporary.replace(path)
+    return found

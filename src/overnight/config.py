@@ -49,8 +49,11 @@ class Data(_Section, frozen=True, kw_only=True):
 
 class Tokenizer(_Section, frozen=True, kw_only=True):
     kind: Annotated[
-        Literal["bytes", "chars", "bpe", "wordpiece", "wordpiece-classic", "file"],
-        Meta(description="what a token is; wordpiece-classic loses case and spaces"),
+        Literal["auto", "bytes", "chars", "bpe", "wordpiece", "wordpiece-classic", "file"],
+        Meta(
+            description="what a token is; auto: by the size of the text; "
+            "wordpiece-classic loses case and spaces"
+        ),
     ] = "bpe"
     path: Annotated[
         str,

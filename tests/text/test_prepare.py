@@ -14,7 +14,7 @@ import pytest
 
 from overnight import config
 from overnight.errors import UserError
-from overnight.text import encode, parts
+from overnight.text import encode, makers, parts
 from overnight.text import prepare as module
 from overnight.text.prepare import prepare
 from overnight.text.tokenizers import Tokenizer
@@ -293,6 +293,23 @@ def test_a_short_text_gets_the_vocabulary_it_allows(tmp_path):
     size, why = chosen["tokenizer.vocab_size"]
     assert 256 <= size < 300
     assert "short" in why
+
+
+def test_the_size_of_the_text_decides_what_a_token_is(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("so short a text, so short " * 9)
+    for limit, size, kind in ((10**6, 0, "bytes"), (10, 0, "bpe"), (10**6, 270, "bpe")):
+        monkeypatch.setattr(makers, "SMALL_TEXT", limit)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{limit}-{size}"))
+        for _ in range(2):  # made, and found in the cache
+            chosen = {}
+            made = run(
+                tmp_path / "a.txt",
+                kind="auto",
+                size=size,
+                choose=lambda name, value, why, chosen=chosen: chosen.update({name: value}),
+            )
+            assert chosen["tokenizer.kind"] == kind
+            assert (made.tokenizer.vocab_size == 256) == (kind == "bytes")
 
 
 def test_a_file_of_somebody_else(book, tmp_path):

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from overnight.config import Settings, read_preset
 from overnight.text.prepare import Prepared, prepare
@@ -22,6 +24,12 @@ def prepared(text: str) -> Prepared:
     return prepare(config.data, config.tokenizer)
 
 
+@pytest.fixture
+def fresh(prepared: Prepared) -> Prepared:
+    """The same with a text that no run gets to the end of."""
+    return replace(prepared, train=np.broadcast_to(np.uint16(0), 10**12))
+
+
 def sized(prepared: Prepared, **given: Any) -> Settings:
     settings = Settings()
     settings.add(read_preset("fast").layer, "preset fast")
@@ -31,13 +39,14 @@ def sized(prepared: Prepared, **given: Any) -> Settings:
 
 
 def weights(settings: Settings) -> int:
-    return len(settings.get("model.layers")) * 12 * int(settings.get("model.width")) ** 2
+    layers, width = settings.get("model.layers"), settings.get("model.width")
+    return sizing.Rung(layers, width, 1).weights
 
 
-def test_every_weight_gets_its_tokens(prepared: Prepared) -> None:
+def test_every_weight_gets_its_tokens(fresh: Prepared) -> None:
     sizes = []
     for tokens in (10**5, 10**6, 10**7, 10**8, 10**9):
-        settings = sized(prepared, **{"length.tokens": tokens})
+        settings = sized(fresh, **{"length.tokens": tokens})
         sizes.append(weights(settings))
         assert sizes[-1] == sizing.LADDER[0].weights or (
             tokens >= sizing.TOKENS_PER_WEIGHT * sizes[-1]
@@ -48,14 +57,14 @@ def test_every_weight_gets_its_tokens(prepared: Prepared) -> None:
 
 
 def test_minutes_count_by_the_rate_of_the_machine(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+    fresh: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
     for flops in (1e10, 1e12, 1e14):  # per second
         monkeypatch.setattr(
             sizing, "_token_seconds", lambda _, rung, *__, flops=flops: 6 * rung.weights / flops
         )
-        sizes.append(weights(sized(prepared, **{"length.minutes": 3})))
+        sizes.append(weights(sized(fresh, **{"length.minutes": 3})))
     assert sizes[0] < sizes[1] < sizes[2]
 
 
@@ -74,10 +83,15 @@ def test_a_given_size_stays(prepared: Prepared) -> None:
         assert settings.get(name) == layer[name]
 
 
-def test_a_text_seen_again_and_again_gets_no_long_histories(prepared: Prepared) -> None:
+def test_a_text_seen_again_and_again_gets_state_spaces_and_no_long_histories(
+    prepared: Prepared,
+) -> None:
     once = len(prepared.train)
     assert sized(prepared, **{"length.tokens": once}).get("model.ngrams") == [2, 3, 4]
-    assert sized(prepared, **{"length.tokens": 4 * once}).get("model.ngrams") == [2]
+    assert sized(prepared, **{"length.tokens": once}).get("model.layers") == "A"
+    again = sized(prepared, **{"length.tokens": 4 * once})
+    assert again.get("model.ngrams") == [2]
+    assert again.get("model.layers") == "SSA"
     words = {"tokenizer.kind": "bpe", "length.tokens": once}
     assert sized(prepared, **words).get("model.ngrams") == [2]
 
@@ -105,8 +119,8 @@ def test_a_size_is_timed_once(
     monkeypatch.setattr(sizing, "_timed", counted)
     vocabulary = {"model.vocab_size": prepared.tokenizer.vocab_size, "train.threads": 1}
     first = sized(prepared, **vocabulary, **{"length.minutes": 3})
-    assert len(timed) == 2
-    assert 0 < timed[0] < timed[1]
+    assert len(timed) == 3
+    assert 0 < timed[0] < timed[1] < timed[2]  # the last one for a text that recurs
     again = sized(prepared, **vocabulary, **{"length.minutes": 3})
-    assert len(timed) == 2
+    assert len(timed) == 3
     assert again.values == first.values

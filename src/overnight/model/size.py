@@ -10,7 +10,13 @@ from ..config import Config, Settings, read_preset
 from .decoder import Decoder, complete, count_parameters
 
 # where the text decides the vocabulary, a usual one stands in the list of presets
-ASSUMED_VOCABULARY = {"bytes": 256, "chars": 66, "bpe": 4096, "wordpiece": 16_000}
+ASSUMED_VOCABULARY = {
+    "bytes": 256,
+    "chars": 66,
+    "bpe": 4096,
+    "auto": 4096,
+    "wordpiece": 16_000,
+}
 
 
 def checkpoint_bytes(config: Config, parameters: dict[str, int]) -> int:

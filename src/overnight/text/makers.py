@@ -14,6 +14,9 @@ from .formats import BEGIN, BYTE_LETTERS, CLASSIC_UNKNOWN, CONTINUATION, END, SE
 from .tokenizers import Tokenizer
 
 ALPHABET = 1000  # characters that classic WordPiece can write
+SMALL_TEXT = (
+    4e6  # bytes, below which pieces are too rare to be learned (docs/lab-notes.md, 2026-11-21)
+)
 
 
 def bytes_tokenizer(separator: bool) -> Tokenizer:
@@ -119,6 +122,14 @@ def _pieces(
 def least_vocab_size(kind: str, separator: bool) -> int:
     """Ids that `kind` needs before anything is learned, whatever the text is."""
     return {"bpe": 256 + separator, "wordpiece": 2 * 256 + 2}.get(kind, 5)
+
+
+def suggest_kind(n_bytes: int) -> tuple[str, str]:
+    """A kind of token for a training text of `n_bytes`, and why."""
+    megabytes = f"{n_bytes / 1e6:,.1f} MB of training text"
+    if n_bytes < SMALL_TEXT:
+        return "bytes", f"{megabytes}: too few pieces of words to learn"
+    return "bpe", f"{megabytes}: enough to learn pieces of words"
 
 
 def suggest_vocab_size(n_bytes: int) -> tuple[int, str]:

@@ -193,17 +193,23 @@ class _Job:
     def _tokenizer(self, train: parts.Part) -> Tokenizer:
         """A new tokenizer; it sees the training part only."""
         separator = sum(span.begins for span in train.spans) > 1
-        if self.settings.kind == "bytes":
+        kind: str = self.settings.kind
+        if kind == "auto":
+            kind, reason = makers.suggest_kind(train.size)
+            if self.settings.vocab_size:
+                kind, reason = "bpe", "a vocabulary is given"
+            self.choices.append(("tokenizer.kind", kind, reason))
+        if kind == "bytes":
             return makers.bytes_tokenizer(separator)
-        if self.settings.kind == "chars":
+        if kind == "chars":
             seen: set[str] = set()
             for text in train.texts(train.size):
                 seen.update(text)
             return makers.chars_tokenizer(seen, separator)
-        return self._trained(train, separator)
+        return self._trained(kind, train, separator)
 
-    def _trained(self, train: parts.Part, separator: bool) -> Tokenizer:
-        kind, wanted, reason = self.settings.kind, self.settings.vocab_size, ""
+    def _trained(self, kind: str, train: parts.Part, separator: bool) -> Tokenizer:
+        wanted, reason = self.settings.vocab_size, ""
         if not wanted:
             wanted, reason = makers.suggest_vocab_size(train.size)
         elif wanted < (least := makers.least_vocab_size(kind, separator)):

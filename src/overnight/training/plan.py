@@ -28,7 +28,7 @@ from .update import Updater
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
 EVALUATION_SHARE = 0.02  # of the run's time, at most, beside the last one on the whole split
 PROMPT_BYTES = 24
-PROBE_SECONDS = {"minutes": 4.0, "other": 0.3}
+PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
 
 
 class Plan(msgspec.Struct):

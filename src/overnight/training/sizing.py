@@ -27,58 +27,66 @@ TIMED_TOKENS, TIMED = 4096, 3  # of an update; updates, after one that warms up
 class Rung(msgspec.Struct, frozen=True):
     """A size: layers of one width, and the sequences in an update."""
 
-    layers: int
+    layers: str
     width: int
     batch: int
 
     @property
     def weights(self) -> int:
-        """Of the layers: four matrices of attention, eight of the MLP."""
-        return self.layers * 12 * self.width**2
+        """Of the layers: eight matrices of the MLP, four of attention, six of a state space."""
+        return sum(14 if letter == "S" else 12 for letter in self.layers) * self.width**2
 
 
 LADDER = (
-    Rung(1, 128, 16),
-    Rung(1, 256, 32),
-    Rung(2, 256, 32),
-    Rung(3, 256, 32),
-    Rung(4, 256, 32),
-    Rung(4, 384, 32),
-    Rung(6, 384, 64),
-    Rung(8, 512, 64),
-    Rung(12, 768, 128),
+    Rung("A", 128, 16),
+    Rung("A", 256, 32),
+    Rung("AA", 256, 32),
+    Rung("AAA", 256, 32),
+    Rung("AAAA", 256, 32),
+    Rung("AAAA", 384, 32),
+    Rung("AAAAAA", 384, 64),
+    Rung("AAAAAAAA", 512, 64),
+    Rung("AAAAAAAAAAAA", 768, 128),
 )
 
-# Longer histories of characters and bytes recur often enough to be worth tables; where the text
-# itself recurs, the longer ones learn it by heart (docs/lab-notes.md, 2026-11-21).
-NGRAMS, NGRAMS_REPEATED, REPEATED = [2, 3, 4], [2], 1.5
+# Where the text itself recurs, attention and tables of long histories learn it by heart; state
+# spaces learn more of the language (docs/lab-notes.md, 2026-11-21).
+RECURS = 1.5  # passes
+RECURRING = Rung("SSA", 256, 16)
+NGRAMS, NGRAMS_RECURRING = [2, 3, 4], [2]  # of characters and bytes; longer ones are fresh again
 
 
 def choose_size(settings: Settings, prepared: Prepared, device: torch.device) -> None:
     """Fill in what a preset leaves to the length of the run; what the user gives stays."""
     if settings.get("model.size") != "auto":
         return
-    rung, tokens = LADDER[0], _tokens(settings, LADDER[0], prepared, device)
-    for larger in LADDER[1:]:
-        seen = _tokens(settings, larger, prepared, device)
-        if seen < TOKENS_PER_WEIGHT * larger.weights:
-            break
-        rung, tokens = larger, seen
+    rung, tokens = _largest(settings, prepared, device)
+    recurs = tokens > RECURS * len(prepared.train)
+    if recurs:
+        rung, tokens = RECURRING, _tokens(settings, RECURRING, prepared, device)
     reason = f"size auto: about {tokens:,.0f} tokens for {rung.weights:,} weights in layers"
-    chosen = {
-        "model.layers": "A" * rung.layers,
-        "model.width": rung.width,
-        "train.batch": rung.batch,
-    }
+    if recurs:
+        reason += f", {tokens / len(prepared.train):.1f} times the text"
+    chosen = {"model.layers": rung.layers, "model.width": rung.width, "train.batch": rung.batch}
     if settings.get("tokenizer.kind") in ("chars", "bytes"):
-        repeated = tokens > REPEATED * len(prepared.train)
-        chosen["model.ngrams"] = NGRAMS_REPEATED if repeated else NGRAMS
+        chosen["model.ngrams"] = NGRAMS_RECURRING if recurs else NGRAMS
     for name, value in chosen.items():
         if _left_open(settings, name):
             settings.choose(name, value, reason)
     if _left_open(settings, "model.heads"):
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
+
+
+def _largest(settings: Settings, prepared: Prepared, device: torch.device) -> tuple[Rung, float]:
+    """The largest rung whose weights get their tokens, and the tokens."""
+    rung, tokens = LADDER[0], _tokens(settings, LADDER[0], prepared, device)
+    for larger in LADDER[1:]:
+        seen = _tokens(settings, larger, prepared, device)
+        if seen < TOKENS_PER_WEIGHT * larger.weights:
+            break
+        rung, tokens = larger, seen
+    return rung, tokens
 
 
 def _heads(width: int) -> int:
@@ -120,7 +128,7 @@ def _shaped(config: Config, rung: Rung) -> Config:
     """`config` at this size, with updates as small as tell the rate."""
     batch = max(1, TIMED_TOKENS // config.model.context)
     model = structs.replace(
-        config.model, layers="A" * rung.layers, width=rung.width, heads=_heads(rung.width)
+        config.model, layers=rung.layers, width=rung.width, heads=_heads(rung.width)
     )
     train = structs.replace(config.train, batch=batch, micro_batch=batch, compile="off")
     return structs.replace(config, model=model, train=train)

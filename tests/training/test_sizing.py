@@ -92,8 +92,10 @@ def test_a_text_seen_again_and_again_gets_state_spaces_and_no_long_histories(
     again = sized(prepared, **{"length.tokens": 4 * once})
     assert again.get("model.ngrams") == [2]
     assert again.get("model.layers") == "SSA"
-    words = {"tokenizer.kind": "bpe", "length.tokens": once}
-    assert sized(prepared, **words).get("model.ngrams") == [2]
+    for passes, layers in ((2, "A"), (4, "SSA")):  # pieces of words bear more
+        words = {"tokenizer.kind": "bpe", "length.tokens": passes * once}
+        assert sized(prepared, **words).get("model.ngrams") == [2]
+        assert sized(prepared, **words).get("model.layers") == layers
 
 
 def test_a_settings_file_is_the_users_whatever_its_name(prepared: Prepared) -> None:
@@ -110,6 +112,7 @@ def test_a_size_is_timed_once(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sizing, "LADDER", sizing.LADDER[:2])
+    monkeypatch.setattr(sizing, "RECURRING", sizing.RECURRING[:1])
     real, timed = sizing._timed, []
 
     def counted(*given: Any) -> float:

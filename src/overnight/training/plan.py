@@ -22,7 +22,7 @@ from .evaluate import score
 from .forms import choose_form, left_open
 from .machine import choose_machine, settle, wait
 from .memory import gigabytes
-from .sizing import choose_size
+from .sizing import MOST_PASSES, choose_size
 from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
@@ -216,6 +216,13 @@ def _choose_length(settings: Settings, ledger: Ledger, probe: Probe) -> int:
             f"{length.minutes:g} minutes at {1 / probe.step_seconds:.3g} steps/s, measured, "
             f"with {EVALUATION_SHARE:.0%} kept for evaluation"
         )
+        most = ledger.steps_for_passes(MOST_PASSES)
+        if settings.get("model.size") == "auto" and steps > most:
+            reason = (
+                f"{MOST_PASSES:g} passes, more than which the text does not bear: "
+                f"{length.minutes:g} minutes would be {ledger.passes(steps):.0f}"
+            )
+            steps = most
     else:
         passes = length.passes or 1.0
         steps = ledger.steps_for_passes(passes)

@@ -19,7 +19,6 @@ from .machine import wait
 from .once import once
 from .update import Updater
 
-TOKENS_PER_WEIGHT = 2.5
 HEAD = 64
 TIMED_TOKENS, TIMED = 4096, 3  # of an update; updates, after one that warms up
 
@@ -48,45 +47,58 @@ LADDER = (
     Rung("AAAAAAAA", 512, 64),
     Rung("AAAAAAAAAAAA", 768, 128),
 )
+TOKENS_PER_WEIGHT = 2.5
+NGRAMS = [2, 3, 4]  # of letters (characters, bytes), which are few: their histories recur
 
 # Where the text itself recurs, attention and tables of long histories learn it by heart; state
-# spaces learn more of the language (docs/lab-notes.md, 2026-11-21).
-RECURS = 1.5  # passes
-RECURRING = Rung("SSA", 256, 16)
-NGRAMS, NGRAMS_RECURRING = [2, 3, 4], [2]  # of characters and bytes; longer ones are fresh again
+# spaces learn more of the language, for some passes (docs/lab-notes.md, 2026-11-21).
+RECURS, RECURS_LETTERS = 3.0, 1.5  # passes of the rung above, of pieces of words and of letters
+RECURRING = (
+    Rung("SSA", 128, 16),
+    Rung("SSA", 256, 16),
+    Rung("SSASSA", 384, 32),
+    Rung("SSASSASS", 512, 64),
+    Rung("SSASSASSASSA", 768, 128),
+)
+TOKENS_PER_WEIGHT_RECURRING = 1.0
+NGRAMS_RECURRING = [2]
+MOST_PASSES = 4.0  # beyond them it gets worse
 
 
 def choose_size(settings: Settings, prepared: Prepared, device: torch.device) -> None:
     """Fill in what a preset leaves to the length of the run; what the user gives stays."""
     if settings.get("model.size") != "auto":
         return
-    rung, tokens = _largest(settings, prepared, device)
-    recurs = tokens > RECURS * len(prepared.train)
+    text = len(prepared.train)
+
+    def largest(ladder: tuple[Rung, ...], share: float) -> tuple[Rung, float]:
+        """The largest rung whose weights get their tokens, and the tokens."""
+        found = ladder[0], _tokens(settings, ladder[0], prepared, device)
+        for rung in ladder[1:]:
+            tokens = _tokens(settings, rung, prepared, device)
+            if min(tokens, MOST_PASSES * text) < share * rung.weights:
+                break
+            found = rung, tokens
+        return found
+
+    rung, tokens = largest(LADDER, TOKENS_PER_WEIGHT)
+    letters = settings.get("tokenizer.kind") in ("chars", "bytes")
+    recurs = tokens > (RECURS_LETTERS if letters else RECURS) * text
     if recurs:
-        rung, tokens = RECURRING, _tokens(settings, RECURRING, prepared, device)
-    reason = f"size auto: about {tokens:,.0f} tokens for {rung.weights:,} weights in layers"
-    if recurs:
-        reason += f", {tokens / len(prepared.train):.1f} times the text"
+        rung, tokens = largest(RECURRING, TOKENS_PER_WEIGHT_RECURRING)
     chosen = {"model.layers": rung.layers, "model.width": rung.width, "train.batch": rung.batch}
-    if settings.get("tokenizer.kind") in ("chars", "bytes"):
+    if letters:
         chosen["model.ngrams"] = NGRAMS_RECURRING if recurs else NGRAMS
+    reason = (
+        f"size auto: time for {tokens:,.0f} tokens, {tokens / text:.2g} times the text, "
+        f"and {rung.weights:,} weights in layers"
+    )
     for name, value in chosen.items():
         if _left_open(settings, name):
             settings.choose(name, value, reason)
     if _left_open(settings, "model.heads"):
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
-
-
-def _largest(settings: Settings, prepared: Prepared, device: torch.device) -> tuple[Rung, float]:
-    """The largest rung whose weights get their tokens, and the tokens."""
-    rung, tokens = LADDER[0], _tokens(settings, LADDER[0], prepared, device)
-    for larger in LADDER[1:]:
-        seen = _tokens(settings, larger, prepared, device)
-        if seen < TOKENS_PER_WEIGHT * larger.weights:
-            break
-        rung, tokens = larger, seen
-    return rung, tokens
 
 
 def _heads(width: int) -> int:

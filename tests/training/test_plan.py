@@ -7,6 +7,7 @@ import pytest
 
 from overnight.config import Settings, read_preset
 from overnight.training import plan as plan_module
+from overnight.training import sizing
 from overnight.training.plan import EVALUATION_SHARE, Plan
 from overnight.training.session import plan_run
 from overnight.training.sizing import MOST_PASSES
@@ -24,6 +25,7 @@ def planned(text: str, **given: Any) -> Plan:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sizing, "TIMED_TOKENS", 64)
     monkeypatch.setattr(plan_module, "PROBE_SECONDS", {"minutes": 0.05, "other": 0.05})
 
 

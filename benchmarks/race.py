@@ -26,7 +26,7 @@ from overnight.text.batches import fixed_blocks
 from overnight.text.prepare import Prepared, prepare
 from overnight.training.evaluate import score
 from overnight.training.machine import choose_machine
-from overnight.training.sizing import choose_size
+from overnight.training.sizing import MOST_PASSES, choose_size
 from overnight.training.update import Updater
 
 SHAKESPEARE = Path(__file__).parents[2] / "shared" / "data" / "tinyshakespeare.txt"
@@ -228,6 +228,7 @@ def within(settings: Settings, prepared: Prepared, budget: float) -> tuple[list[
     for step in range(1, 21):
         updater.update(step, 10**6)
     steps = int(20 * budget / (time.process_time() - begin))
+    steps = min(steps, updater.ledger.steps_for_passes(MOST_PASSES))  # as a run of `fast` would
     updater.reset()
     seconds, losses = 0.0, []
     blocks = fixed_blocks(prepared.val, config.model.context, EVERYTHING)

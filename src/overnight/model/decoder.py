@@ -7,6 +7,8 @@ state of what came before, at a cost that does not grow with it more than the la
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -192,6 +194,17 @@ class Decoder(nn.Module):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.fused = fused
+
+
+@contextmanager
+def in_float32(model: Decoder) -> Iterator[None]:
+    """As a loaded model computes. One token at a time gains nothing from bfloat16 on a CPU, and
+    takes twice as long (docs/lab-notes.md, 2026-11-21)."""
+    before, model.compute_dtype = model.compute_dtype, torch.float32
+    try:
+        yield
+    finally:
+        model.compute_dtype = before
 
 
 def complete(model: Model) -> Model:

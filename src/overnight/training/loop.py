@@ -22,6 +22,7 @@ from ..config import Config
 from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.checkpoint import State, Window
+from ..model.decoder import in_float32
 from ..runfolder import (
     End,
     Eval,
@@ -332,23 +333,25 @@ class Trainer:
                 top_k=sample.top_k,
                 seed=self.config.train.seed + i,
             )
-            parts = []
-            for part in continue_text(
-                self.updater.model, self.prepared.tokenizer, prompt, sampling, _silent
-            ):
-                parts.append(part)
-                if self.stop:
-                    raise StoppedError
             self.log.write(
                 Sample(
                     step=self.state.step,
                     prompt=prompt,
-                    text="".join(parts),
+                    text=self._continued(prompt, sampling),
                     tokens=sample.tokens,
                     seed=sampling.seed,
                 )
             )
         self.clock.eval += time.monotonic() - begin
+
+    def _continued(self, prompt: str, sampling: Sampling) -> str:
+        model, parts = self.updater.model, []
+        with in_float32(model) if self.updater.device.type == "cpu" else contextlib.nullcontext():
+            for part in continue_text(model, self.prepared.tokenizer, prompt, sampling, _silent):
+                parts.append(part)
+                if self.stop:
+                    raise StoppedError
+        return "".join(parts)
 
     def _save_if_due(self, improved: bool, last: bool) -> None:
         if improved:

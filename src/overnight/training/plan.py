@@ -26,7 +26,8 @@ from .sizing import MOST_PASSES, choose_size
 from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
-EVALUATION_SHARE = 0.02  # of the run's time, at most, beside the last one on the whole split
+EVALUATION_SHARE = 0.015  # of the run's time, at most, beside the last one on the whole split
+KEPT = 0.05  # of a time that is given: for evaluation, samples, saving and the last figure
 PROMPT_BYTES = 24
 PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
 
@@ -210,11 +211,11 @@ def _choose_length(settings: Settings, ledger: Ledger, probe: Probe) -> int:
     if length.tokens:
         steps, reason = ledger.steps_for_tokens(length.tokens), f"{length.tokens:,} tokens"
     elif length.minutes:
-        seconds = 60 * length.minutes * (1 - EVALUATION_SHARE)
+        seconds = 60 * length.minutes * (1 - KEPT)
         steps = max(1, math.floor(seconds / probe.step_seconds))
         reason = (
             f"{length.minutes:g} minutes at {1 / probe.step_seconds:.3g} steps/s, measured, "
-            f"with {EVALUATION_SHARE:.0%} kept for evaluation"
+            f"with {KEPT:.0%} kept for what is not training"
         )
         most = ledger.steps_for_passes(MOST_PASSES)
         if settings.get("model.size") == "auto" and steps > most:
@@ -243,7 +244,7 @@ def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_token
         blocks = max(32, min(round(share / ledger.context), 262_144 // ledger.context + 1))
         tokens = min(blocks * ledger.context, max(val_tokens - 1, 1))
         settings.choose(
-            "eval.tokens", tokens, f"evaluation takes about {EVALUATION_SHARE:.0%} at most"
+            "eval.tokens", tokens, f"evaluation takes about {EVALUATION_SHARE:.1%} at most"
         )
 
 

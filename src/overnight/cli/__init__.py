@@ -99,7 +99,7 @@ def run(tokens: Sequence[str]) -> int:
 
 def main() -> None:
     # Read when torch loads: threads of a busy machine that spin at every barrier take each other's
-    # time. 1,000 turns cost nothing on a quiet one; the default made updates 5 to 10 times slower
-    # on a loaded one (docs/lab-notes.md, 2026-11-20).
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # time, and the default made updates 5 to 10 times slower on a loaded one; with 1,000 turns they
+    # sleep too soon, a quarter slower on a quiet one (docs/lab-notes.md, 2026-11-20 and -21).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.exit(run(sys.argv[1:]))

@@ -296,6 +296,8 @@ def test_a_short_text_gets_the_vocabulary_it_allows(tmp_path):
 
 
 def test_the_size_of_the_text_decides_what_a_token_is(tmp_path, monkeypatch):
+    assert makers.suggest_kind(10**6)[0] == "bytes"
+    assert makers.suggest_kind(3 * 10**6)[0] == "bpe"  # 1.344 and 1.504 bits, docs/lab-notes.md
     (tmp_path / "a.txt").write_text("so short a text, so short " * 9)
     for limit, size, kind in ((10**6, 0, "bytes"), (10, 0, "bpe"), (10**6, 258, "bpe")):
         monkeypatch.setattr(makers, "SMALL_TEXT", limit)

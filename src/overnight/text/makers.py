@@ -14,9 +14,7 @@ from .formats import BEGIN, BYTE_LETTERS, CLASSIC_UNKNOWN, CONTINUATION, END, SE
 from .tokenizers import Tokenizer
 
 ALPHABET = 1000  # characters that classic WordPiece can write
-SMALL_TEXT = (
-    4e6  # bytes, below which pieces are too rare to be learned (docs/lab-notes.md, 2026-11-21)
-)
+SMALL_TEXT = 1.5e6  # bytes, below which pieces recur too soon (docs/lab-notes.md, 2026-11-21)
 
 
 def bytes_tokenizer(separator: bool) -> Tokenizer:
@@ -128,8 +126,8 @@ def suggest_kind(n_bytes: int) -> tuple[str, str]:
     """A kind of token for a training text of `n_bytes`, and why."""
     megabytes = f"{n_bytes / 1e6:,.1f} MB of training text"
     if n_bytes < SMALL_TEXT:
-        return "bytes", f"{megabytes}: too few pieces of words to learn"
-    return "bpe", f"{megabytes}: enough to learn pieces of words"
+        return "bytes", f"{megabytes}: pieces of words would recur too soon"
+    return "bpe", f"{megabytes}: enough for pieces of words"
 
 
 def suggest_vocab_size(n_bytes: int) -> tuple[int, str]:

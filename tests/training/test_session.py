@@ -51,12 +51,15 @@ def test_a_killed_session_replays_the_same_steps(
     assert measured(out) == measured(whole)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logging_evaluation_sampling_and_saving_never_change_training(
-    whole: Path, text: str, tmp_path: Path
+    dtype: str, text: str, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    assert train(out, text, log_every="1", eval_every="3", save_every="2") == 0
-    assert final_tensors(out) == final_tensors(whole)
+    often = {"log_every": "1", "eval_every": "3", "save_every": "2"}
+    never = {"eval_every": "24", "sample__tokens": "0", "save_every": "24"}
+    for name, cadence in (("often", often), ("never", never)):
+        assert train(tmp_path / name, text, train__dtype=dtype, **cadence) == 0
+    assert final_tensors(tmp_path / "often") == final_tensors(tmp_path / "never")
 
 
 def test_what_a_run_leaves(whole: Path) -> None:

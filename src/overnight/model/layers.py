@@ -57,7 +57,7 @@ def drop(x: Tensor, share: float, training: bool) -> Tensor:
 def _mask(x: Tensor, share: float) -> Tensor:
     """Of the shape of `x`: 0 with probability `share`, to 16 bits of it, else what keeps the mean.
     Four numbers come out of one 64-bit draw: torch's own dropout on a CPU draws each by itself and
-    takes 3.4 times as long (docs/lab-notes.md, 2026-11-21)."""
+    takes about twice as long (docs/lab-notes.md, 2026-11-21)."""
     dropped = round(share * 2**16)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)

@@ -137,6 +137,8 @@ MUTANTS = [
     Mutant("optimizer state is loaded", "training/saving.py",
            "            updater.optimizers.load(checkpoint.read_tensors(folder, checkpoint.OPTIMIZER))",
            "            pass", SESSION),
+    Mutant("state of the n-gram tables", "training/optimizers.py",
+           ' | {"rows": self.rows.state}', "", "tests/training/test_rows.py -k by_name"),
     Mutant("weights are loaded", "training/saving.py",
            "        checkpoint.load_into(updater.model, weights, folder)\n        try:",
            "        try:", SESSION),

@@ -15,6 +15,7 @@ SETTINGS: dict[str, Any] = {
     "train.attention": "plain", "train.compile": "off",  # else timed, at every beginning
     "train.batch": 4, "train.micro_batch": 2, "model.layers": "SA", "model.width": 32,
     "model.heads": 2, "model.ssm_head": 16, "model.context": 16, "model.dropout": 0.1,
+    "model.ngrams": [2], "model.ngram_rows": 64,
     "train.label_smoothing": 0.1, "optimizer.kind": "muon", "schedule.warmup": 3,
     "length.steps": 24, "eval.every": 8, "eval.tokens": 128, "sample.tokens": 4, "log.every": 5,
     "save.every": 9,

@@ -218,6 +218,7 @@ class Evaluate(_Section, frozen=True, kw_only=True):
 
 
 class Sample(_Section, frozen=True, kw_only=True):
+    every: Annotated[int, Meta(ge=0, description="steps between samples; 0: chosen")] = 0
     prompts: Annotated[list[str], Meta(description="fixed prompts; empty: from the val text")] = []
     tokens: Annotated[int, Meta(ge=0, description="tokens written per prompt; 0: no samples")] = 64
     temperature: Annotated[float, Meta(ge=0, description="0 takes the most likely token")] = 0.8

@@ -48,10 +48,10 @@ def test_auto_goes_on_to_what_runs(
     """The estimate allows the whole batch, but no update runs with more than one sequence."""
     real = update.Updater._losses
 
-    def small(self: update.Updater, ids: torch.Tensor) -> Any:
+    def small(self: update.Updater, ids: torch.Tensor, *rest: Any) -> Any:
         if len(ids) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, ids)
+        return real(self, ids, *rest)
 
     monkeypatch.setattr(update.Updater, "_losses", small)
     assert train(tmp_path / "run", text, train__micro_batch="auto", max_steps="3") == 0

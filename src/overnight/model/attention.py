@@ -95,11 +95,16 @@ class Attention(Part):
         k_BHSD, v_BHSD = (x.repeat_interleave(groups, 1) for x in (k_BKSD, v_BKSD))
         # a product copies operands that are not contiguous, a transposed one slowly
         q_BHTD, k_BHSD, v_BHSD = (x.contiguous() for x in (q_BHTD, k_BHSD, v_BHSD))
-        scores_BHTS = (q_BHTD * (1 / math.sqrt(self.size))) @ k_BHSD.transpose(-1, -2)
         if bias_HTS is None and T > 1:
             bias_HTS = causal_bias(T, S, None, q_BHTD.dtype, q_BHTD.device)
-        if bias_HTS is not None:
-            scores_BHTS = scores_BHTS + bias_HTS
+        elif bias_HTS is None:
+            bias_HTS = q_BHTD.new_zeros(1, 1, 1)
+        scores_BHTS = torch.baddbmm(  # scale, product and bias in one pass over the scores
+            bias_HTS.expand(len(q_BHTD), self.heads, T, S).flatten(0, 1),
+            q_BHTD.flatten(0, 1),
+            k_BHSD.flatten(0, 1).transpose(-1, -2),
+            alpha=1 / math.sqrt(self.size),
+        ).unflatten(0, (-1, self.heads))
         return drop(scores_BHTS.softmax(-1), self.dropout, self.training) @ v_BHSD
 
     def _bias(self, T: int, S: int, like: Tensor) -> Tensor | None:

@@ -52,14 +52,17 @@ class NgramTable(nn.Module):
         self.weight = nn.Parameter(torch.empty(rows, width))
 
     def forward(self, ids_BT: Tensor, before_BP: Tensor) -> Tensor:
-        """`before_BP`: the ids before these, −1 where the text has not begun."""
+        return F.embedding(self.rows_of(ids_BT, before_BP), self.weight)
+
+    def rows_of(self, ids_BT: Tensor, before_BP: Tensor) -> Tensor:
+        """The row of every id; `before_BP`: the ids before these, −1 where no text is."""
         ids = torch.cat([before_BP, ids_BT], dim=1) + 1
         T, P = ids_BT.shape[1], before_BP.shape[1]
         hashed = torch.zeros_like(ids_BT)
         for back in range(self.order):  # multiplicative hashing in int64, wrapped to 40 bits
             hashed = (hashed * 1_000_003 + ids[:, P - back : P - back + T]) & 0xFF_FFFF_FFFF
         hashed = (hashed * 0x9E_3779) ^ (hashed >> 17)
-        return F.embedding(hashed % self.rows, self.weight)
+        return hashed % self.rows
 
 
 class DecodeState:
@@ -106,7 +109,7 @@ class Decoder(nn.Module):
         alone if that is enough, and the state after them. The state is changed in place; a
         learned position ends at the context."""
         if state is None:
-            state = DecodeState(self, self._nothing_before(ids_BT))
+            state = DecodeState(self, self.nothing_before(ids_BT))
         with library_for(ids_BT.numel(), self.compute_dtype):
             logits_BTV = state.model._logits(ids_BT, state, last)
         if state.before_BP.shape[1]:
@@ -115,10 +118,15 @@ class Decoder(nn.Module):
         return logits_BTV, state
 
     def hidden(
-        self, ids_BT: Tensor, state: DecodeState | None = None, last: bool = False
+        self,
+        ids_BT: Tensor,
+        state: DecodeState | None = None,
+        last: bool = False,
+        looked_up_BTC: Tensor | None = None,
     ) -> Tensor:
-        """What the head reads, `[B, T, C]`, or `[B, 1, C]` of the `last` token alone."""
-        x_BTC = self._embedded(ids_BT, state)
+        """What the head reads, `[B, T, C]`, or `[B, 1, C]` of the `last` token alone.
+        `looked_up_BTC`: what the n-gram tables say, where the caller has asked them."""
+        x_BTC = self._embedded(ids_BT, state, looked_up_BTC)
         for i, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, state.layers[i] if state else None)
         x_BTC = x_BTC[:, -1:] if last and x_BTC.shape[1] > 1 else x_BTC
@@ -134,7 +142,9 @@ class Decoder(nn.Module):
         hidden_BTC = self.hidden(ids_BT, state, last)
         return F.linear(hidden_BTC, cast(self.head_weight, hidden_BTC))
 
-    def _embedded(self, ids_BT: Tensor, state: DecodeState | None) -> Tensor:
+    def _embedded(
+        self, ids_BT: Tensor, state: DecodeState | None, looked_up_BTC: Tensor | None
+    ) -> Tensor:
         x_BTC = F.embedding(ids_BT, self.embed)
         if self.positions is not None:
             past = state.length if state else 0
@@ -144,13 +154,15 @@ class Decoder(nn.Module):
                     f"{end} tokens, but positions are learned up to {self.config.context}"
                 )
             x_BTC = x_BTC + self.positions[past:end]
-        if len(self.ngrams):
-            before_BP = state.before_BP if state else self._nothing_before(ids_BT)
+        if looked_up_BTC is not None:
+            x_BTC = x_BTC + looked_up_BTC
+        elif len(self.ngrams):
+            before_BP = state.before_BP if state else self.nothing_before(ids_BT)
             for table in self.ngrams:
                 x_BTC = x_BTC + table(ids_BT, before_BP)
         return drop(x_BTC.to(self.compute_dtype), self.config.dropout, self.training)
 
-    def _nothing_before(self, ids_BT: Tensor) -> Tensor:
+    def nothing_before(self, ids_BT: Tensor) -> Tensor:
         return ids_BT.new_full((ids_BT.shape[0], max(self.config.ngrams, default=1) - 1), -1)
 
     def initialise(self, seed: int) -> Decoder:

@@ -20,9 +20,12 @@ ASSUMED_VOCABULARY = {
 
 
 def checkpoint_bytes(config: Config, parameters: dict[str, int]) -> int:
-    """Weights and optimizer state in float32: two slots a parameter for AdamW, one for Muon."""
+    """Weights and optimizer state in float32: two slots a parameter for AdamW, one for Muon, two
+    numbers a row for n-gram tables."""
     hidden = parameters.get("blocks", 0) if config.optimizer.kind == "muon" else 0
-    return 4 * (3 * parameters["total"] - hidden)
+    tables = parameters.get("ngrams", 0)
+    rows = tables // config.model.width
+    return 4 * (3 * parameters["total"] - hidden - 2 * tables + 2 * rows)
 
 
 def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
@@ -43,7 +46,8 @@ def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
     )
     tokens = (train.micro_batch or train.batch) * model.context
     activations = tokens * (item * layers + model.vocab_size * (item + 8))
-    return 2 * checkpoint_bytes(config, parameters) + 4 * parameters["total"] + activations
+    gradients = 4 * (parameters["total"] - parameters.get("ngrams", 0))
+    return 2 * checkpoint_bytes(config, parameters) + gradients + activations
 
 
 def flops_per_token(model: Decoder) -> float:

@@ -233,12 +233,13 @@ class Trainer:
     def _measure_if_due(self) -> bool:
         """Evaluate and sample where the cadence asks for it and no session did so yet; whether
         this is the best val loss of everything logged."""
-        step = self.state.step
-        due = step % self.config.eval.every == 0 or step == self.steps
-        if not due or self.state.measured:
+        step, ends = self.state.step, self.state.step == self.steps
+        evaluates = ends or step % self.config.eval.every == 0
+        samples = step > 0 and (ends or step % self.config.sample.every == 0)
+        if self.state.measured or not (evaluates or samples):
             return False
-        improved = self._evaluate()
-        if step:
+        improved = evaluates and self._evaluate()
+        if samples:
             self._sample()
         self.state.measured = True
         return improved

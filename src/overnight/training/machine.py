@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -119,14 +120,33 @@ def settle(device: str, threads: int) -> torch.device:
 
 
 def _keep_memory() -> None:
-    """Let the allocator keep what is freed: by default glibc returns every large tensor to the
-    system and faults it in again, page by page, in each update: 31,000 faults and 14 % of the
-    time (docs/lab-notes.md, 2026-11-21). Elsewhere than under glibc there is no such call."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_max, 0)
+    """Let the allocator keep what is freed, in pages of 2 MiB where the system has them.
+
+    By default glibc returns every large tensor to the system and faults it in again, page by page,
+    in each update: 31,000 faults and 14 % of the time; and small pages cost another 4 to 10 %
+    (docs/lab-notes.md, 2026-11-21). Elsewhere than under glibc there are no such calls.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+    libc.mallopt(trim_threshold, -1)  # never
+    libc.mallopt(mmap_max, 0)
+    with contextlib.suppress(OSError):
+        _ask_for_large_pages(libc)
+
+
+def _ask_for_large_pages(libc: ctypes.CDLL) -> None:
+    """For the heap, and as much again as a large run takes: addresses, no memory yet."""
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.free(libc.malloc(psutil.virtual_memory().total // 4))  # it stays in the heap
+    huge_pages = 14  # madvise(2): MADV_HUGEPAGE
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        for line in maps:
+            if line.rstrip().endswith("[heap]"):
+                begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+                libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), huge_pages)
 
 
 def _take_fast_float32() -> None:

@@ -1,7 +1,7 @@
 """Which parameter is held by which optimizer, and their state by name.
 
-AdamW and Muon are torch's own. Muon (Jordan 2024) takes the hidden matrices; embeddings, head,
-norms and biases stay with AdamW.
+AdamW and Muon are torch's own. Muon (Jordan 2024) takes the hidden matrices, `RowAdagrad` the
+n-gram tables; embeddings, head, norms and biases stay with AdamW.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Optimizer
+from .rows import RowAdagrad, Touched
 
 
 def is_hidden(name: str, parameter: Tensor) -> bool:
@@ -28,7 +29,8 @@ class Optimizers:
         muon = {
             name: p for name, p in named.items() if settings.kind == "muon" and is_hidden(name, p)
         }
-        rest = {name: p for name, p in named.items() if name not in muon}
+        tables = {name: p for name, p in named.items() if name.startswith("ngrams.")}
+        rest = {name: p for name, p in named.items() if name not in muon and name not in tables}
         self.parts: dict[str, torch.optim.Optimizer] = {"adamw": _adamw(rest.values(), settings)}
         if muon:
             self.parts["muon"] = torch.optim.Muon(
@@ -37,37 +39,50 @@ class Optimizers:
                 momentum=settings.muon_momentum,
                 weight_decay=settings.muon_weight_decay,
             )
+        self.rows = RowAdagrad(tables.values(), settings.lr, settings.eps)
         for part in self.parts.values():
             for group in part.param_groups:
                 group["peak"] = group["lr"]
 
-    def step(self, rate: float) -> None:
-        """One update at `rate` times the peak learning rates; gradients are dropped after."""
+    def step(self, rate: float, touched: Iterable[Touched] = ()) -> None:
+        """One update at `rate` times the peak learning rates, of tables in the rows `touched`;
+        gradients are dropped after."""
         for part in self.parts.values():
             for group in part.param_groups:
                 group["lr"] = group["peak"] * rate
             part.step()
             part.zero_grad(set_to_none=True)
+        self.rows.step(rate, touched)
 
     def state(self) -> dict[str, Tensor]:
         """Every state tensor as `<optimizer>/<slot>/<parameter>`."""
         return {
             f"{kind}/{slot}/{self.names[parameter]}": tensor
-            for kind, part in self.parts.items()
-            for parameter, slots in part.state.items()
+            for kind, held in self._held().items()
+            for parameter, slots in held.items()
             for slot, tensor in slots.items()
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`, exact; a key or shape that does not fit is a `KeyError`."""
         by_name = {name: parameter for parameter, name in self.names.items()}
+        held = self._held()
         for path, tensor in state.items():
             kind, slot, name = path.split("/", 2)
             parameter = by_name[name]
-            if slot != "step" and tensor.shape != parameter.shape:
+            slots = held[kind][parameter]
+            own = slots.get(slot, parameter)
+            if slot != "step" and tensor.shape != own.shape:
                 raise KeyError(f"{path}: shape {list(tensor.shape)}")
             device = "cpu" if slot == "step" else parameter.device
-            self.parts[kind].state[parameter][slot] = tensor.to(device)
+            slots[slot] = tensor.to(device)
+
+    def _held(self) -> dict[str, dict[Tensor, dict[str, Tensor]]]:
+        """Slots by optimizer and parameter."""
+        return {
+            kind: {p: part.state[p] for group in part.param_groups for p in group["params"]}
+            for kind, part in self.parts.items()
+        } | {"rows": self.rows.state}
 
 
 def _adamw(parameters: Iterable[nn.Parameter], settings: Optimizer) -> torch.optim.AdamW:

@@ -26,6 +26,7 @@ from .sizing import MOST_PASSES, choose_size
 from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
+SAMPLINGS = 4  # and the end
 EVALUATION_SHARE = 0.015  # of the run's time, at most, beside the last one on the whole split
 KEPT = 0.05  # of a time that is given: for evaluation, samples, saving and the last figure
 PROMPT_BYTES = 24
@@ -239,6 +240,9 @@ def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_token
         every = max(1, math.ceil(steps / EVALUATIONS))
         settings.choose("eval.every", every, f"{EVALUATIONS} evaluations a run")
     evaluations = steps / settings.get("eval.every") + 1
+    if not settings.get("sample.every"):
+        every = settings.get("eval.every") * math.ceil((evaluations - 1) / SAMPLINGS)
+        settings.choose("sample.every", every, f"{SAMPLINGS} times a run, and at its end")
     if not settings.get("eval.tokens"):
         share = EVALUATION_SHARE * 3 * ledger.tokens(steps) / (2 * evaluations)
         blocks = max(32, min(round(share / ledger.context), 262_144 // ledger.context + 1))

@@ -17,6 +17,7 @@ from ..text.batches import Batches
 from .guard import SPIKE_Z, is_finite, spike_z
 from .machine import compiled
 from .optimizers import Optimizers
+from .rows import Touched, looked_up, touch
 from .schedule import rate
 
 
@@ -65,16 +66,18 @@ class Updater:
         rows = self.batches.batch((step - 1) * train.batch + shift, train.batch)
         ids = torch.from_numpy(rows).to(self.device, non_blocking=True)
         nats = objective = 0.0
-        for micro, part in enumerate(ids.split(train.micro_batch)):
+        touched = touch(self.model, ids[:, :-1])
+        for micro, begin in enumerate(range(0, len(ids), train.micro_batch)):
+            here = slice(begin, begin + train.micro_batch)
             if self.config.model.dropout:
                 torch.manual_seed(key(train.seed, "dropout", step, shift, micro))
-            nll, minimised = self._losses(part)
+            nll, minimised = self._losses(ids[here], looked_up(touched, here))
             (minimised / ids[:, 1:].numel()).backward()
             nats += float(nll)
             objective += float(minimised.detach())
         share = rate(self.config.schedule, step, steps)
         lr = self.config.optimizer.lr * share
-        update = Update(nats, objective, ids[:, 1:].numel(), self._clip(), lr)
+        update = Update(nats, objective, ids[:, 1:].numel(), self._clip(touched), lr)
         update.z = spike_z(update.loss, recent) if is_finite(nats, 0.0) else 0.0
         if not is_finite(update.nats, update.grad_norm):
             update.skipped = "non_finite"
@@ -83,19 +86,26 @@ class Updater:
         if update.skipped:
             self.model.zero_grad(set_to_none=True)
         else:
-            self.optimizers.step(share)
+            self.optimizers.step(share, touched)
         return update
 
-    def _losses(self, ids_BU: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _losses(
+        self, ids_BU: torch.Tensor, looked_up_BTC: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums over the tokens of a micro-batch: unsmoothed loss, and what is minimised."""
         smoothing = self.config.train.label_smoothing
-        hidden_BTC = self._hidden(ids_BU[:, :-1])
+        hidden_BTC = self._hidden(ids_BU[:, :-1], looked_up_BTC=looked_up_BTC)
         nll_BT, objective = losses(hidden_BTC, self.model.head_weight, ids_BU[:, 1:], smoothing)
         return nll_BT.sum(), objective
 
-    def _clip(self) -> float:
-        limit = self.config.optimizer.clip or float("inf")
-        return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+    def _clip(self, touched: list[Touched]) -> float:
+        """The norm of the gradient, which is shortened to the limit where it is longer."""
+        leaves = [*self.model.parameters(), *(part.values for part in touched)]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in leaves if p.grad is not None])
+        limit = self.config.optimizer.clip
+        if limit and norm > limit:
+            torch.nn.utils.clip_grads_with_norm_(leaves, limit, norm)
+        return float(norm)
 
 
 def _fused(config: Config, device: torch.device) -> bool:

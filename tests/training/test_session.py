@@ -12,8 +12,8 @@ import pytest
 from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
 
 from overnight import cli, load_run
-from overnight.runfolder import Event, RunFolder, read_log
-from overnight.training import update
+from overnight.runfolder import Eval, Event, RunFolder, Sample, read_log
+from overnight.training import loop, update
 
 
 @pytest.mark.parametrize("step", [1, 5, 7, 8, 9, 13, 24])
@@ -181,6 +181,31 @@ def test_training_goes_on_from_the_weights_of_a_run(
     shutil.rmtree(RunFolder(again).checkpoint_path(2))
     assert cli.run(["train", "--resume", str(again)]) == 0
     assert final_tensors(again) == final_tensors(out)
+
+
+def test_weights_just_drawn_are_scored_in_part_and_others_whole(
+    whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "DRAWN_TOKENS", 32)
+    assert train(tmp_path / "drawn", text, max_steps="8") == 0
+    scored = {row.step: row.val_tokens for row in read_log(tmp_path / "drawn/log.jsonl").of(Eval)}
+    assert scored == {0: 32, 8: 256}
+    words = ["train", text, "--from", str(whole), "--max-steps", "8", "--eval-every", "8"]
+    more = ["--eval.tokens", "256", "--threads", "1", "--out", str(tmp_path / "given")]
+    assert cli.run([*words, *more]) == 0
+    scored = {row.step: row.val_tokens for row in read_log(tmp_path / "given/log.jsonl").of(Eval)}
+    assert scored == {0: 256, 8: 256}
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"), [("0", [6, 12, 18, 24]), ("5", [5, 10, 15, 20, 24])]
+)
+def test_samples_four_times_a_run_or_as_asked(
+    every: str, expected: list[int], text: str, tmp_path: Path
+) -> None:
+    assert train(tmp_path / "run", text, eval_every="2", sample__every=every) == 0
+    rows = read_log(tmp_path / "run" / "log.jsonl").of(Sample)
+    assert sorted({row.step for row in rows}) == expected
 
 
 def test_from_refuses_another_model(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 import torch
 
+from .. import __version__
 from ..text.cache import Cache
 from .machine import processor_name
 
@@ -22,9 +23,10 @@ def once(
     find: Callable[[], Answer],
     fits: Callable[[Answer], bool] = lambda answer: True,
 ) -> Answer:
-    """The answer of type `kind` that is kept for `question`, this processor and this torch; else
-    what `find` finds. A file that does not answer the question counts as none."""
-    asked = msgspec.json.encode([processor_name(), str(torch.__version__), *question])
+    """The answer of type `kind` that is kept for `question`, this processor, this torch and this
+    version; else what `find` finds. A file that does not answer the question counts as none."""
+    machine = [processor_name(), str(torch.__version__), __version__]
+    asked = msgspec.json.encode([*machine, *question])
     path = Cache().timings / f"{hashlib.sha256(asked).hexdigest()[:32]}.json"
     try:
         kept: Answer = msgspec.json.decode(path.read_bytes(), type=kind)

@@ -1,7 +1,7 @@
 """Which parameter is held by which optimizer, and their state by name.
 
-AdamW and Muon are torch's own. Muon (Jordan 2024) takes the hidden matrices, `RowAdagrad` the
-n-gram tables; embeddings, head, norms and biases stay with AdamW.
+Muon takes the hidden matrices, `RowAdagrad` the n-gram tables; embeddings, head, norms and biases
+stay with AdamW, which is torch's own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Optimizer
+from .muon import Muon
 from .rows import RowAdagrad, Touched
 
 
@@ -33,7 +34,7 @@ class Optimizers:
         rest = {name: p for name, p in named.items() if name not in muon and name not in tables}
         self.parts: dict[str, torch.optim.Optimizer] = {"adamw": _adamw(rest.values(), settings)}
         if muon:
-            self.parts["muon"] = torch.optim.Muon(
+            self.parts["muon"] = Muon(
                 muon.values(),
                 lr=settings.muon_lr,
                 momentum=settings.muon_momentum,

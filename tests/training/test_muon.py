@@ -1,0 +1,42 @@
+"""Muon for many matrices at a time, against torch's for one."""
+
+import pytest
+import torch
+
+from overnight.training.muon import Muon, orthogonal
+
+SHAPES = [(48, 16), (16, 16), (64, 16), (16, 64), (48, 16), (16, 16), (64, 16), (16, 64), (5, 7)]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_steps_are_torchs(decay: float) -> None:
+    random = torch.Generator().manual_seed(1)
+    ours = [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in SHAPES]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": decay}
+    first, second = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for _ in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape, generator=random)
+            q.grad = p.grad.clone()
+        first.step()
+        second.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, atol=1e-3, rtol=0)  # bfloat16 within; a step is 0.05
+        buffers = first.state[p]["momentum_buffer"], second.state[q]["momentum_buffer"]
+        assert torch.equal(*buffers)
+
+
+def test_singular_values_come_near_one() -> None:
+    x = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(2))
+    values = torch.linalg.svdvals(orthogonal(x, (3.4445, -4.775, 2.0315), 5, 1e-7))
+    assert float(values.min()) > 0.6
+    assert float(values.max()) < 1.3
+
+
+def test_a_matrix_without_gradient_stays() -> None:
+    still, moved = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    moved.grad = torch.eye(4)
+    Muon([still, moved], lr=0.1).step()
+    assert torch.equal(still, torch.ones(4, 4))
+    assert not torch.equal(moved, torch.ones(4, 4))

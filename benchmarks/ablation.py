@@ -41,12 +41,14 @@ LEVERS: dict[str, dict[str, Any]] = {
     "4 layers": {"model.layers": "AAAA"},
     "batch 16": {"train.batch": 16},
     "batch 64": {"train.batch": 64},
-    "trigrams": {"model.ngrams": [2, 3]},
+    "bigrams alone": {"model.ngrams": [2]},
+    "up to 5-grams": {"model.ngrams": [2, 3, 4, 5]},
     "rows × 4": {"model.ngram_rows": 65536},
     "vocabulary 2,048": {"tokenizer.vocab_size": 2048},
-    "lr × 2": {"optimizer.lr": 1.2e-2},
-    "Muon lr × 2": {"optimizer.muon_lr": 0.04},
-    "Muon lr / 2": {"optimizer.muon_lr": 0.01},
+    "lr × 2": {"optimizer.lr": 3e-2},
+    "lr / 2": {"optimizer.lr": 7.5e-3},
+    "Muon lr × 2": {"optimizer.muon_lr": 0.03},
+    "Muon lr / 2": {"optimizer.muon_lr": 0.0075},
 }
 
 

@@ -67,7 +67,7 @@ class Entry(msgspec.Struct, frozen=True):
 ENTRIES = (
     Entry("equal architecture", "nanogpt-cpu", MUON, 300, 8, confirming_steps=450),
     Entry("fast", "fast", {}, 60, 20),
-    Entry("fast", "fast", {}, 450, 15, target=1.60, peer_steps=5000),
+    Entry("fast", "fast", {}, 360, 15, target=1.60, peer_steps=5000),
 )
 
 

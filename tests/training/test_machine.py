@@ -4,6 +4,7 @@ import ctypes
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,30 +12,42 @@ SETTLED = """
 import json, resource, torch
 from overnight.training.machine import settle
 settle("cpu", 1)
-torch.ones(2**23).mul(2)  # the first time, memory has to come from the system
+for _ in range(10):  # the first time, memory has to come from the system
+    torch.ones(2**23)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
     torch.ones(2**23)
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(json.dumps([torch.get_deterministic_debug_mode(), faults]))
+with open("/proc/self/smaps_rollup") as file:
+    large = sum(int(line.split()[1]) for line in file if line.startswith("AnonHugePages"))
+print(json.dumps([torch.get_deterministic_debug_mode(), faults, large]))
 """
+THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 @pytest.fixture(scope="module")
-def settled() -> tuple[int, int]:
-    """(torch's deterministic mode, page faults of ten tensors of 32 MiB)."""
+def settled() -> tuple[int, int, int]:
+    """(torch's deterministic mode, page faults of ten tensors of 32 MiB, KiB in large pages)."""
     done = subprocess.run([sys.executable, "-c", SETTLED], capture_output=True, check=True)
-    mode, faults = json.loads(done.stdout)
-    return mode, faults
+    mode, faults, large = json.loads(done.stdout)
+    return mode, faults, large
 
 
-def test_what_is_not_deterministic_is_an_error(settled: tuple[int, int]) -> None:
+def test_what_is_not_deterministic_is_an_error(settled: tuple[int, int, int]) -> None:
     assert settled[0] == 2
 
 
 @pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator has no mallopt"
 )
-def test_freed_memory_is_taken_again(settled: tuple[int, int]) -> None:
+def test_freed_memory_is_taken_again(settled: tuple[int, int, int]) -> None:
     """Given back, ten tensors would cost 8,192 faults of 4 KiB each."""
     assert settled[1] < 8192
+
+
+@pytest.mark.skipif(
+    not THP.is_file() or "[never]" in THP.read_text(), reason="the system has no large pages"
+)
+def test_the_heap_is_in_large_pages(settled: tuple[int, int, int]) -> None:
+    """At least one tensor of 32 MiB; without the advice none is."""
+    assert settled[2] >= 32 * 1024

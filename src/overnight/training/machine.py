@@ -137,7 +137,11 @@ def _keep_memory() -> None:
 
 
 def _ask_for_large_pages(libc: ctypes.CDLL) -> None:
-    """For the heap, and as much again as a large run takes: addresses, no memory yet."""
+    """For the heap, and as much again as a large run takes: addresses, no memory yet. Not where
+    a large page is hundreds of MiB, as on some ARM systems."""
+    with open("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", encoding="ascii") as file:
+        if int(file.read()) > 2**22:
+            return
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.free(libc.malloc(psutil.virtual_memory().total // 4))  # it stays in the heap

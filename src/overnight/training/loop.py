@@ -235,7 +235,8 @@ class Trainer:
         this is the best val loss of everything logged."""
         step, ends = self.state.step, self.state.step == self.steps
         evaluates = ends or step % self.config.eval.every == 0
-        samples = step > 0 and (ends or step % self.config.sample.every == 0)
+        every = self.config.sample.every or self.config.eval.every  # 0: a run of an older version
+        samples = step > 0 and (ends or step % every == 0)
         if self.state.measured or not (evaluates or samples):
             return False
         improved = evaluates and self._evaluate()

@@ -127,3 +127,19 @@ def test_a_size_is_timed_once(
     again = sized(prepared, **vocabulary, **{"length.minutes": 3})
     assert len(timed) == 3
     assert again.values == first.values
+
+
+@pytest.mark.parametrize(("slowness", "expected"), [(1.5, True), (20.0, False)])
+def test_state_spaces_only_where_they_read_the_text_once(
+    slowness: float, expected: bool, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention has time for two passes; state spaces take `slowness` times as long a token."""
+    second = 60 / (2 * len(prepared.train))
+
+    def rate(_: object, rung: sizing.Rung, *rest: object) -> float:
+        return second * (slowness if "S" in rung.layers else 1.0)
+
+    monkeypatch.setattr(sizing, "_token_seconds", rate)
+    settings = sized(prepared, **{"length.minutes": 1.0})
+    assert ("S" in settings.get("model.layers")) is expected
+    assert settings.get("model.ngrams") == ([2] if expected else [2, 3, 4])

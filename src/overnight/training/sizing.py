@@ -84,8 +84,10 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
     rung, tokens = largest(LADDER, TOKENS_PER_WEIGHT)
     letters = settings.get("tokenizer.kind") in ("chars", "bytes")
     recurs = tokens > (RECURS_LETTERS if letters else RECURS) * text
-    if recurs:
-        rung, tokens = largest(RECURRING, TOKENS_PER_WEIGHT_RECURRING)
+    if recurs:  # state spaces are slower: there must be time for them to read the text once
+        slower = largest(RECURRING, TOKENS_PER_WEIGHT_RECURRING)
+        recurs = slower[1] > text
+        rung, tokens = slower if recurs else (rung, tokens)
     chosen = {"model.layers": rung.layers, "model.width": rung.width, "train.batch": rung.batch}
     if letters:
         chosen["model.ngrams"] = NGRAMS_RECURRING if recurs else NGRAMS

@@ -30,6 +30,7 @@ from overnight.generation.sample import Sampling, continue_ids
 from overnight.model.decoder import Decoder
 from overnight.model.size import flops_per_token
 from overnight.training.bench import product_rate
+from overnight.training.forms import WORTH_COMPILING, choose_form
 from overnight.training.machine import has_bfloat16, settle
 from overnight.training.update import Updater
 
@@ -49,7 +50,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     settle("cpu", given.threads)
-    torch.use_deterministic_algorithms(False)  # the peers have no deterministic form of everything
     rows = []
     for name in [given.only] if given.only else BENCHES:
         print(f"{name} …", file=sys.stderr)
@@ -88,7 +88,7 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 
 def updater(shape: dict[str, int], dtype: str) -> Updater:
-    """Ours at nanoGPT's architecture and optimizer."""
+    """Ours at nanoGPT's architecture and optimizer, in the form that a long run of it takes."""
     settings = Settings()
     settings.add(read_preset("nanogpt-cpu").layer, "preset")
     settings.add(
@@ -101,10 +101,16 @@ def updater(shape: dict[str, int], dtype: str) -> Updater:
             "train.batch": shape["batch"],
             "train.micro_batch": shape["batch"],
             "train.dtype": dtype,
+            "train.threads": torch.get_num_threads(),
+            "length.minutes": float(WORTH_COMPILING),
         },
         "benchmark",
     )
-    return Updater(settings.resolve(), tokens(), torch.device("cpu"))
+    settings.choose("train.compile", "off", "until it is tried")
+    choose_form(settings, ["train.attention", "train.compile"], tokens(), CPU)
+    for name in ("train.attention", "train.compile"):
+        print(f"{name} = {settings.get(name)} ({settings.reasons[name]})", file=sys.stderr)
+    return Updater(settings.resolve(), tokens(), CPU)
 
 
 def tokens() -> np.ndarray:
@@ -125,26 +131,32 @@ def steps_of(ours: Updater) -> Callable[[], object]:
 
 
 def bench_speed(folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """Tokens per second at equal architecture, whole updates."""
+    """Tokens per second at equal architecture, whole updates: beside nanoGPT at its CPU setting,
+    which does not compile, and beside it compiled."""
     module, rows = peers.nanogpt(folder), []
     goals = {("small", "bfloat16"): 2.5, ("small", "float32"): 1.7, ("medium", "bfloat16"): 3.0}
     for name, shape, count in (("small", SMALL, 20), ("medium", MEDIUM, 1)):
-        theirs = peers.NanoGPT(
-            module, tokens(), n_layer=shape["layers"], n_head=shape["heads"],
-            n_embd=shape["width"], block_size=shape["context"], vocab_size=VOCABULARY,
-            batch=shape["batch"],
-        )  # fmt: skip
-        stock = peers.stock(lambda t=theirs, s=shape, c=count: speed_of(t.update, s, c))
-        contenders = {"nanoGPT": stock}
+        contenders = {}
+        for peer in ("nanoGPT", "nanoGPT compiled"):
+            theirs = peers.NanoGPT(
+                module, tokens(), n_layer=shape["layers"], n_head=shape["heads"],
+                n_embd=shape["width"], block_size=shape["context"], vocab_size=VOCABULARY,
+                batch=shape["batch"],
+            )  # fmt: skip
+            if peer.endswith("compiled"):
+                theirs.model.compile()
+            contenders[peer] = peers.stock(
+                lambda t=theirs, s=shape, c=count: speed_of(t.update, s, c)
+            )
         for dtype in DTYPES:
             step = steps_of(updater(shape, dtype))
             contenders[dtype] = lambda u=step, s=shape, c=count: speed_of(u, s, c)
-        measured = peers.in_turn(contenders, rounds)
+        got = peers.in_turn(contenders, rounds)
         for dtype in DTYPES:
-            goal = goals.get((name, dtype))
-            rows.append(
-                row(f"speed {name} {dtype}, tok/s", measured[dtype], measured["nanoGPT"], goal)
-            )
+            label, goal = f"speed {name} {dtype}", goals.get((name, dtype))
+            rows.append(row(f"{label}, tok/s", got[dtype], got["nanoGPT"], goal))
+            compiled = got["nanoGPT compiled"]
+            rows.append(row(f"{label} beside it compiled", got[dtype], compiled, None))
     return rows
 
 

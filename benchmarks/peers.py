@@ -66,15 +66,19 @@ class NanoGPT:
 
 
 def stock(call: Callable[[], float]) -> Callable[[], float]:
-    """`call` with torch's own way to multiply float32, which ours may have changed."""
+    """`call` with torch's own way to multiply float32 and with operations that need not repeat
+    exactly, both of which ours changes; some of theirs have no other form."""
 
     def called() -> float:
-        before = torch.get_float32_matmul_precision()
+        precision = torch.get_float32_matmul_precision()
+        exact = torch.are_deterministic_algorithms_enabled()
         torch.set_float32_matmul_precision("highest")
+        torch.use_deterministic_algorithms(False)
         try:
             return call()
         finally:
-            torch.set_float32_matmul_precision(before)
+            torch.use_deterministic_algorithms(exact)
+            torch.set_float32_matmul_precision(precision)
 
     return called
 

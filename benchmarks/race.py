@@ -47,6 +47,7 @@ MUON = {
     "schedule.kind": "linear",
     "schedule.warmup": 5,
     "schedule.min_ratio": 0.0,
+    "model.embed_std": 0.1,
     "train.batch": 20,
 }
 
@@ -65,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 ENTRIES = (
-    Entry("equal architecture", "nanogpt-cpu", MUON, 300, 8, confirming_steps=450),
+    Entry("equal architecture", "nanogpt-cpu", MUON, 285, 8, confirming_steps=325),
     Entry("fast", "fast", {}, 60, 20),
     Entry("fast", "fast", {}, 360, 15, target=1.60, peer_steps=5000),
 )

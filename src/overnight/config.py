@@ -106,6 +106,9 @@ class Model(_Section, frozen=True, kw_only=True):
     ] = "relu2"
     bias: Annotated[bool, Meta(description="biases in linear layers and layer norms")] = False
     tied: Annotated[bool, Meta(description="the head is the token embedding")] = True
+    embed_std: Annotated[
+        float, Meta(gt=0, description="standard deviation of embeddings at the beginning")
+    ] = 0.02
     qk_norm: Annotated[bool, Meta(description="RMS norm on queries and keys")] = False
     dropout: Annotated[
         float,

@@ -152,6 +152,17 @@ def test_initialisation_is_a_function_of_seed_and_name() -> None:
     assert not torch.equal(a.embed, Decoder(Model(**SMALL)).initialise(2).embed)
 
 
+def test_embeddings_alone_begin_at_what_is_asked_for() -> None:
+    shape = SMALL | {"position": "learned", "tied": False, "width": 64}
+    usual, wide = (Decoder(Model(**shape, embed_std=std)).initialise(1) for std in (0.02, 0.1))
+    for (name, a), b in zip(usual.named_parameters(), wide.parameters(), strict=True):
+        if name in ("embed", "positions"):
+            assert torch.allclose(5 * a, b)
+            assert abs(float(b.std().detach()) - 0.1) < 0.005
+        else:
+            assert torch.equal(a, b)
+
+
 def test_first_loss_is_that_of_a_uniform_guess() -> None:
     model, ids = Decoder(Model(**SMALL)).initialise(1), ids_of(8, 24)
     with torch.no_grad():

@@ -166,9 +166,7 @@ class Decoder(nn.Module):
         return ids_BT.new_full((ids_BT.shape[0], max(self.config.ngrams, default=1) - 1), -1)
 
     def initialise(self, seed: int) -> Decoder:
-        """Draw every parameter from (seed, its name): GPT-2's normal(0, 0.02), the projections
-        into the stream smaller by √(2·layers) (Radford et al. 2019), n-gram tables at zero."""
-        depth = math.sqrt(2 * len(self.blocks))
+        """Draw every parameter from (seed, its name), n-gram tables at zero."""
         special = {id(p) for m in self.modules() if isinstance(m, SSM) for p in m.vectors()}
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -179,13 +177,21 @@ class Decoder(nn.Module):
                 elif name.endswith("bias") or name.startswith("ngrams"):
                     parameter.zero_()
                 else:
-                    std = 0.02 / depth if name.endswith(("out.weight", "down.weight")) else 0.02
                     random = torch.Generator().manual_seed(key(seed, "init", name))
-                    parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=random))
+                    drawn = torch.empty(parameter.shape)
+                    parameter.copy_(drawn.normal_(0, self._std(name), generator=random))
         for name, module in self.named_modules():
             if isinstance(module, SSM):
                 module.initialise(torch.Generator().manual_seed(key(seed, "init", name)))
         return self
+
+    def _std(self, name: str) -> float:
+        """Of a parameter at the beginning: GPT-2's 0.02, less by √(2·layers) for the projections
+        into the stream (Radford et al. 2019); embeddings as they are asked for."""
+        if name in ("embed", "positions"):
+            return self.config.embed_std
+        into_stream = name.endswith(("out.weight", "down.weight"))
+        return 0.02 / math.sqrt(2 * len(self.blocks)) if into_stream else 0.02
 
     def store_by_columns(self) -> Decoder:
         """The same matrices in the order in which decoding reads them fastest: a vector times a

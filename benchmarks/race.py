@@ -66,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 ENTRIES = (
-    Entry("equal architecture", "nanogpt-cpu", MUON, 285, 8, confirming_steps=325),
+    Entry("equal architecture", "nanogpt-cpu", MUON, 295, 8, confirming_steps=325),
     Entry("fast", "fast", {}, 60, 20),
     Entry("fast", "fast", {}, 360, 15, target=1.60, peer_steps=5000),
 )

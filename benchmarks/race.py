@@ -39,10 +39,10 @@ BUDGET_SECONDS, BUDGET_EVALUATIONS, BUDGET_GOAL = 600, 20, 1.50
 
 MUON = {
     "optimizer.kind": "muon",
-    "optimizer.lr": 6e-3,
+    "optimizer.lr": 8e-3,
     "optimizer.beta2": 0.95,
     "optimizer.muon_lr": 0.05,
-    "optimizer.muon_momentum": 0.9,
+    "optimizer.muon_momentum": 0.8,
     "optimizer.weight_decay": 0.0,
     "schedule.kind": "linear",
     "schedule.warmup": 5,
@@ -66,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 ENTRIES = (
-    Entry("equal architecture", "nanogpt-cpu", MUON, 295, 8, confirming_steps=325),
+    Entry("equal architecture", "nanogpt-cpu", MUON, 258, 8, confirming_steps=310),
     Entry("fast", "fast", {}, 60, 20),
     Entry("fast", "fast", {}, 360, 15, target=1.60, peer_steps=5000),
 )

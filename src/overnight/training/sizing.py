@@ -62,7 +62,7 @@ RECURRING = (
 )
 TOKENS_PER_WEIGHT_RECURRING = 1.0
 NGRAMS_RECURRING = [2]
-MOST_PASSES = 4.0  # beyond them it gets worse
+MOST_PASSES = 3.0  # beyond them it gets worse
 
 
 def choose_size(settings: Settings, prepared: Prepared, device: torch.device) -> None:

@@ -87,8 +87,8 @@ def table(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def updater(shape: dict[str, int], dtype: str) -> Updater:
-    """Ours at nanoGPT's architecture and optimizer, in the form that a long run of it takes."""
+def settings_of(shape: dict[str, int], dtype: str) -> Settings:
+    """nanoGPT's architecture and optimizer, for a long run."""
     settings = Settings()
     settings.add(read_preset("nanogpt-cpu").layer, "preset")
     settings.add(
@@ -106,6 +106,12 @@ def updater(shape: dict[str, int], dtype: str) -> Updater:
         },
         "benchmark",
     )
+    return settings
+
+
+def updater(shape: dict[str, int], dtype: str) -> Updater:
+    """Ours, in the form that a long run takes."""
+    settings = settings_of(shape, dtype)
     settings.choose("train.compile", "off", "until it is tried")
     choose_form(settings, ["train.attention", "train.compile"], tokens(), CPU)
     for name in ("train.attention", "train.compile"):
@@ -199,7 +205,8 @@ def bench_generation(folder: Path, rounds: int) -> list[dict[str, Any]]:
         bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     gpt2 = GPT2LMHeadModel(config).eval()
-    ours = as_loaded(updater(SMALL | {"context": 512}, "float32").model)
+    small = settings_of(SMALL | {"context": 512}, "float32").resolve().model
+    ours = as_loaded(Decoder(small).initialise(1))
     nexus = as_loaded(hybrid.ours("float32")[2])
     jamba = hybrid.jamba().eval()
     jamba.config.use_cache = True

@@ -23,6 +23,8 @@ with open("/proc/self/smaps_rollup") as file:
 print(json.dumps([torch.get_deterministic_debug_mode(), faults, large]))
 """
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+LARGE_PAGES = THP.is_file() and "[never]" not in THP.read_text()
+ADJUSTABLE = hasattr(ctypes.CDLL(None), "mallopt")
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +39,13 @@ def test_what_is_not_deterministic_is_an_error(settled: tuple[int, int, int]) ->
     assert settled[0] == 2
 
 
-@pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator has no mallopt"
-)
+@pytest.mark.skipif(not ADJUSTABLE, reason="the allocator has no mallopt")
 def test_freed_memory_is_taken_again(settled: tuple[int, int, int]) -> None:
     """Given back, ten tensors would cost 8,192 faults of 4 KiB each."""
     assert settled[1] < 8192
 
 
-@pytest.mark.skipif(
-    not THP.is_file() or "[never]" in THP.read_text(), reason="the system has no large pages"
-)
+@pytest.mark.skipif(not LARGE_PAGES, reason="the system has no large pages")
 def test_the_heap_is_in_large_pages(settled: tuple[int, int, int]) -> None:
     """At least one tensor of 32 MiB; without the advice none is."""
     assert settled[2] >= 32 * 1024

@@ -208,6 +208,23 @@ def test_samples_four_times_a_run_or_as_asked(
     assert sorted({row.step for row in rows}) == expected
 
 
+def test_a_run_from_before_samples_had_a_cadence_samples_with_evaluations(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(5, patch)
+        assert train(out, text, eval_every="4", sample__every="100") == 130
+    config = RunFolder(out).config
+    lines = config.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith("every = 100")]
+    assert len(kept) == len(lines) - 1
+    config.write_text("".join(kept))
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    rows = read_log(out / "log.jsonl").of(Sample)
+    assert sorted({row.step for row in rows}) == [8, 12, 16, 20, 24]
+
+
 def test_from_refuses_another_model(
     whole: Path, text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

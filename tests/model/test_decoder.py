@@ -163,6 +163,16 @@ def test_embeddings_alone_begin_at_what_is_asked_for() -> None:
             assert torch.equal(a, b)
 
 
+def test_projections_into_the_stream_begin_smaller_with_depth() -> None:
+    """GPT-2's 1/√N of N projections: of 4 in two layers, of 16 in eight."""
+    two, eight = (Decoder(Model(**(SMALL | {"layers": n * "A"}))).initialise(1) for n in (2, 8))
+    for a, b in ((two.blocks[1].mixer.out, eight.blocks[1].mixer.out),
+                 (two.blocks[1].mlp.down, eight.blocks[1].mlp.down)):  # fmt: skip
+        assert torch.allclose(a.weight, 2 * b.weight)
+        assert abs(float(a.weight.std().detach()) - 0.01) < 0.001
+    assert torch.equal(two.blocks[1].mlp.up.weight, eight.blocks[1].mlp.up.weight)
+
+
 def test_first_loss_is_that_of_a_uniform_guess() -> None:
     model, ids = Decoder(Model(**SMALL)).initialise(1), ids_of(8, 24)
     with torch.no_grad():

@@ -35,7 +35,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "GELU": {"model.mlp": "gelu"},
     "QK norm": {"model.qk_norm": True},
     "RoPE, QK norm": {"model.position": "rope", "model.qk_norm": True},
-    "layer norm": {"model.norm": "layer"},
+    "RMS norm": {"model.norm": "rms"},
     "embeddings × 5": {"model.embed_std": 0.1},
     "cosine to a tenth": {"schedule.kind": "cosine", "schedule.min_ratio": 0.1},
     "1 layer": {"model.layers": "A"},

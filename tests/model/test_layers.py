@@ -26,6 +26,17 @@ def test_rms_norm(weighted: bool) -> None:
     _same(lambda: rms_norm(x, weight, 1e-3), lambda: F.rms_norm(x, (5,), weight, 1e-3), *inputs)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 64), (3, 1, 64), (1, 4, 1, 64)])
+@torch.inference_mode()
+def test_rms_norm_of_one_token(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, weight = 100 * torch.randn(shape), torch.randn(64)
+    for w in (weight, None):
+        exact = F.rms_norm(x.double(), (64,), None if w is None else w.double(), 1e-3)
+        torch.testing.assert_close(rms_norm(x, w, 1e-3).double(), exact, atol=0, rtol=1e-6)
+    assert torch.equal(rms_norm(0 * x, weight, 1e-5), 0 * x)
+
+
 def test_rms_norm_in_bfloat16_rounds_once() -> None:
     torch.manual_seed(0)
     x = 100 * torch.randn(64, 256).bfloat16()

@@ -51,19 +51,17 @@ class Attention(Part):
         self.position, self.rope_base = model.position, model.rope_base
         self.qk_norm, self.norm_eps = model.qk_norm, model.norm_eps
         self.dropout = model.dropout
-        width = model.heads * self.size
-        self.widths = [width, *2 * [self.kv_heads * self.size]]  # of q, k, v
-        self.qkv = Linear(model.width, sum(self.widths), model.bias)
-        self.out = Linear(width, model.width, model.bias)
+        self.split = [self.heads, self.kv_heads, self.kv_heads]  # of q, k, v
+        self.qkv = Linear(model.width, sum(self.split) * self.size, model.bias)
+        self.out = Linear(self.heads * self.size, model.width, model.bias)
         self.fused = True  # torch's fused kernel; False: plain matrix products (see `attend`)
 
     def forward(self, x_BTC: Tensor, state: AttentionState | None = None) -> Tensor:
         B, T, _ = x_BTC.shape
         past = state.length if state else 0
-        q, k, v = (
-            part.view(B, T, -1, self.size).transpose(1, 2)
-            for part in self.qkv(x_BTC).split_with_sizes(self.widths, dim=-1)
-        )
+        # split after the heads are apart: the gradient is put together in one copy instead of two
+        heads_BNTD = self.qkv(x_BTC).view(B, T, -1, self.size).transpose(1, 2)
+        q, k, v = heads_BNTD.split_with_sizes(self.split, dim=1)
         if self.qk_norm:  # a rotation keeps the norm, so before or after RoPE is the same
             q, k = (rms_norm(part, None, self.norm_eps) for part in (q, k))
         if self.position == "rope":

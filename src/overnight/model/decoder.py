@@ -20,13 +20,13 @@ from ..config import Model
 from ..errors import UserError
 from ..keyed import key
 from .attention import Attention, AttentionState
-from .layers import MLP, Linear, Norm, cast, drop, library_for, plain
+from .layers import MLP, Linear, Norm, Part, cast, drop, library_for, plain
 from .ssm import SSM, SSMState
 
 LayerState = Any  # AttentionState for an A layer, SSMState for an S layer
 
 
-class Block(nn.Module):
+class Block(Part):
     """A mixer (attention or state space) and an MLP, each behind a norm, added to the stream."""
 
     def __init__(self, model: Model, letter: str) -> None:

@@ -7,6 +7,7 @@ Shapes: B batch, T time, C width, F feed-forward, H heads, D head size, V vocabu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -124,8 +125,12 @@ class _RMSNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight_C: Tensor | None, eps: float) -> Tensor:
     """RMS norm (Zhang & Sennrich 2019) over the last axis; the root is taken in float32."""
-    if x.shape[-2] == 1 and not torch.is_grad_enabled():  # for one token torch's own begins sooner
-        unit = F.rms_norm(x, x.shape[-1:], None, eps)
+    if x.shape[-2] == 1 and not torch.is_grad_enabled():  # one token: what begins sooner
+        if x.numel() == x.shape[-1] and x.dtype == torch.float32 and x.device.type == "cpu":
+            x_C = x.view(-1)
+            unit = x / math.sqrt(x_C.dot(x_C).item() / x.shape[-1] + eps)
+        else:
+            unit = F.rms_norm(x, x.shape[-1:], None, eps)
         return unit if weight_C is None else unit * weight_C
     y: Tensor = _RMSNorm.apply(x, weight_C, eps)  # type: ignore[no-untyped-call]
     return y

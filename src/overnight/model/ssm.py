@@ -76,9 +76,11 @@ class SSM(Part):
     def forward(self, x_BTC: Tensor, state: SSMState | None = None) -> Tensor:
         B, T, _ = x_BTC.shape
         mixed = self.inner + 2 * self.state
-        z_BTE, mixed_BTM, step_BTH = self.into(x_BTC).split([self.inner, mixed, self.heads], -1)
+        widths = [self.inner, mixed, self.heads]
+        z_BTE, mixed_BTM, step_BTH = self.into(x_BTC).split_with_sizes(widths, -1)
         mixed_BTM = F.silu(self._convolve(mixed_BTM, state))
-        x_BTE, b_BTN, c_BTN = mixed_BTM.split([self.inner, self.state, self.state], -1)
+        widths = [self.inner, self.state, self.state]
+        x_BTE, b_BTN, c_BTN = mixed_BTM.split_with_sizes(widths, -1)
         x_BTHP = x_BTE.view(B, T, self.heads, self.size)
         step_BTH = F.softplus(_wide(step_BTH) + self.step_bias)
         decay_BTH = -torch.exp(_wide(self.decay_log)) * step_BTH
@@ -87,7 +89,7 @@ class SSM(Part):
         if state:
             state.state_BHPN = after
             state.length += T
-        y_BTHP = y_BTHP + self.skip.to(x_BTHP.dtype)[:, None] * x_BTHP
+        y_BTHP = torch.addcmul(y_BTHP, cast(self.skip, x_BTHP)[:, None], x_BTHP)
         y_BTE = self.norm(y_BTHP.reshape(B, T, self.inner) * F.silu(z_BTE))
         return drop(self.out(y_BTE), self.dropout, self.training)
 
@@ -111,7 +113,7 @@ class SSM(Part):
 
 def _wide(x: Tensor) -> Tensor:
     """At least float32: steps and decays are summed and exponentiated."""
-    return x if x.dtype == torch.float64 else x.float()
+    return x.float() if x.dtype is torch.bfloat16 else x
 
 
 def scan(
@@ -154,11 +156,11 @@ def scan(
 def _one(
     x_BTHP: Tensor, step_BTH: Tensor, decay_BTH: Tensor, b_BTN: Tensor, c_BTN: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    x_BHP, step_BH, decay_BH = x_BTHP[:, 0], step_BTH[:, 0], decay_BTH[:, 0]
-    into = (step_BH[..., None] * x_BHP)[..., None] * b_BTN[:, 0, None, None, :]
-    state = decay_BH.exp()[..., None, None] * state + into
-    y_BHP = (state @ c_BTN[:, 0, None, :, None].to(state.dtype))[..., 0]
-    return y_BHP[:, None].to(x_BTHP.dtype), state
+    into_BHP1 = (step_BTH[:, 0, :, None] * x_BTHP[:, 0])[..., None]
+    kept_BH11 = decay_BTH[:, 0, :, None, None].exp()
+    state = torch.addcmul(kept_BH11 * state, into_BHP1, cast(b_BTN, state)[:, None])
+    y_BE1 = state.flatten(1, 2) @ cast(c_BTN, state).transpose(1, 2)
+    return cast(y_BE1.view(x_BTHP.shape), x_BTHP), state
 
 
 def _chunks(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from overnight.config import Settings, read_preset
+from overnight.ledger import Ledger
 from overnight.training import plan as plan_module
 from overnight.training import sizing
 from overnight.training.plan import Plan
@@ -44,10 +45,18 @@ def test_who_asks_for_passes_gets_them(text: str) -> None:
     assert given.ledger.passes(given.config.length.steps) > 2 * MOST_PASSES
 
 
-def test_evaluation_is_a_small_share(text: str) -> None:
-    plan = planned(text, **{"length.passes": 1000, "model.size": "given"})
-    config = plan.config
-    evaluated = 2 * config.eval.tokens * (config.length.steps // config.eval.every + 1)
-    least = 2 * 32 * config.model.context * 17  # blocks enough for a standard error
-    share = evaluated / (3 * plan.ledger.tokens(config.length.steps))
-    assert share <= 0.03 or evaluated <= least
+@pytest.mark.parametrize(("val_tokens", "cadence"), [(10**5, 0.0142), (10**6, 0.0075)])
+def test_evaluation_is_a_small_share(val_tokens: int, cadence: float) -> None:
+    settings, steps = Settings(), 10_000
+    ledger = Ledger(batch=16, micro_batch=16, context=256, train_tokens=10**7)
+    plan_module._choose_evaluation(settings, ledger, steps, val_tokens)
+    evaluations = steps // settings.get("eval.every") + 1
+    evaluated = 2 * settings.get("eval.tokens") * evaluations
+    assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(cadence, rel=0.01)
+
+
+def test_evaluations_have_blocks_enough_for_a_standard_error() -> None:
+    settings = Settings()
+    ledger = Ledger(batch=1, micro_batch=1, context=256, train_tokens=10**7)
+    plan_module._choose_evaluation(settings, ledger, 10, 10**6)
+    assert settings.get("eval.tokens") == 32 * 256

@@ -41,7 +41,7 @@ from ..runfolder import (
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
 from . import memory
-from .evaluate import Score, StoppedError, score
+from .evaluate import FULL_TOKENS, Score, StoppedError, score
 from .guard import REMEMBERED, REWINDS, SPIKE_Z, STRIKES
 from .plan import duration
 from .progress import Progress
@@ -50,7 +50,6 @@ from .stop import StopSignal
 from .update import Update, Updater
 
 DRAWN_TOKENS = 8192  # evaluated of weights that are as drawn
-FULL_TOKENS = 4 * 2**20  # at most evaluated for the figure to quote
 
 
 class Clock(msgspec.Struct):

@@ -18,7 +18,7 @@ from ..model.size import checkpoint_bytes, memory_bytes
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
 from . import memory
-from .evaluate import score
+from .evaluate import FULL_TOKENS, score
 from .forms import choose_form, left_open
 from .machine import choose_machine, settle, wait
 from .memory import gigabytes
@@ -27,7 +27,7 @@ from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
 SAMPLINGS = 4  # and the end
-EVALUATION_SHARE = 0.015  # of the run's time, at most, beside the last one on the whole split
+EVALUATION_SHARE = 0.015  # of the run's time, about, the last one on the whole split among it
 KEPT = 0.05  # of a time that is given: for evaluation, samples, saving and the last figure
 PROMPT_BYTES = 24
 PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
@@ -158,7 +158,8 @@ def make_plan(settings: Settings, prepared: Prepared) -> Plan:
     config = msgspec.structs.replace(config, model=updater.model.config)
     updater.config = config
     evaluations = steps // config.eval.every + 2
-    evaluated = 2 * min(config.eval.tokens, len(prepared.val)) * evaluations + len(prepared.val)
+    evaluated = 2 * min(config.eval.tokens, len(prepared.val)) * evaluations
+    evaluated += min(len(prepared.val), FULL_TOKENS)
     return Plan(
         config=config,
         reasons=settings.reasons,
@@ -244,11 +245,13 @@ def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_token
         every = settings.get("eval.every") * math.ceil((evaluations - 1) / SAMPLINGS)
         settings.choose("sample.every", every, f"{SAMPLINGS} times a run, and at its end")
     if not settings.get("eval.tokens"):
-        share = EVALUATION_SHARE * 3 * ledger.tokens(steps) / (2 * evaluations)
+        allowed = EVALUATION_SHARE * 3 * ledger.tokens(steps)
+        whole = min(val_tokens, FULL_TOKENS)  # at the end; it takes half of what is allowed at most
+        share = max(allowed - whole, allowed / 2) / (2 * evaluations)
         blocks = max(32, min(round(share / ledger.context), 262_144 // ledger.context + 1))
         tokens = min(blocks * ledger.context, max(val_tokens - 1, 1))
         settings.choose(
-            "eval.tokens", tokens, f"evaluation takes about {EVALUATION_SHARE:.1%} at most"
+            "eval.tokens", tokens, f"evaluation takes about {EVALUATION_SHARE:.1%} of the time"
         )
 
 

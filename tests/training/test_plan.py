@@ -55,6 +55,15 @@ def test_evaluation_is_a_small_share(val_tokens: int, cadence: float) -> None:
     assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(cadence, rel=0.01)
 
 
+def test_of_much_held_out_text_the_last_evaluation_takes_a_part() -> None:
+    settings, steps = Settings(), 100_000
+    settings.add({"eval.every": 100}, "test")
+    ledger = Ledger(batch=16, micro_batch=16, context=256, train_tokens=10**9)
+    plan_module._choose_evaluation(settings, ledger, steps, 10**8)
+    evaluated = 2 * settings.get("eval.tokens") * (steps // 100 + 1) + 4 * 2**20
+    assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(0.015, rel=0.02)
+
+
 def test_evaluations_have_blocks_enough_for_a_standard_error() -> None:
     settings = Settings()
     ledger = Ledger(batch=1, micro_batch=1, context=256, train_tokens=10**7)

@@ -45,7 +45,9 @@ class SSM(Part):
         self.size, self.heads = model.ssm_head, self.inner // model.ssm_head
         self.state = model.ssm_state
         mixed = self.inner + 2 * self.state
-        self.into = Linear(model.width, self.inner + mixed + self.heads, model.bias)
+        self.split = [self.inner, mixed, self.heads]  # of z, what is convolved, Δ
+        self.mixed_split = [self.inner, self.state, self.state]  # of x, B, C
+        self.into = Linear(model.width, sum(self.split), model.bias)
         self.convolution = nn.Parameter(torch.empty(CONVOLUTION, mixed))
         self.convolution_bias = nn.Parameter(torch.empty(mixed))
         self.step_bias = nn.Parameter(torch.empty(self.heads))
@@ -75,12 +77,9 @@ class SSM(Part):
 
     def forward(self, x_BTC: Tensor, state: SSMState | None = None) -> Tensor:
         B, T, _ = x_BTC.shape
-        mixed = self.inner + 2 * self.state
-        widths = [self.inner, mixed, self.heads]
-        z_BTE, mixed_BTM, step_BTH = self.into(x_BTC).split_with_sizes(widths, -1)
+        z_BTE, mixed_BTM, step_BTH = self.into(x_BTC).split_with_sizes(self.split, -1)
         mixed_BTM = F.silu(self._convolve(mixed_BTM, state))
-        widths = [self.inner, self.state, self.state]
-        x_BTE, b_BTN, c_BTN = mixed_BTM.split_with_sizes(widths, -1)
+        x_BTE, b_BTN, c_BTN = mixed_BTM.split_with_sizes(self.mixed_split, -1)
         x_BTHP = x_BTE.view(B, T, self.heads, self.size)
         step_BTH = F.softplus(_wide(step_BTH) + self.step_bias)
         decay_BTH = -torch.exp(_wide(self.decay_log)) * step_BTH

@@ -12,9 +12,7 @@ from ..model.decoder import Decoder
 from ..model.loss import losses
 from ..text.batches import FixedBlocks
 
-CHUNK_TOKENS = (
-    8192  # evaluated at once; fixed, so that the sums do not depend on the training batch
-)
+CHUNK_TOKENS = 8192  # at once; fixed, so that the sums do not depend on the training batch
 FULL_TOKENS = 4 * 2**20  # at most evaluated for the figure to quote
 
 

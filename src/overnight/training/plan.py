@@ -246,7 +246,7 @@ def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_token
         settings.choose("sample.every", every, f"{SAMPLINGS} times a run, and at its end")
     if not settings.get("eval.tokens"):
         allowed = EVALUATION_SHARE * 3 * ledger.tokens(steps)
-        whole = min(val_tokens, FULL_TOKENS)  # at the end; it takes half of what is allowed at most
+        whole = min(val_tokens, FULL_TOKENS)  # at the end, which leaves half to the others
         share = max(allowed - whole, allowed / 2) / (2 * evaluations)
         blocks = max(32, min(round(share / ledger.context), 262_144 // ledger.context + 1))
         tokens = min(blocks * ledger.context, max(val_tokens - 1, 1))

@@ -57,10 +57,10 @@ def test_evaluation_is_a_small_share(val_tokens: int, cadence: float) -> None:
 
 def test_of_much_held_out_text_the_last_evaluation_takes_a_part() -> None:
     settings, steps = Settings(), 100_000
-    settings.add({"eval.every": 100}, "test")
+    settings.add({"eval.every": 200}, "test")
     ledger = Ledger(batch=16, micro_batch=16, context=256, train_tokens=10**9)
     plan_module._choose_evaluation(settings, ledger, steps, 10**8)
-    evaluated = 2 * settings.get("eval.tokens") * (steps // 100 + 1) + 4 * 2**20
+    evaluated = 2 * settings.get("eval.tokens") * (steps // 200 + 1) + 4 * 2**20
     assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(0.015, rel=0.02)
 
 

@@ -64,6 +64,18 @@ def test_of_much_held_out_text_the_last_evaluation_takes_a_part() -> None:
     assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(0.015, rel=0.02)
 
 
+def test_the_expected_time_counts_every_evaluation(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clockwork(probe: plan_module.Probe, *_: Any) -> None:
+        probe.step_seconds, probe.eval_token_seconds = 0.0, 1.0
+
+    monkeypatch.setattr(plan_module.Probe, "__init__", clockwork)
+    monkeypatch.setattr(plan_module, "FULL_TOKENS", 100)
+    plan = planned(text, **{"length.steps": 50, "eval.every": 10, "eval.tokens": 32})
+    assert plan.seconds == 2 * 32 * 7 + 100  # one more than 0, 10, … 50
+
+
 def test_evaluations_have_blocks_enough_for_a_standard_error() -> None:
     settings = Settings()
     ledger = Ledger(batch=1, micro_batch=1, context=256, train_tokens=10**7)

@@ -81,8 +81,9 @@ class SSM(Part):
         mixed_BTM = F.silu(self._convolve(mixed_BTM, state))
         x_BTE, b_BTN, c_BTN = mixed_BTM.split_with_sizes(self.mixed_split, -1)
         x_BTHP = x_BTE.view(B, T, self.heads, self.size)
-        step_BTH = F.softplus(_wide(step_BTH) + self.step_bias)
-        decay_BTH = -torch.exp(_wide(self.decay_log)) * step_BTH
+        # steps and decays are summed and exponentiated: wide, as the parameters are
+        step_BTH = F.softplus(step_BTH + self.step_bias)
+        decay_BTH = -torch.exp(self.decay_log) * step_BTH
         before = state.state_BHPN if state else None
         y_BTHP, after = scan(x_BTHP, step_BTH, decay_BTH, b_BTN, c_BTN, before)
         if state:
@@ -108,11 +109,6 @@ class SSM(Part):
         for j in range(1, CONVOLUTION):
             y_BTM = y_BTM + padded[:, j : j + T] * weights[j]
         return y_BTM
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32: steps and decays are summed and exponentiated."""
-    return x.float() if x.dtype is torch.bfloat16 else x
 
 
 def scan(

@@ -14,7 +14,7 @@ def test_steps_are_torchs(decay: float) -> None:
     ours = [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in SHAPES]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
     settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": decay}
-    first, second = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    first, second = Muon(ours, {}, **settings), torch.optim.Muon(theirs, **settings)
     for _ in range(5):
         for p, q in zip(ours, theirs, strict=True):
             p.grad = torch.randn(p.shape, generator=random)
@@ -27,6 +27,23 @@ def test_steps_are_torchs(decay: float) -> None:
         assert torch.equal(*buffers)
 
 
+def test_maps_in_one_parameter_are_steps_of_their_own() -> None:
+    """Two of 16 rows and one of 8 move as three parameters of torch's would."""
+    random = torch.Generator().manual_seed(3)
+    whole = torch.nn.Parameter(torch.randn(40, 16, generator=random))
+    apart = [torch.nn.Parameter(p.clone()) for p in whole.detach().split([16, 16, 8])]
+    settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
+    ours = Muon([whole], {whole: (16, 16, 8)}, **settings)
+    theirs = torch.optim.Muon(apart, **settings)
+    for _ in range(3):
+        whole.grad = torch.randn(40, 16, generator=random)
+        for p, grad in zip(apart, whole.grad.split([16, 16, 8]), strict=True):
+            p.grad = grad.clone()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(whole, torch.cat(list(apart)), atol=1e-3, rtol=0)
+
+
 def test_singular_values_come_near_one() -> None:
     x = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(2))
     values = torch.linalg.svdvals(orthogonal(x, (3.4445, -4.775, 2.0315), 5, 1e-7))
@@ -37,6 +54,6 @@ def test_singular_values_come_near_one() -> None:
 def test_a_matrix_without_gradient_stays() -> None:
     still, moved = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
     moved.grad = torch.eye(4)
-    Muon([still, moved], lr=0.1).step()
+    Muon([still, moved], {}, lr=0.1).step()
     assert torch.equal(still, torch.ones(4, 4))
     assert not torch.equal(moved, torch.ones(4, 4))

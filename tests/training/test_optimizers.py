@@ -52,6 +52,19 @@ def test_muon_updates_are_nearly_orthogonal() -> None:
     assert raw.max() / raw.quantile(0.1) > 4
 
 
+def test_queries_keys_and_values_are_maps_of_their_own() -> None:
+    """The update of each has singular values near 1; in an update of all three as one matrix only
+    the columns of the whole would be orthogonal."""
+    model = model_with_gradients()
+    weight = model.blocks[1].mixer.qkv.weight
+    before = weight.detach().clone()
+    Optimizers(model, Optimizer(kind="muon", muon_lr=1.0)).step(rate=1.0)
+    for moved in (before - weight.detach()).split([32, 32, 32]):
+        values = torch.linalg.svdvals(moved)
+        assert values.quantile(0.1) > 0.5
+        assert values.max() < 1.3
+
+
 def test_convolutions_and_embeddings_are_not_muons() -> None:
     model = model_with_gradients()
     optimizers = Optimizers(model, Optimizer(kind="muon"))

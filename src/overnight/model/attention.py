@@ -52,8 +52,8 @@ class Attention(Part):
         self.qk_norm, self.norm_eps = model.qk_norm, model.norm_eps
         self.dropout = model.dropout
         self.split = [self.heads, self.kv_heads, self.kv_heads]  # of q, k, v
-        self.qkv = Linear(model.width, sum(self.split) * self.size, model.bias)
-        self.out = Linear(self.heads * self.size, model.width, model.bias)
+        self.qkv = Linear(model.width, *(n * self.size for n in self.split), bias=model.bias)
+        self.out = Linear(self.heads * self.size, model.width, bias=model.bias)
         self.fused = True  # torch's fused kernel; False: plain matrix products (see `attend`)
 
     def forward(self, x_BTC: Tensor, state: AttentionState | None = None) -> Tensor:

@@ -87,7 +87,15 @@ def plain(module: Module) -> Module:
 
 
 class Linear(Part, nn.Linear):
-    """`nn.Linear` that computes in the dtype of its input. Its weight is drawn in `init`."""
+    """`nn.Linear` that computes in the dtype of its input. Its weight is drawn in `init`.
+
+    Several `outputs` are as many maps of one input, computed in one product; their sizes stay
+    known to an optimizer that treats each by itself.
+    """
+
+    def __init__(self, inputs: int, *outputs: int, bias: bool) -> None:
+        super().__init__(inputs, sum(outputs), bias)
+        self.outputs = outputs
 
     def reset_parameters(self) -> None:
         pass
@@ -187,8 +195,9 @@ class MLP(Part):
         super().__init__()
         self.kind = model.mlp
         hidden = model.feed_forward
-        self.up = Linear(model.width, 2 * hidden if self.kind == "swiglu" else hidden, model.bias)
-        self.down = Linear(hidden, model.width, model.bias)
+        maps = 2 if self.kind == "swiglu" else 1  # gate and value
+        self.up = Linear(model.width, *[hidden] * maps, bias=model.bias)
+        self.down = Linear(hidden, model.width, bias=model.bias)
         self.dropout = model.dropout
 
     def forward(self, x_BTC: Tensor) -> Tensor:

@@ -47,14 +47,14 @@ class SSM(Part):
         mixed = self.inner + 2 * self.state
         self.split = [self.inner, mixed, self.heads]  # of z, what is convolved, Δ
         self.mixed_split = [self.inner, self.state, self.state]  # of x, B, C
-        self.into = Linear(model.width, sum(self.split), model.bias)
+        self.into = Linear(model.width, sum(self.split), bias=model.bias)
         self.convolution = nn.Parameter(torch.empty(CONVOLUTION, mixed))
         self.convolution_bias = nn.Parameter(torch.empty(mixed))
         self.step_bias = nn.Parameter(torch.empty(self.heads))
         self.decay_log = nn.Parameter(torch.empty(self.heads))
         self.skip = nn.Parameter(torch.empty(self.heads))
         self.norm = Norm(model, self.inner, rms=True)
-        self.out = Linear(self.inner, model.width, model.bias)
+        self.out = Linear(self.inner, model.width, bias=model.bias)
         self.dropout = model.dropout
 
     def vectors(self) -> list[nn.Parameter]:

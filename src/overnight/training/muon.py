@@ -2,14 +2,15 @@
 
 The step is torch's own; only its order differs. torch orthogonalises one matrix after another, in
 products so small that beginning them takes longer than doing them: a third of an update of four
-layers of width 128. Here the matrices of one shape go through them together
-(docs/lab-notes.md, 2026-11-21).
+layers of width 128. Here the matrices of one shape go through them together. And where a layer
+computes several maps in one product, such as queries, keys and values, each is a matrix of its own
+(docs/lab-notes.md, 2026-11-21 and 22).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,23 +18,38 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon`, sooner."""
+    """`torch.optim.Muon`, sooner. `maps` are the rows of each map in a parameter that holds
+    several, one above the other."""
+
+    def __init__(
+        self, params: Iterable[Tensor], maps: Mapping[Tensor, Sequence[int]], **settings: Any
+    ) -> None:
+        super().__init__(params, **settings)
+        self._rows = maps
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for matrices in _by_shape(p for p in group["params"] if p.grad is not None):
+            for maps in _by_shape(self._maps(group)):
                 directions = orthogonal(
-                    torch.stack([_wide(self._direction(p, group)) for p in matrices]),
+                    torch.stack([_wide(direction) for _, direction in maps]),
                     group["ns_coefficients"],
                     group["ns_steps"],
                     group["eps"],
                 )
-                for matrix, direction in zip(matrices, directions, strict=True):
+                for (matrix, _), direction in zip(maps, directions, strict=True):
                     rows, columns = matrix.shape
                     rate = group["lr"] * math.sqrt(max(1, rows / columns))
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
                     matrix.add_(direction.t() if rows > columns else direction, alpha=-rate)
+
+    def _maps(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each map and its direction."""
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                rows = list(self._rows.get(parameter, parameter.shape[:1]))
+                direction = self._direction(parameter, group)
+                yield from zip(parameter.split(rows), direction.split(rows), strict=True)
 
     def _direction(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
         """The gradient with Nesterov's momentum, in bfloat16."""
@@ -60,11 +76,11 @@ def orthogonal(
     return x_NRC
 
 
-def _by_shape(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
+def _by_shape(maps: Iterable[tuple[Tensor, Tensor]]) -> list[list[tuple[Tensor, Tensor]]]:
     """Those of one shape, or of its transpose, together."""
-    found: dict[tuple[int, ...], list[Tensor]] = {}
-    for matrix in matrices:
-        found.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
+    found: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+    for matrix, direction in maps:
+        found.setdefault(tuple(sorted(matrix.shape)), []).append((matrix, direction))
     return list(found.values())
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Optimizer
+from ..model.layers import Linear
 from .muon import Muon
 from .rows import RowAdagrad, Touched
 
@@ -34,8 +35,10 @@ class Optimizers:
         rest = {name: p for name, p in named.items() if name not in muon and name not in tables}
         self.parts: dict[str, torch.optim.Optimizer] = {"adamw": _adamw(rest.values(), settings)}
         if muon:
+            maps = {m.weight: m.outputs for m in model.modules() if isinstance(m, Linear)}
             self.parts["muon"] = Muon(
                 muon.values(),
+                maps,
                 lr=settings.muon_lr,
                 momentum=settings.muon_momentum,
                 weight_decay=settings.muon_weight_decay,

@@ -358,7 +358,7 @@ class Trainer:
         if improved:
             self.saver.best_step = self.state.step
             self.saver.hold(self._snapshot())
-        if last or self.saver.is_due(self.state.step):
+        if last or self.saver.is_due(self.state.step, improved):
             self._save("last" if last else "interval", must=last)
         if self.stop.hung_up:
             self.stop.hung_up = False

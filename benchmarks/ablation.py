@@ -44,7 +44,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "batch 16": {"train.batch": 16},
     "batch 64": {"train.batch": 64},
     "bigrams alone": {"model.ngrams": [2]},
-    "up to 5-grams": {"model.ngrams": [2, 3, 4, 5]},
+    "up to 4-grams": {"model.ngrams": [2, 3, 4]},
     "rows × 4": {"model.ngram_rows": 65536},
     "vocabulary 2,048": {"tokenizer.vocab_size": 2048},
     "lr × 2": {"optimizer.lr": 3e-2},

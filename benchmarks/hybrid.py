@@ -1,8 +1,10 @@
 """Training speed of the hybrid beside transformers' Bamba and Jamba of equal size.
 
 One thread; each model takes whole updates (forward, backward, clip, AdamW) on the same batch of
-4 × 128 bytes × 4 micro-steps; the models take turns, so that a slow moment of the machine meets
-all. Printed: median tokens per second over the rounds, its spread, and ours as a ratio, round by
+16 × 128 bytes: ours at once, as it does by default, theirs in 4 micro-steps, as the document that
+describes the hybrid has it. They take turns, so that a slow moment of the machine meets all.
+
+Printed: median tokens per second over the rounds, its spread, and ours as a ratio, round by
 round. Ours runs as it does by default (bfloat16 where the CPU has it) and in float32; theirs in
 float32, as transformers trains on a CPU, and in bfloat16 autocast.
 """

@@ -30,6 +30,10 @@ def test_layers_lie_over_each_other() -> None:
         ({"model.dropout": 1.5}, "<= 1"),
         ({"train.batch": True}, "int"),
         ({"length.steps": 3, "length.tokens": 9}, "one length"),
+        ({"length.minutes": 0}, "a length is above 0"),
+        ({"length.passes": "inf"}, "finite"),
+        ({"length.tokens": float("inf")}, "int"),
+        ({"optimizer.lr": "nan"}, ">= 0"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(layer: dict, part: str) -> None:

@@ -8,6 +8,7 @@ carries its reason, and both are written to the run folder's `config.toml`.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -296,9 +297,14 @@ def check(name: str, value: Any, source: str) -> Any:
     wanted = known[name].type
     parsed = _parse_list(value, wanted) if isinstance(value, str) else value
     try:
-        return msgspec.convert(parsed, wanted, strict=not isinstance(value, str))
+        checked = msgspec.convert(parsed, wanted, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
         raise UserError(f"{source}: {name} = {value!r}: {_lower(str(error))}.") from None
+    if isinstance(checked, float) and not math.isfinite(checked):
+        raise UserError(f"{source}: {name} = {value!r}: give a number that is finite.")
+    if name.startswith("length.") and not checked:
+        raise UserError(f"{source}: {name} = {value!r}: a length is above 0.")
+    return checked
 
 
 def _parse_list(text: str, wanted: Any) -> Any:

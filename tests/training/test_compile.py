@@ -71,7 +71,7 @@ def test_a_resumed_compiled_run_is_the_uninterrupted_one(
 
 def chosen(monkeypatch: pytest.MonkeyPatch, trouble: str, **more: Any) -> Settings:
     monkeypatch.setattr(machine, "compiler_trouble", lambda device: trouble)
-    monkeypatch.setattr(machine, "_check_device", lambda device: None)
+    monkeypatch.setattr(machine, "check_device", lambda device: None)
     settings = Settings()
     settings.add({"train.threads": 1, "train.dtype": "float32"} | more, "test")
     machine.choose_machine(settings)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from overnight.config import Model
 from overnight.model.decoder import Decoder
 from overnight.text.batches import fixed_blocks
-from overnight.training.evaluate import score
+from overnight.training.evaluate import full_tokens, score
 
 
 @pytest.fixture
@@ -48,3 +48,9 @@ def test_dropout_is_off_and_the_random_state_untouched(model: Decoder) -> None:
     b = score(model, blocks, lengths, torch.device("cpu"))
     assert a.loss == b.loss
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_last_evaluation_grows_with_the_run_between_two_limits() -> None:
+    trained = [10**4, 10**6, 10**7, 10**8, 10**10]
+    taken = [full_tokens(n) for n in trained]
+    assert taken == [2**18, 2**18, 500_000, 2**22, 2**22]

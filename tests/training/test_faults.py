@@ -300,6 +300,38 @@ def test_changed_settings_need_the_word_for_what_they_do(
         assert final_tensors(out) == final_tensors(whole)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("length.minutes=120", "schedule ends at step 24; for another give --max-steps"),
+        ("length.passes=3", "schedule ends at step 24"),
+        ("length.steps=0", "a length is above 0"),
+        ("eval.every=0", "eval.every = 0: the run has 8"),
+        ("train.threads=0", "train.threads = 0: the run has 1"),
+        ("train.dtype=auto", "the run has float32"),
+        ("train.micro_batch=3", "train.batch = 4 is not a multiple of train.micro_batch = 3"),
+        ("train.device=cuda:99", "finds no such device"),
+        ("optimizer.lr=inf", "give a number that is finite"),
+    ],
+)
+def test_what_a_resume_cannot_take_leaves_the_run_as_it_was(
+    change: str, said: str, text: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(3, patch)
+        assert train(out, text) == 130
+    before = {name: (out / name).read_bytes() for name in ("config.toml", "log.jsonl")}
+    capfd.readouterr()
+    words = ["train", "--resume", str(out), "--set", change, "--accept", "incompatible"]
+    assert cli.run(words) == 2
+    error = capfd.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert {name: (out / name).read_bytes() for name in before} == before
+
+
 def test_another_thread_count_is_said(
     text: str,
     tmp_path: Path,

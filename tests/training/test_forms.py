@@ -71,7 +71,7 @@ def test_what_is_fixed_is_never_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_choice_is_made_once_per_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = timing(monkeypatch, 1.0, 0.5)
-    monkeypatch.setattr("overnight.training.machine._usable_cores", lambda: 4)
+    monkeypatch.setattr("overnight.training.machine.usable_cores", lambda: 4)
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
     first = chosen()
     assert sorted(tried) == ["train.attention", "train.threads"]

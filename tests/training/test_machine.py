@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from overnight.training.machine import usable_cores
+
 SETTLED = """
 import json, resource, torch
 from overnight.training.machine import settle
@@ -49,3 +51,17 @@ def test_freed_memory_is_taken_again(settled: tuple[int, int, int]) -> None:
 def test_the_heap_is_in_large_pages(settled: tuple[int, int, int]) -> None:
     """At least one tensor of 32 MiB; without the advice none is."""
     assert settled[2] >= 32 * 1024
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("250000 100000", 2), ("50000 100000", 1), ("6400000 100000", 8), ("max 100000", 8)],
+)
+def test_a_container_uses_the_cores_it_may_fill(
+    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    file = tmp_path / "cpu.max"
+    assert usable_cores(file) == 8
+    file.write_text(f"{quota}\n")
+    assert usable_cores(file) == cores

@@ -42,6 +42,15 @@ def test_auto_leaves_the_batch_as_it_is(
     assert final_tensors(tmp_path / "auto") == final_tensors(tmp_path / "two")
 
 
+def test_a_batch_that_does_not_fit_is_taken_in_parts(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = memory.estimated
+    monkeypatch.setattr(memory, "estimated", lambda settings, free: min(2, asked(settings, free)))
+    assert train(tmp_path / "run", text, train__micro_batch="0", max_steps="2") == 0
+    assert micro_batch(tmp_path / "run") == 2
+
+
 def test_auto_goes_on_to_what_runs(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

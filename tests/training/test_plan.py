@@ -71,7 +71,7 @@ def test_the_expected_time_counts_every_evaluation(
         probe.step_seconds, probe.eval_token_seconds = 0.0, 1.0
 
     monkeypatch.setattr(plan_module.Probe, "__init__", clockwork)
-    monkeypatch.setattr(plan_module, "FULL_TOKENS", 100)
+    monkeypatch.setattr(plan_module, "full_tokens", lambda trained: 100)
     plan = planned(text, **{"length.steps": 50, "eval.every": 10, "eval.tokens": 32})
     assert plan.seconds == 2 * 32 * 7 + 100  # one more than 0, 10, … 50
 

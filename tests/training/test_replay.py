@@ -12,12 +12,34 @@ from tiny_runs import final_tensors, interrupted_at, measured, train
 
 from overnight import cli
 from overnight.model import checkpoint
-from overnight.runfolder import Checkpoint, Eval, RunFolder, Sample, Train, read_log
+from overnight.runfolder import Checkpoint, Eval, Full, RunFolder, Sample, Train, read_log
 from overnight.training import loop, update
 
 
 def rows(run: Path, kind: type[Any]) -> list[Any]:
     return read_log(run / "log.jsonl").of(kind)
+
+
+def test_the_best_that_a_stop_broke_off_stays(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop within the evaluation of step 8, which is made up for, and is the best of the run."""
+    out, real, stops = tmp_path / "run", loop.Trainer._score, [True]
+
+    def scored(self: loop.Trainer, blocks: Any) -> Any:
+        if self.state.step == 8 and stops:
+            stops.pop()
+            signal.raise_signal(signal.SIGINT)
+        score = real(self, blocks)
+        score.loss = 0.5 if self.state.step == 8 else score.loss
+        return score
+
+    monkeypatch.setattr(loop.Trainer, "_score", scored)
+    assert train(out, text, save__keep="1") == 130
+    assert [row.step for row in rows(out, Eval)] == [0]
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert 8 in RunFolder(out).checkpoint_steps()
+    assert [row.step for row in rows(out, Full)] == [8]
 
 
 def test_a_kill_between_evaluation_and_save_does_not_cost_the_best_checkpoint(

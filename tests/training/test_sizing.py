@@ -8,7 +8,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from overnight.config import Settings, read_preset
+from overnight.config import Config, Settings, read_preset
 from overnight.text.prepare import Prepared, prepare
 from overnight.training import sizing
 from overnight.training.sizing import choose_size
@@ -34,6 +34,7 @@ def sized(prepared: Prepared, **given: Any) -> Settings:
     settings = Settings()
     settings.add(read_preset("fast").layer, "preset fast")
     settings.add({"tokenizer.kind": "chars", "train.dtype": "float32"} | given, "command line")
+    settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "tokenizer")
     choose_size(settings, prepared, CPU)
     return settings
 
@@ -68,9 +69,9 @@ def test_minutes_count_by_the_rate_of_the_machine(
     assert sizes[0] < sizes[1] < sizes[2]
 
 
-def test_what_the_user_gives_stays(prepared: Prepared) -> None:
+def test_what_the_user_gives_stays(fresh: Prepared) -> None:
     given = {"length.tokens": 10**8, "model.width": 130, "train.batch": 3, "model.ngrams": []}
-    settings = sized(prepared, **given)
+    settings = sized(fresh, **given)
     assert {name: settings.get(name) for name in given} == given
     assert settings.get("model.heads") == 2
     assert len(settings.get("model.layers")) > 1
@@ -98,11 +99,46 @@ def test_a_text_seen_again_and_again_gets_state_spaces_and_no_long_histories(
         assert sized(prepared, **words).get("model.layers") == layers
 
 
+def test_sizes_are_weighed_and_timed_with_what_the_user_gives(
+    fresh: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = {"length.tokens": 10**7}
+    wide = sized(fresh, **tokens, **{"model.width": 512})
+    assert wide.get("model.layers") == "A"  # 3.1M weights: a second layer would want 16M tokens
+    assert len(sized(fresh, **tokens).get("model.layers")) == 4
+    timed = []
+
+    def rate(config: Config, *_: object) -> float:
+        timed.append((config.model.width, config.model.heads, config.model.kv_heads))
+        return 1e-3
+
+    monkeypatch.setattr(sizing, "_timed", rate)
+    heads = {"model.width": 512, "model.heads": 8, "model.kv_heads": 4}
+    sized(fresh, **heads, **{"length.minutes": 1.0})
+    assert set(timed) == {(512, 8, 4)}
+
+
+def test_a_width_that_no_state_space_fills_has_none(prepared: Prepared) -> None:
+    assert "S" in sized(prepared, **{"length.tokens": 10**6}).get("model.layers")
+    narrow = sized(prepared, **{"length.tokens": 10**6, "model.width": 130})
+    assert "S" not in narrow.get("model.layers")
+
+
+def test_a_size_that_does_not_fit_is_not_chosen(
+    fresh: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = weights(sized(fresh, **{"length.tokens": 10**9}))
+    monkeypatch.setattr(sizing.memory, "memory", lambda device: (2 * 10**8, 10**11))
+    small = weights(sized(fresh, **{"length.tokens": 10**9}))
+    assert 0 < small < large
+
+
 def test_a_settings_file_is_the_users_whatever_its_name(prepared: Prepared) -> None:
     settings = Settings()
     settings.add(read_preset("fast").layer, "preset fast")
     settings.add({"tokenizer.kind": "chars", "train.dtype": "float32"}, "command line")
     settings.add({"model.width": 100, "length.tokens": 10**8}, "presets/mine.toml")
+    settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "tokenizer")
     choose_size(settings, prepared, CPU)
     assert settings.get("model.width") == 100
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -111,7 +112,7 @@ def train(
         "tokenizer.kind": tokenizer,
         "tokenizer.vocab_size": vocab_size,
         "length.steps": max_steps,
-        "length.tokens": None if tokens is None else int(tokens),
+        "length.tokens": int(tokens) if tokens is not None and math.isfinite(tokens) else tokens,
         "length.passes": passes,
         "length.minutes": minutes if hours is None else _minutes(minutes, hours),
         "log.every": log_every,

@@ -34,18 +34,18 @@ def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
     pass.
 
     Per token and layer about 14 numbers of the width and 3 of the feed-forward (twice the width
-    and more for an S layer), for plain attention the scores thrice, and the logits in the compute
-    dtype and twice in float32.
+    and more for an S layer), for plain attention the scores thrice, and the gradient of the logits.
     """
     model, train = complete(config.model), config.train
     item = 2 if train.dtype == "bfloat16" else 4
-    scores = 3 * model.heads * model.context if train.dtype == "bfloat16" else 0
+    plain = {"plain": True, "fused": False}.get(train.attention, train.device == "cpu")
+    scores = 3 * model.heads * model.context if plain else 0
     mixer = {"A": 8 * model.width + scores, "S": 14 * model.ssm_expand * model.width}
     layers = sum(
         mixer[letter] + 6 * model.width + 3 * model.feed_forward for letter in model.layers
     )
     tokens = (train.micro_batch or train.batch) * model.context
-    activations = tokens * (item * layers + model.vocab_size * (item + 8))
+    activations = tokens * (item * layers + model.vocab_size * item)
     gradients = 4 * (parameters["total"] - parameters.get("ngrams", 0))
     return 2 * checkpoint_bytes(config, parameters) + gradients + activations
 

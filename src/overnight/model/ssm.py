@@ -47,7 +47,7 @@ class SSM(Part):
         mixed = self.inner + 2 * self.state
         self.split = [self.inner, mixed, self.heads]  # of z, what is convolved, Δ
         self.mixed_split = [self.inner, self.state, self.state]  # of x, B, C
-        self.into = Linear(model.width, sum(self.split), bias=model.bias)
+        self.into = Linear(model.width, *self.split, bias=model.bias)
         self.convolution = nn.Parameter(torch.empty(CONVOLUTION, mixed))
         self.convolution_bias = nn.Parameter(torch.empty(mixed))
         self.step_bias = nn.Parameter(torch.empty(self.heads))

@@ -13,7 +13,14 @@ from ..model.loss import losses
 from ..text.batches import FixedBlocks
 
 CHUNK_TOKENS = 8192  # at once; fixed, so that the sums do not depend on the training batch
-FULL_TOKENS = 4 * 2**20  # at most evaluated for the figure to quote
+FULL_TOKENS = 2**18, 2**22  # evaluated for the figure to quote: at least, at most, if there are
+FULL_SHARE = 0.05  # of the tokens trained on, between these: less than 2 % of the time
+
+
+def full_tokens(trained: int) -> int:
+    """How many held-out tokens the last evaluation of a run takes, which trains on `trained`."""
+    least, most = FULL_TOKENS
+    return max(least, min(most, round(FULL_SHARE * trained)))
 
 
 class Score:
@@ -49,7 +56,7 @@ def score(
     as soon as `stop` is true."""
     was_training = model.training
     model.eval()
-    lengths = torch.from_numpy(byte_lengths).to(device)
+    lengths = torch.from_numpy(byte_lengths)
     means: list[torch.Tensor] = []
     nats, n_bytes = 0.0, 0
     context = blocks.shape[1] - 1
@@ -58,11 +65,13 @@ def score(
         if stop:
             model.train(was_training)
             raise StoppedError
-        ids = torch.from_numpy(np.asarray(blocks[begin : begin + chunk], dtype=np.int64)).to(device)
+        rows = torch.from_numpy(np.asarray(blocks[begin : begin + chunk], dtype=np.int64))
+        ids = rows.to(device)
         nll_BT, _ = losses(model.hidden(ids[:, :-1]), model.head_weight, ids[:, 1:])
-        bytes_BT = lengths[ids[:, 1:]]
-        means.append(nll_BT.double().mean(1).cpu())
-        nats += float(nll_BT.double().masked_fill(bytes_BT == 0, 0.0).sum())
+        nll_BT = nll_BT.cpu().double()  # in this order: an Apple GPU has no float64
+        bytes_BT = lengths[rows[:, 1:]]
+        means.append(nll_BT.mean(1))
+        nats += float(nll_BT.masked_fill(bytes_BT == 0, 0.0).sum())
         n_bytes += int(bytes_BT.sum())
     model.train(was_training)
     return Score(torch.cat(means).numpy(), context, nats, n_bytes)

@@ -41,7 +41,7 @@ from ..runfolder import (
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
 from . import memory
-from .evaluate import FULL_TOKENS, Score, StoppedError, score
+from .evaluate import Score, StoppedError, full_tokens, score
 from .guard import REMEMBERED, REWINDS, SPIKE_Z, STRIKES
 from .plan import duration
 from .progress import Progress
@@ -286,7 +286,7 @@ class Trainer:
         best = self.best.val_loss if self.best else None
         improved = step > 0 and math.isfinite(val.loss) and (best is None or val.loss < best)
         if improved:
-            self.best = row
+            self.best, self.saver.best_step = row, step
         self.progress.say(
             f"step {step:,}: val {val.loss:.4f} ± {val.se:.4f}, "
             f"train probe {probe.loss:.4f}, {val.bpb:.3f} bits per byte"
@@ -356,7 +356,6 @@ class Trainer:
 
     def _save_if_due(self, improved: bool, last: bool) -> None:
         if improved:
-            self.saver.best_step = self.state.step
             self.saver.hold(self._snapshot())
         if last or self.saver.is_due(self.state.step, improved):
             self._save("last" if last else "interval", must=last)
@@ -388,7 +387,8 @@ class Trainer:
         if self.best.step != self.state.step:
             weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
             checkpoint.load_into(self.updater.model, weights, folder)
-        whole = self._score(fixed_blocks(self.prepared.val, self.config.model.context, FULL_TOKENS))
+        tokens = full_tokens(self.updater.ledger.tokens(self.steps))
+        whole = self._score(fixed_blocks(self.prepared.val, self.config.model.context, tokens))
         self.log.write(
             Full(
                 step=self.best.step,

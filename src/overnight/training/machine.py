@@ -9,6 +9,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -24,9 +25,9 @@ def choose_machine(settings: Settings) -> None:
     if device == "auto":
         device, reason = _best_device()
         settings.choose("train.device", device, reason)
-    _check_device(device)
+    check_device(device)
     if settings.get("train.threads") == 0:
-        cores = min(_usable_cores(), psutil.cpu_count(logical=False) or 1)
+        cores = min(usable_cores(), psutil.cpu_count(logical=False) or 1)
         settings.choose("train.threads", cores, f"{cores} physical cores usable")
     if settings.get("train.dtype") == "auto":
         settings.choose("train.dtype", *_best_dtype(device))
@@ -42,16 +43,17 @@ def _best_device() -> tuple[str, str]:
     return "cpu", "no GPU that torch can use"
 
 
-def _check_device(device: str) -> None:
-    kind = device.partition(":")[0]
-    usable = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
+def check_device(device: str) -> None:
+    """Refuse one that is not here: a name, or a number after it."""
+    kind, _, index = device.partition(":")
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
     }
-    if kind not in usable:
+    if kind not in count or not (index or "0").isdecimal():
         raise UserError(f'train.device = "{device}": give auto, cpu, cuda or mps.')
-    if not usable[kind]:
+    if int(index or "0") >= count[kind]:
         raise UserError(
             f'train.device = "{device}": torch {torch.__version__} finds no such device.'
         )
@@ -100,11 +102,16 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _usable_cores() -> int:
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may run on, and in a container may fill."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no quota, or "max"
+        allowed, period = map(int, quota.read_text().split())
+        cores = max(1, min(cores, allowed // period))
+    return cores
 
 
 def settle(device: str, threads: int) -> torch.device:
@@ -180,10 +187,14 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
         "float32_products": torch.get_float32_matmul_precision(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+        "device_name": device_name(device),
         "threads": threads,
         "memory_bytes": psutil.virtual_memory().total,
     }
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def processor_name() -> str:

@@ -57,6 +57,11 @@ def estimated(config: Config, free: int) -> int:
     return next(fitting, 0)
 
 
+def check_micro_batch(batch: int, micro: int) -> None:
+    if batch % micro:
+        raise UserError(f"train.batch = {batch} is not a multiple of train.micro_batch = {micro}.")
+
+
 def largest(config: Config, train: np.ndarray, device: torch.device) -> int:
     """The largest micro-batch with which an update runs: tried; on the CPU, where the system may
     end a process that asks for too much, only what the estimate allows is tried."""

@@ -78,8 +78,7 @@ class Optimizers:
             own = slots.get(slot, parameter)
             if slot != "step" and tensor.shape != own.shape:
                 raise KeyError(f"{path}: shape {list(tensor.shape)}")
-            device = "cpu" if slot == "step" else parameter.device
-            slots[slot] = tensor.to(device)
+            slots[slot] = tensor.to(parameter.device)  # `step` too, which the fused AdamW asks for
 
     def _held(self) -> dict[str, dict[Tensor, dict[str, Tensor]]]:
         """Slots by optimizer and parameter."""

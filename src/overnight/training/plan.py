@@ -18,7 +18,7 @@ from ..model.size import checkpoint_bytes, memory_bytes
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
 from . import memory
-from .evaluate import FULL_TOKENS, score
+from .evaluate import full_tokens, score
 from .forms import choose_form, left_open
 from .machine import choose_machine, settle, wait
 from .memory import gigabytes
@@ -135,23 +135,21 @@ def make_plan(settings: Settings, prepared: Prepared) -> Plan:
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
     _choose_prompts(settings, prepared)
     device = settle(settings.get("train.device"), settings.get("train.threads"))
-    choose_size(settings, prepared, device)
-    draft = settings.resolve()
-    memory.check(draft, device)
-    fixed_blocks(
-        prepared.val, draft.model.context, 0
-    )  # a val text too short is said before time passes
-    _choose_micro_batch(settings, prepared, device)
-    choose_form(settings, open_form, prepared.train, device)
-    draft = settings.resolve()
-    byte_lengths = prepared.tokenizer.byte_lengths()
+    # a val text too short is said before time passes
+    fixed_blocks(prepared.val, settings.get("model.context"), 0)
     try:
+        choose_size(settings, prepared, device)
+        memory.check(settings.resolve(), device)
+        _choose_micro_batch(settings, prepared, device)
+        choose_form(settings, open_form, prepared.train, device)
+        draft = settings.resolve()
         updater = Updater(draft, prepared.train, device)
+        byte_lengths = prepared.tokenizer.byte_lengths()
         probe = Probe(updater, prepared.val, byte_lengths, draft.length.minutes > 0)
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise
-        raise UserError(memory.advice(draft, device), 1) from None
+        raise UserError(memory.advice(settings.resolve(), device), 1) from None
     steps = _choose_length(settings, updater.ledger, probe)
     _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))
     config = settings.resolve()
@@ -159,7 +157,7 @@ def make_plan(settings: Settings, prepared: Prepared) -> Plan:
     updater.config = config
     evaluations = steps // config.eval.every + 2
     evaluated = 2 * min(config.eval.tokens, len(prepared.val)) * evaluations
-    evaluated += min(len(prepared.val), FULL_TOKENS)
+    evaluated += min(len(prepared.val), full_tokens(updater.ledger.tokens(steps)))
     return Plan(
         config=config,
         reasons=settings.reasons,
@@ -172,15 +170,16 @@ def make_plan(settings: Settings, prepared: Prepared) -> Plan:
 
 
 def _choose_micro_batch(settings: Settings, prepared: Prepared, device: torch.device) -> None:
-    """The whole batch at once, unless another number is given, or `auto`."""
+    """The whole batch at once if memory allows, unless another number is given, or `auto`."""
     batch, micro = settings.get("train.batch"), settings.get("train.micro_batch")
-    if not micro:
+    free, _ = memory.memory(device)
+    if not micro and memory.estimated(settings.resolve(), free) == batch:
         settings.choose("train.micro_batch", batch, "the whole batch at once")
-    elif micro == AUTO:
+    elif micro in (0, AUTO):
         found = memory.largest(settings.resolve(), prepared.train, device)
-        settings.choose("train.micro_batch", found, f"auto: the largest part of {batch} that fits")
-    elif batch % micro:
-        raise UserError(f"train.batch = {batch} is not a multiple of train.micro_batch = {micro}.")
+        settings.choose("train.micro_batch", found, f"the largest part of {batch} that fits")
+    else:
+        memory.check_micro_batch(batch, micro)
 
 
 class Probe:
@@ -246,7 +245,8 @@ def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_token
         settings.choose("sample.every", every, f"{SAMPLINGS} times a run, and at its end")
     if not settings.get("eval.tokens"):
         allowed = EVALUATION_SHARE * 3 * ledger.tokens(steps)
-        whole = min(val_tokens, FULL_TOKENS)  # at the end, which leaves half to the others
+        # at the end, which leaves half to the others
+        whole = min(val_tokens, full_tokens(ledger.tokens(steps)))
         share = max(allowed - whole, allowed / 2) / (2 * evaluations)
         blocks = max(32, min(round(share / ledger.context), 262_144 // ledger.context + 1))
         tokens = min(blocks * ledger.context, max(val_tokens - 1, 1))

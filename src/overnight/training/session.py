@@ -39,7 +39,7 @@ from ..text.tokenizers import Tokenizer
 from . import memory
 from .awake import awake
 from .loop import Trainer
-from .machine import environment, settle
+from .machine import check_device, environment, settle
 from .plan import Plan, make_plan
 from .progress import Progress
 from .saving import restore
@@ -47,6 +47,9 @@ from .stop import StopSignal
 from .update import Updater
 
 MAX_PROBLEMS = 20  # of the log that are told
+OPEN = ("auto", 0)  # leaves a choice to the program, which made these when the run began:
+CHOSEN = ("train.device", "train.dtype", "train.threads", "train.compile", "train.attention",
+          "train.micro_batch", "eval.every", "eval.tokens", "sample.every")  # fmt: skip
 
 Say = Callable[[str], None]
 StopReason = Callable[[list[int], list[float]], str]  # see Trainer
@@ -195,11 +198,13 @@ def _resume(
     if fingerprint != prepared.facts["fingerprint"]:
         _accept("the text is not the one this run began with", "trajectory", accept)
         changed["data"] = "other text"
+    check_device(settings.train.device)
     device = settle(settings.train.device, settings.train.threads)
     memory.check(settings, device)
     if settings.train.micro_batch == config.AUTO:
         micro = memory.largest(settings, prepared.train, device)
         settings = memory.with_micro_batch(settings, micro)
+    memory.check_micro_batch(settings.train.batch, settings.train.micro_batch)
     updater = Updater(settings, prepared.train, device)
     warnings: list[str] = []
     checkpoint.sweep(run)
@@ -247,6 +252,13 @@ def _changed(before: Config, changes: dict[str, Any], accept: str) -> tuple[Conf
         value = config.check(name, value, "command line")
         if value == flat[name]:
             continue
+        if name.startswith("length.") and name != "length.steps":
+            end = flat["length.steps"]
+            raise UserError(
+                f"{name}: this run's schedule ends at step {end:,}; for another give --max-steps."
+            )
+        if name in CHOSEN and value in OPEN:
+            raise UserError(f"{name} = {value}: the run has {flat[name]}; give another value.")
         _accept(f"{name} was {flat[name]} and is to be {value}", config.effect(name), accept)
         changed[name] = f"was {flat[name]}, changed at a resume"
         flat[name] = value

@@ -15,7 +15,8 @@ from msgspec import structs
 
 from ..config import Config, Settings, presets
 from ..text.prepare import Prepared
-from .machine import wait
+from . import memory
+from .machine import device_name, wait
 from .once import once
 from .update import Updater
 
@@ -70,22 +71,27 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
     if settings.get("model.size") != "auto":
         return
     text = len(prepared.train)
+    ladder, recurring = (_with_given(settings, rungs) for rungs in (LADDER, RECURRING))
+    memory.check(_sized(settings, ladder[0]), device)
+    free, _ = memory.memory(device)
 
     def largest(ladder: tuple[Rung, ...], share: float) -> tuple[Rung, float]:
-        """The largest rung whose weights get their tokens, and the tokens."""
+        """The largest rung that fits and whose weights get their tokens, and the tokens."""
         found = ladder[0], _tokens(settings, ladder[0], prepared, device)
         for rung in ladder[1:]:
+            if memory.needed(_sized(settings, rung), micro=1) > memory.SHARE * free:
+                break
             tokens = _tokens(settings, rung, prepared, device)
             if min(tokens, MOST_PASSES * text) < share * rung.weights:
                 break
             found = rung, tokens
         return found
 
-    rung, tokens = largest(LADDER, TOKENS_PER_WEIGHT)
+    rung, tokens = largest(ladder, TOKENS_PER_WEIGHT)
     letters = settings.get("tokenizer.kind") in ("chars", "bytes")
     recurs = tokens > (RECURS_LETTERS if letters else RECURS) * text
-    if recurs:  # state spaces are slower: there must be time for them to read the text once
-        slower = largest(RECURRING, TOKENS_PER_WEIGHT_RECURRING)
+    if recurs and recurring:  # they are slower: there must be time to read the text once
+        slower = largest(recurring, TOKENS_PER_WEIGHT_RECURRING)
         recurs = slower[1] > text
         rung, tokens = slower if recurs else (rung, tokens)
     chosen = {"model.layers": rung.layers, "model.width": rung.width, "train.batch": rung.batch}
@@ -101,6 +107,19 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
     if _left_open(settings, "model.heads"):
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
+
+
+def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
+    """The rungs with what the user gave in place of their own; none of state spaces whose heads
+    do not fill a given width."""
+    given = {
+        leaf: settings.get(f"{section}.{leaf}")
+        for section, leaf in (("model", "layers"), ("model", "width"), ("train", "batch"))
+        if not _left_open(settings, f"{section}.{leaf}")
+    }
+    expand, head = settings.get("model.ssm_expand"), settings.get("model.ssm_head")
+    rungs = dict.fromkeys(structs.replace(rung, **given) for rung in ladder)
+    return tuple(r for r in rungs if "S" not in r.layers or expand * r.width % head == 0)
 
 
 def _heads(width: int) -> int:
@@ -119,10 +138,7 @@ def _tokens(settings: Settings, rung: Rung, prepared: Prepared, device: torch.de
     if length.tokens:
         return float(length.tokens)
     if length.steps:
-        batch = (
-            settings.get("train.batch") if not _left_open(settings, "train.batch") else rung.batch
-        )
-        return float(length.steps * batch * context)
+        return float(length.steps * rung.batch * context)
     if length.minutes:
         return 60 * length.minutes / _token_seconds(settings, rung, prepared, device)
     return (length.passes or 1.0) * len(prepared.train)
@@ -132,20 +148,33 @@ def _token_seconds(
     settings: Settings, rung: Rung, prepared: Prepared, device: torch.device
 ) -> float:
     """What training on a token takes at this size, timed once on this machine."""
-    config = _shaped(settings.resolve(), rung)
-    train = config.train
-    question = [msgspec.to_builtins(config.model), train.batch, train.dtype, train.threads]
+    config = _timed_in_part(_sized(settings, rung), device)
+    question = [
+        *(msgspec.to_builtins(section) for section in (config.model, config.optimizer)),
+        [getattr(config.train, name) for name in ("batch", "dtype", "threads", "attention")],
+        [str(device), device_name(device)],
+    ]
     return once(question, float, lambda: _timed(config, prepared, device))
 
 
-def _shaped(config: Config, rung: Rung) -> Config:
-    """`config` at this size, with updates as small as tell the rate."""
-    batch = max(1, TIMED_TOKENS // config.model.context)
-    model = structs.replace(
-        config.model, layers=rung.layers, width=rung.width, heads=_heads(rung.width)
+def _sized(settings: Settings, rung: Rung) -> Config:
+    """The settings at this size."""
+    config = settings.resolve()
+    own = _left_open(settings, "model.heads")
+    heads = _heads(rung.width) if own else config.model.heads
+    model = structs.replace(config.model, layers=rung.layers, width=rung.width, heads=heads)
+    return structs.replace(
+        config, model=model, train=structs.replace(config.train, batch=rung.batch)
     )
+
+
+def _timed_in_part(config: Config, device: torch.device) -> Config:
+    """With updates as small as tell the rate: on a GPU whole ones, since small ones only tell how
+    long it takes to begin."""
+    small = max(1, TIMED_TOKENS // config.model.context)
+    batch = small if device.type == "cpu" else config.train.batch
     train = structs.replace(config.train, batch=batch, micro_batch=batch, compile="off")
-    return structs.replace(config, model=model, train=train)
+    return structs.replace(config, train=train)
 
 
 def _timed(config: Config, prepared: Prepared, device: torch.device) -> float:

@@ -209,6 +209,7 @@ def test_from_python(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     texts = json.loads(capfd.readouterr().out)
     assert [t["seed"] for t in texts] == [1, 2]
     assert not texts[0]["text"].startswith("a dark")
+    assert cli.run([*words, "--stop", ""]) == 2
 
 
 def test_report_loads_no_torch(folder: Path) -> None:

@@ -62,6 +62,8 @@ def generate(
 
     if num_samples < 1:
         raise UserError(f"--num-samples {num_samples} makes no sense.")
+    if stop and not all(stop):
+        raise UserError('--stop "" would end every text before it begins; leave it out.')
     drawn = [
         Sampling(
             max_tokens=max_tokens,

@@ -81,8 +81,9 @@ class Eval(Row, kw_only=True):
 
 
 class Full(Row, kw_only=True):
-    """The checkpoint of `step` on the whole val split (of a large one `evaluate.full_tokens`), once,
-    when the run has finished: the figure to quote, and the one that yardsticks are compared with."""
+    """The checkpoint of `step` on the whole val split, or of a large one on `full_tokens` of
+    `training/evaluate.py`, once, when the run has finished: the figure to quote, and the one that
+    yardsticks are compared with."""
 
     val_loss: float | None
     val_se: float | None

@@ -38,7 +38,8 @@ def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
     """
     model, train = complete(config.model), config.train
     item = 2 if train.dtype == "bfloat16" else 4
-    plain = {"plain": True, "fused": False}.get(train.attention, train.device == "cpu")
+    open_on_cpu = train.attention == "auto" and train.device in ("auto", "cpu")
+    plain = train.attention == "plain" or open_on_cpu
     scores = 3 * model.heads * model.context if plain else 0
     mixer = {"A": 8 * model.width + scores, "S": 14 * model.ssm_expand * model.width}
     layers = sum(

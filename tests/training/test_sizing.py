@@ -93,7 +93,7 @@ def test_a_text_seen_again_and_again_gets_state_spaces_and_no_long_histories(
     again = sized(prepared, **{"length.tokens": 4 * once})
     assert again.get("model.ngrams") == [2]
     assert again.get("model.layers") == "SSA"
-    for passes, layers in ((2, "A"), (4, "SSA")):  # pieces of words bear more
+    for passes, layers in ((3, "A"), (5, "SSA")):  # pieces of words bear more
         words = {"tokenizer.kind": "bpe", "length.tokens": passes * once}
         assert sized(prepared, **words).get("model.ngrams") == [2]
         assert sized(prepared, **words).get("model.layers") == layers

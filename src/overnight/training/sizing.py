@@ -52,11 +52,12 @@ TOKENS_PER_WEIGHT = 2.5
 NGRAMS = [2, 3, 4]  # of letters (characters, bytes), which are few: their histories recur
 
 # Where the text itself recurs, attention and tables of long histories learn it by heart; state
-# spaces learn more of the language, for some passes (docs/lab-notes.md, 2026-11-21).
-RECURS, RECURS_LETTERS = 3.0, 1.5  # passes of the rung above, of pieces of words and of letters
+# spaces learn more of the language, for some passes (docs/lab-notes.md, 2026-11-21 and 22).
+RECURS, RECURS_LETTERS = 4.0, 1.5  # passes of the rung above, of pieces of words and of letters
 RECURRING = (
     Rung("SSA", 128, 16),
     Rung("SSA", 256, 16),
+    Rung("SSA", 384, 16),
     Rung("SSASSA", 384, 32),
     Rung("SSASSASS", 512, 64),
     Rung("SSASSASSASSA", 768, 128),

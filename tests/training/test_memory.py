@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import final_tensors, train
@@ -29,6 +30,48 @@ def test_the_largest_divisor_that_fits_is_taken() -> None:
         just = int(memory.needed(BIG, micro) / memory.SHARE) + 1
         assert memory.estimated(BIG, just) == micro
     assert memory.estimated(BIG, memory.needed(BIG, 1)) == 0  # the estimate may be short
+
+
+def kept(settings: config.Config, micro: int) -> int:
+    """Bytes that autograd keeps of a forward pass over `micro` sequences, parameters left out."""
+    tokens = np.arange(2000, dtype=np.uint16) % 60
+    updater = update.Updater(memory.with_micro_batch(settings, micro), tokens, torch.device("cpu"))
+    own = {p.untyped_storage().data_ptr() for p in updater.model.parameters()}
+    found = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        ids = torch.from_numpy(updater.batches.batch(0, micro))
+        graph = updater._losses(ids, None)
+    assert graph
+    return sum(size for address, size in found.items() if address not in own)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("layers", "heads", "attention", "vocabulary"),
+    [
+        ("A", 2, "fused", 4096),
+        ("AA", 8, "plain", 64),
+        ("AA", 8, "fused", 64),
+        ("SS", 2, "plain", 64),
+    ],
+)
+def test_the_estimate_is_about_what_is_kept(
+    layers: str, heads: int, attention: str, vocabulary: int, dtype: str
+) -> None:
+    shape = {"layers": layers, "heads": heads, "vocab_size": vocabulary}
+    settings = config.Config(
+        model=config.Model(width=64, context=128, **shape),
+        train=config.Train(batch=4, dtype=dtype, attention=attention, device="cpu", threads=1),
+    )
+    measured = kept(settings, 4) - kept(settings, 2)
+    told = memory.needed(settings, 4) - memory.needed(settings, 2)
+    assert 0.9 < told / measured < 1.8
 
 
 def test_auto_leaves_the_batch_as_it_is(

@@ -42,6 +42,16 @@ def test_the_best_that_a_stop_broke_off_stays(
     assert [row.step for row in rows(out, Full)] == [8]
 
 
+def test_the_last_evaluation_takes_as_many_tokens_as_the_run_is_worth(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(loop, "full_tokens", lambda trained: asked.append(trained) or 32)
+    assert train(tmp_path / "run", text) == 0
+    assert asked == [24 * 4 * 16]
+    assert [row.val_tokens for row in rows(tmp_path / "run", Full)] == [32]
+
+
 def test_a_kill_between_evaluation_and_save_does_not_cost_the_best_checkpoint(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

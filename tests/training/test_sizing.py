@@ -113,9 +113,9 @@ def test_sizes_are_weighed_and_timed_with_what_the_user_gives(
         return 1e-3
 
     monkeypatch.setattr(sizing, "_timed", rate)
-    heads = {"model.width": 512, "model.heads": 8, "model.kv_heads": 4}
+    heads = {"model.width": 512, "model.heads": 16, "model.kv_heads": 4}
     sized(fresh, **heads, **{"length.minutes": 1.0})
-    assert set(timed) == {(512, 8, 4)}
+    assert set(timed) == {(512, 16, 4)}
 
 
 def test_a_width_that_no_state_space_fills_has_none(prepared: Prepared) -> None:
@@ -163,6 +163,9 @@ def test_a_size_is_timed_once(
     again = sized(prepared, **vocabulary, **{"length.minutes": 3})
     assert len(timed) == 3
     assert again.values == first.values
+    monkeypatch.setattr(sizing, "device_name", lambda device: "another GPU")
+    sized(prepared, **vocabulary, **{"length.minutes": 3})
+    assert len(timed) == 6
 
 
 @pytest.mark.parametrize(("slowness", "expected"), [(1.5, True), (20.0, False)])

@@ -33,20 +33,22 @@ def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
     where it waits for its save, and the activations that one micro-batch keeps for its backward
     pass.
 
-    Per token and layer about 14 numbers of the width and 3 of the feed-forward (twice the width
-    and more for an S layer), for plain attention the scores thrice, and the gradient of the logits.
+    Per token and layer about 14 numbers of the width and 3 of the feed-forward (for an S layer 17
+    of its inner width and 8 of its state in place of 8); for plain attention the scores, of one
+    layer two copies more in the backward pass; and the gradient of the logits.
     """
     model, train = complete(config.model), config.train
     item = 2 if train.dtype == "bfloat16" else 4
     open_on_cpu = train.attention == "auto" and train.device in ("auto", "cpu")
     plain = train.attention == "plain" or open_on_cpu
-    scores = 3 * model.heads * model.context if plain else 0
-    mixer = {"A": 8 * model.width + scores, "S": 14 * model.ssm_expand * model.width}
+    scores = model.heads * model.context if plain and "A" in model.layers else 0
+    inner = model.ssm_expand * model.width
+    mixer = {"A": 8 * model.width + scores, "S": 17 * inner + 8 * model.ssm_state}
     layers = sum(
         mixer[letter] + 6 * model.width + 3 * model.feed_forward for letter in model.layers
     )
     tokens = (train.micro_batch or train.batch) * model.context
-    activations = tokens * (item * layers + model.vocab_size * item)
+    activations = tokens * item * (layers + 2 * scores + model.vocab_size)
     gradients = 4 * (parameters["total"] - parameters.get("ngrams", 0))
     return 2 * checkpoint_bytes(config, parameters) + gradients + activations
 

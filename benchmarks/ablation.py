@@ -41,6 +41,9 @@ LEVERS: dict[str, dict[str, Any]] = {
     "1 layer": {"model.layers": "A"},
     "3 layers": {"model.layers": "AAA"},
     "4 layers": {"model.layers": "AAAA"},
+    "context 64": {"model.context": 64},  # in updates of as many tokens
+    "context 256": {"model.context": 256},
+    "context 512": {"model.context": 512},
     "batch 16": {"train.batch": 16},
     "batch 64": {"train.batch": 64},
     "bigrams alone": {"model.ngrams": [2]},
@@ -64,7 +67,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="name=value for every variant")
     given = parser.parse_args()
     common = dict(part.split("=", 1) for part in given.set)
-    made = {n: settings_of(given.preset, given.text, common | LEVERS[n]) for n in given.only}
+    made = {n: settings_of(given.preset, given.text, common, LEVERS[n]) for n in given.only}
     milliseconds = times(made)
     for name, (settings, prepared) in made.items():
         steps = max(1, round(1000 * given.seconds / milliseconds[name]))
@@ -72,10 +75,16 @@ def main() -> None:
         report(name, milliseconds[name], steps, bpb)
 
 
-def settings_of(preset: str, text: list[str], changes: dict[str, Any]) -> tuple[Settings, Prepared]:
+def settings_of(
+    preset: str, text: list[str], common: dict[str, Any], lever: dict[str, Any]
+) -> tuple[Settings, Prepared]:
     settings = Settings()
     settings.add(read_preset(preset).layer, "preset")
-    settings.add({"data.text": text, "train.threads": 1} | changes, "benchmark")
+    settings.add({"data.text": text, "train.threads": 1} | common, "benchmark")
+    tokens = settings.get("train.batch") * settings.get("model.context")
+    settings.add(lever, "benchmark")
+    if "model.context" in lever:
+        settings.add({"train.batch": tokens // settings.get("model.context")}, "benchmark")
     resolved = settings.resolve()
     prepared = prepare(resolved.data, resolved.tokenizer, choose=settings.choose)
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "tokenizer")

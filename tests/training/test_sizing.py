@@ -133,6 +133,28 @@ def test_a_size_that_does_not_fit_is_not_chosen(
     assert 0 < small < large
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "held_out", "given", "context"),
+    [
+        ("chars", 10**6, {}, 256),
+        ("bytes", 10**6, {}, 256),
+        ("bpe", 10**6, {}, 128),
+        ("chars", 8000, {}, 128),  # fewer than 32 blocks of 256
+        ("chars", 10**6, {"model.context": 64}, 64),
+        ("chars", 10**6, {"model.context": 512, "train.batch": 3}, 512),
+    ],
+)
+def test_letters_get_a_longer_context_in_updates_of_as_many_tokens(
+    fresh: Prepared, tokenizer: str, held_out: int, given: dict[str, Any], context: int
+) -> None:
+    judged = replace(fresh, val=np.broadcast_to(np.uint16(0), held_out))
+    for tokens, update in ((10**6, 2048), (10**7, 4096)):
+        length = {"tokenizer.kind": tokenizer, "length.tokens": tokens}
+        settings = sized(judged, **length, **given)
+        assert settings.get("model.context") == context
+        assert settings.get("train.batch") == given.get("train.batch", update // context)
+
+
 def test_a_settings_file_is_the_users_whatever_its_name(prepared: Prepared) -> None:
     settings = Settings()
     settings.add(read_preset("fast").layer, "preset fast")

@@ -25,11 +25,11 @@ TIMED_TOKENS, TIMED = 4096, 3  # of an update; updates, after one that warms up
 
 
 class Rung(msgspec.Struct, frozen=True):
-    """A size: layers of one width, and the sequences in an update."""
+    """A size: layers of one width, and the tokens in an update."""
 
     layers: str
     width: int
-    batch: int
+    tokens: int
 
     @property
     def weights(self) -> int:
@@ -38,29 +38,33 @@ class Rung(msgspec.Struct, frozen=True):
 
 
 LADDER = (
-    Rung("A", 128, 16),
-    Rung("A", 256, 32),
-    Rung("AA", 256, 32),
-    Rung("AAA", 256, 32),
-    Rung("AAAA", 256, 32),
-    Rung("AAAA", 384, 32),
-    Rung("AAAAAA", 384, 64),
-    Rung("AAAAAAAA", 512, 64),
-    Rung("AAAAAAAAAAAA", 768, 128),
+    Rung("A", 128, 2048),
+    Rung("A", 256, 4096),
+    Rung("AA", 256, 4096),
+    Rung("AAA", 256, 4096),
+    Rung("AAAA", 256, 4096),
+    Rung("AAAA", 384, 4096),
+    Rung("AAAAAA", 384, 8192),
+    Rung("AAAAAAAA", 512, 8192),
+    Rung("AAAAAAAAAAAA", 768, 16384),
 )
 TOKENS_PER_WEIGHT = 2.5
-NGRAMS = [2, 3, 4]  # of letters (characters, bytes), which are few: their histories recur
+
+# Letters (characters, bytes) are few, so their histories recur; and a piece of a word is four of
+# them, so they want a longer context (docs/lab-notes.md, 2026-11-22)
+NGRAMS_OF_LETTERS = [2, 3, 4]
+CONTEXT_OF_LETTERS, FEWEST_BLOCKS = 256, 32  # held-out blocks of it, below which it stays short
 
 # Where the text itself recurs, attention and tables of long histories learn it by heart; state
 # spaces learn more of the language, for some passes (docs/lab-notes.md, 2026-11-21 and 22).
 RECURS, RECURS_LETTERS = 4.0, 1.5  # passes of the rung above, of pieces of words and of letters
 RECURRING = (
-    Rung("SSA", 128, 16),
-    Rung("SSA", 256, 16),
-    Rung("SSA", 384, 16),
-    Rung("SSASSA", 384, 32),
-    Rung("SSASSASS", 512, 64),
-    Rung("SSASSASSASSA", 768, 128),
+    Rung("SSA", 128, 2048),
+    Rung("SSA", 256, 2048),
+    Rung("SSA", 384, 2048),
+    Rung("SSASSA", 384, 4096),
+    Rung("SSASSASS", 512, 8192),
+    Rung("SSASSASSASSA", 768, 16384),
 )
 TOKENS_PER_WEIGHT_RECURRING = 1.0
 NGRAMS_RECURRING = [2]
@@ -72,6 +76,9 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
     if settings.get("model.size") != "auto":
         return
     text = len(prepared.train)
+    letters = settings.get("tokenizer.kind") in ("chars", "bytes")
+    if letters and _left_open(settings, "model.context"):
+        _choose_context(settings, prepared)
     ladder, recurring = (_with_given(settings, rungs) for rungs in (LADDER, RECURRING))
     memory.check(_sized(settings, ladder[0]), device)
     free, _ = memory.memory(device)
@@ -89,15 +96,15 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
         return found
 
     rung, tokens = largest(ladder, TOKENS_PER_WEIGHT)
-    letters = settings.get("tokenizer.kind") in ("chars", "bytes")
     recurs = tokens > (RECURS_LETTERS if letters else RECURS) * text
     if recurs and recurring:  # they are slower: there must be time to read the text once
         slower = largest(recurring, TOKENS_PER_WEIGHT_RECURRING)
         recurs = slower[1] > text
         rung, tokens = slower if recurs else (rung, tokens)
-    chosen = {"model.layers": rung.layers, "model.width": rung.width, "train.batch": rung.batch}
+    batch = _batch(rung, settings.get("model.context"))
+    chosen = {"model.layers": rung.layers, "model.width": rung.width, "train.batch": batch}
     if letters:
-        chosen["model.ngrams"] = NGRAMS_RECURRING if recurs else NGRAMS
+        chosen["model.ngrams"] = NGRAMS_RECURRING if recurs else NGRAMS_OF_LETTERS
     reason = (
         f"size auto: time for {tokens:,.0f} tokens, {tokens / text:.2g} times the text, "
         f"and {rung.weights:,} weights in layers"
@@ -110,14 +117,27 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
 
 
+def _choose_context(settings: Settings, prepared: Prepared) -> None:
+    """Twice the preset's for letters, where the text is long enough to be judged by."""
+    if min(len(prepared.train), len(prepared.val)) > FEWEST_BLOCKS * CONTEXT_OF_LETTERS:
+        settings.choose("model.context", CONTEXT_OF_LETTERS, "letters say little each")
+
+
+def _batch(rung: Rung, context: int) -> int:
+    """The sequences in an update."""
+    return max(1, rung.tokens // context)
+
+
 def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
     """The rungs with what the user gave in place of their own; none of state spaces whose heads
     do not fill a given width."""
     given = {
-        leaf: settings.get(f"{section}.{leaf}")
-        for section, leaf in (("model", "layers"), ("model", "width"), ("train", "batch"))
-        if not _left_open(settings, f"{section}.{leaf}")
+        leaf: settings.get(f"model.{leaf}")
+        for leaf in ("layers", "width")
+        if not _left_open(settings, f"model.{leaf}")
     }
+    if not _left_open(settings, "train.batch"):
+        given["tokens"] = settings.get("train.batch") * settings.get("model.context")
     expand, head = settings.get("model.ssm_expand"), settings.get("model.ssm_head")
     rungs = dict.fromkeys(structs.replace(rung, **given) for rung in ladder)
     return tuple(r for r in rungs if "S" not in r.layers or expand * r.width % head == 0)
@@ -135,11 +155,11 @@ def _left_open(settings: Settings, name: str) -> bool:
 
 def _tokens(settings: Settings, rung: Rung, prepared: Prepared, device: torch.device) -> float:
     """Tokens that a run of this size is going to train on."""
-    length, context = settings.resolve().length, settings.get("model.context")
+    length = settings.resolve().length
     if length.tokens:
         return float(length.tokens)
     if length.steps:
-        return float(length.steps * rung.batch * context)
+        return float(length.steps * rung.tokens)
     if length.minutes:
         return 60 * length.minutes / _token_seconds(settings, rung, prepared, device)
     return (length.passes or 1.0) * len(prepared.train)
@@ -164,9 +184,8 @@ def _sized(settings: Settings, rung: Rung) -> Config:
     own = _left_open(settings, "model.heads")
     heads = _heads(rung.width) if own else config.model.heads
     model = structs.replace(config.model, layers=rung.layers, width=rung.width, heads=heads)
-    return structs.replace(
-        config, model=model, train=structs.replace(config.train, batch=rung.batch)
-    )
+    batch = _batch(rung, model.context)
+    return structs.replace(config, model=model, train=structs.replace(config.train, batch=batch))
 
 
 def _timed_in_part(config: Config, device: torch.device) -> Config:

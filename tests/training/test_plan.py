@@ -45,7 +45,7 @@ def test_who_asks_for_passes_gets_them(text: str) -> None:
     assert given.ledger.passes(given.config.length.steps) > 2 * MOST_PASSES
 
 
-@pytest.mark.parametrize(("val_tokens", "cadence"), [(10**5, 0.0142), (10**6, 0.0075)])
+@pytest.mark.parametrize(("val_tokens", "cadence"), [(10**5, 0.0112), (10**6, 0.006)])
 def test_evaluation_is_a_small_share(val_tokens: int, cadence: float) -> None:
     settings, steps = Settings(), 10_000
     ledger = Ledger(batch=16, micro_batch=16, context=256, train_tokens=10**7)
@@ -61,7 +61,7 @@ def test_of_much_held_out_text_the_last_evaluation_takes_a_part() -> None:
     ledger = Ledger(batch=16, micro_batch=16, context=256, train_tokens=10**9)
     plan_module._choose_evaluation(settings, ledger, steps, 10**8)
     evaluated = 2 * settings.get("eval.tokens") * (steps // 200 + 1) + 4 * 2**20
-    assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(0.015, rel=0.02)
+    assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(0.012, rel=0.02)
 
 
 def test_the_expected_time_counts_every_evaluation(
@@ -80,4 +80,5 @@ def test_evaluations_have_blocks_enough_for_a_standard_error() -> None:
     settings = Settings()
     ledger = Ledger(batch=1, micro_batch=1, context=256, train_tokens=10**7)
     plan_module._choose_evaluation(settings, ledger, 10, 10**6)
-    assert settings.get("eval.tokens") == 32 * 256
+    assert settings.get("eval.tokens") == 16 * 256
+    assert "16 blocks" in settings.reasons["eval.tokens"]

@@ -27,7 +27,8 @@ from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
 SAMPLINGS = 4  # and the end
-EVALUATION_SHARE = 0.015  # of the run's time, about, the last one on the whole split among it
+EVALUATION_SHARE = 0.012  # of the run's time, about, the last one on the whole split among it
+FEWEST_BLOCKS = 16  # of each set
 KEPT = 0.05  # of a time that is given: for evaluation, samples, saving and the last figure
 PROMPT_BYTES = 24
 PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
@@ -248,11 +249,12 @@ def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_token
         # at the end, which leaves half to the others
         whole = min(val_tokens, full_tokens(ledger.tokens(steps)))
         share = max(allowed - whole, allowed / 2) / (2 * evaluations)
-        blocks = max(32, min(round(share / ledger.context), 262_144 // ledger.context + 1))
+        blocks = min(round(share / ledger.context), 262_144 // ledger.context + 1)
+        reason = f"evaluation takes about {EVALUATION_SHARE:.1%} of the time"
+        if blocks < FEWEST_BLOCKS:
+            blocks, reason = FEWEST_BLOCKS, f"{FEWEST_BLOCKS} blocks, for their standard error"
         tokens = min(blocks * ledger.context, max(val_tokens - 1, 1))
-        settings.choose(
-            "eval.tokens", tokens, f"evaluation takes about {EVALUATION_SHARE:.1%} of the time"
-        )
+        settings.choose("eval.tokens", tokens, reason)
 
 
 def _choose_prompts(settings: Settings, prepared: Prepared) -> None:

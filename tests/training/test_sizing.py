@@ -155,6 +155,32 @@ def test_letters_get_a_longer_context_in_updates_of_as_many_tokens(
         assert settings.get("train.batch") == given.get("train.batch", update // context)
 
 
+def test_a_length_in_steps_counts_the_tokens_of_an_update(fresh: Prepared) -> None:
+    update = {"train.batch": 4, "model.context": 256}
+    by_steps = sized(fresh, **update, **{"length.steps": 10**7 // 1024})
+    by_tokens = sized(fresh, **update, **{"length.tokens": 10**7})
+    assert weights(by_steps) == weights(by_tokens) == sizing.LADDER[4].weights
+
+
+@pytest.mark.parametrize("given", [{}, {"model.context": 512}, {"train.batch": 3}])
+def test_sizes_are_weighed_in_the_context_and_batch_they_get(
+    given: dict[str, int], fresh: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = replace(fresh, val=np.broadcast_to(np.uint16(0), 10**6))
+    weighed, real = [], sizing.memory.needed
+
+    def needed(config: Config, micro: int) -> int:
+        weighed.append((config.model.width, config.model.context, config.train.batch))
+        return real(config, micro)
+
+    monkeypatch.setattr(sizing.memory, "needed", needed)
+    settings = sized(judged, **given, **{"length.tokens": 10**7})
+    chosen = tuple(map(settings.get, ("model.width", "model.context", "train.batch")))
+    assert chosen in weighed
+    batch, context = given.get("train.batch"), given.get("model.context", 256)
+    assert {(b, c) for w, c, b in weighed if w == 256} == {(batch or 4096 // context, context)}
+
+
 def test_a_settings_file_is_the_users_whatever_its_name(prepared: Prepared) -> None:
     settings = Settings()
     settings.add(read_preset("fast").layer, "preset fast")

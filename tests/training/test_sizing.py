@@ -160,6 +160,8 @@ def test_a_length_in_steps_counts_the_tokens_of_an_update(fresh: Prepared) -> No
     by_steps = sized(fresh, **update, **{"length.steps": 10**7 // 1024})
     by_tokens = sized(fresh, **update, **{"length.tokens": 10**7})
     assert weights(by_steps) == weights(by_tokens) == sizing.LADDER[4].weights
+    longer = {"model.context": 8192, "length.steps": 10**7 // 8192}  # than an update has tokens
+    assert weights(sized(fresh, **longer)) == weights(by_tokens)
 
 
 @pytest.mark.parametrize("given", [{}, {"model.context": 512}, {"train.batch": 3}])

@@ -53,7 +53,7 @@ TOKENS_PER_WEIGHT = 2.5
 # Letters (characters, bytes) are few, so their histories recur; and a piece of a word is four of
 # them, so they want a longer context (docs/lab-notes.md, 2026-11-22)
 NGRAMS_OF_LETTERS = [2, 3, 4]
-CONTEXT_OF_LETTERS, FEWEST_BLOCKS = 256, 32  # held-out blocks of it, below which it stays short
+CONTEXT_OF_LETTERS, LONG_ENOUGH = 256, 32  # blocks of it that a text must have, else it stays short
 
 # Where the text itself recurs, attention and tables of long histories learn it by heart; state
 # spaces learn more of the language, for some passes (docs/lab-notes.md, 2026-11-21 and 22).
@@ -119,7 +119,7 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
 
 def _choose_context(settings: Settings, prepared: Prepared) -> None:
     """Twice the preset's for letters, where the text is long enough to be judged by."""
-    if min(len(prepared.train), len(prepared.val)) > FEWEST_BLOCKS * CONTEXT_OF_LETTERS:
+    if min(len(prepared.train), len(prepared.val)) > LONG_ENOUGH * CONTEXT_OF_LETTERS:
         settings.choose("model.context", CONTEXT_OF_LETTERS, "letters say little each")
 
 
@@ -155,11 +155,11 @@ def _left_open(settings: Settings, name: str) -> bool:
 
 def _tokens(settings: Settings, rung: Rung, prepared: Prepared, device: torch.device) -> float:
     """Tokens that a run of this size is going to train on."""
-    length = settings.resolve().length
+    length, context = settings.resolve().length, settings.get("model.context")
     if length.tokens:
         return float(length.tokens)
     if length.steps:
-        return float(length.steps * rung.tokens)
+        return float(length.steps * _batch(rung, context) * context)
     if length.minutes:
         return 60 * length.minutes / _token_seconds(settings, rung, prepared, device)
     return (length.passes or 1.0) * len(prepared.train)

@@ -236,7 +236,7 @@ def as_loaded(model: Decoder) -> Decoder:
     """A trained model as `load_model` gives it."""
     loaded = Decoder(model.config)
     loaded.load_state_dict(model.state_dict())
-    return loaded.store_by_columns().eval()
+    return loaded.eval()
 
 
 def ids(model: Decoder, count: int) -> list[tuple[int, ...]]:

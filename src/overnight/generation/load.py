@@ -50,7 +50,7 @@ def load_model(
             raise UserError(f"{folder.config}: no model can be this large.", 1) from None
     model = Decoder(settings)
     load_into(model, tensors, place)
-    return model.store_by_columns().eval(), tokenizer
+    return model.eval(), tokenizer
 
 
 def find_step(run: RunFolder, checkpoint: str | int) -> int:

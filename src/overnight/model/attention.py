@@ -21,24 +21,33 @@ class AttentionState:
 
     def __init__(self) -> None:
         self.length = 0
-        self._kv: Tensor | None = None  # [2, B, K, capacity, D]
+        self.kv = torch.empty(0)  # [2, B, K, capacity, D]
+
+    @property
+    def capacity(self) -> int:
+        return self.kv.shape[3] if self.length else 0
 
     def append(self, k_BKTD: Tensor, v_BKTD: Tensor) -> tuple[Tensor, ...]:
         """Store the new keys and values; all of them, `[B, K, S, D]` each."""
         new = k_BKTD.shape[2]
         end = self.length + new
-        if self._kv is None or end > self._kv.shape[3]:
-            self._kv = self._grown(k_BKTD, max(64, 2 * end))
-        torch.stack((k_BKTD, v_BKTD), out=self._kv.narrow(3, self.length, new))
+        if end > self.capacity:
+            self._grow(k_BKTD, end)
+        torch.stack((k_BKTD, v_BKTD), out=self.kv.narrow(3, self.length, new))
         self.length = end
-        return self._kv.narrow(3, 0, end).unbind()
+        return self.kv.narrow(3, 0, end).unbind()
 
-    def _grown(self, like_BKTD: Tensor, capacity: int) -> Tensor:
+    def make_room(self) -> None:
+        """For one token at least, where `native` writes it."""
+        if self.length == self.capacity:
+            self._grow(self.kv[0], self.length + 1)
+
+    def _grow(self, like_BKTD: Tensor, end: int) -> None:
         batch, heads, _, size = like_BKTD.shape
-        kv = like_BKTD.new_zeros(2, batch, heads, capacity, size)
-        if self._kv is not None:
-            kv[:, :, :, : self.length] = self._kv[:, :, :, : self.length]
-        return kv
+        kv = like_BKTD.new_zeros(2, batch, heads, max(64, 2 * end), size)
+        if self.length:
+            kv[:, :, :, : self.length] = self.kv[:, :, :, : self.length]
+        self.kv = kv
 
 
 class Attention(Part):
@@ -157,10 +166,15 @@ def alibi_slopes(heads: int) -> list[float]:
     return (both[1::2] + both[0::2])[:heads]
 
 
+def rope_tables(end: int, size: int, base: float, device: torch.device) -> tuple[Tensor, ...]:
+    """cos and sin of `end` positions or more, `[capacity, D]`, always from float32 angles, as other
+    implementations have."""
+    return _rope_tables(max(64, 1 << (end - 1).bit_length()), size, base, device)
+
+
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
-def _rope_table(capacity: int, size: int, base: float, device: torch.device) -> tuple[Tensor, ...]:
-    """cos and sin `[capacity, D]`, always from float32 angles, as other implementations have."""
+def _rope_tables(capacity: int, size: int, base: float, device: torch.device) -> tuple[Tensor, ...]:
     inverse = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.int64).to(torch.float32) / size))
     angles = torch.arange(capacity, dtype=torch.float32)[:, None] * inverse[None, :]
     angles = torch.cat([angles, angles], dim=-1)
@@ -170,10 +184,7 @@ def _rope_table(capacity: int, size: int, base: float, device: torch.device) -> 
 def rotate(x_BHTD: Tensor, past: int, base: float) -> Tensor:
     """Rotary position embedding (Su et al. 2021), halves rotated against each other."""
     end = past + x_BHTD.shape[2]
-    capacity = max(64, 1 << (end - 1).bit_length())
-    cos, sin = (
-        table[past:end].to(x_BHTD.dtype)
-        for table in _rope_table(capacity, x_BHTD.shape[3], base, x_BHTD.device)
-    )
+    tables = rope_tables(end, x_BHTD.shape[3], base, x_BHTD.device)
+    cos, sin = (table[past:end].to(x_BHTD.dtype) for table in tables)
     a, b = x_BHTD.chunk(2, dim=-1)
     return x_BHTD * cos + torch.cat([-b, a], dim=-1) * sin

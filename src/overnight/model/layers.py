@@ -7,7 +7,6 @@ Shapes: B batch, T time, C width, F feed-forward, H heads, D head size, V vocabu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -134,19 +133,9 @@ class _RMSNorm(torch.autograd.Function):
 def rms_norm(x: Tensor, weight_C: Tensor | None, eps: float) -> Tensor:
     """RMS norm (Zhang & Sennrich 2019) over the last axis; the root is taken in float32."""
     if x.shape[-2] == 1 and not torch.is_grad_enabled():
-        unit = _unit_of_one_token(x, eps)
-        return unit if weight_C is None else unit * weight_C
+        return F.rms_norm(x, x.shape[-1:], weight_C, eps)
     y: Tensor = _RMSNorm.apply(x, weight_C, eps)  # type: ignore[no-untyped-call]
     return y
-
-
-def _unit_of_one_token(x: Tensor, eps: float) -> Tensor:
-    """What begins soonest: torch's own, or for a single vector, where reading a number off the
-    device costs nothing, two operations (5 µs for 9; docs/lab-notes.md, 2026-11-21)."""
-    if x.numel() == x.shape[-1] and x.dtype == torch.float32 and x.device.type == "cpu":
-        x_C = x.view(-1)
-        return x / math.sqrt(x_C.dot(x_C).item() / x.shape[-1] + eps)
-    return F.rms_norm(x, x.shape[-1:], None, eps)
 
 
 class Norm(Part):

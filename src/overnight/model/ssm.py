@@ -35,6 +35,13 @@ class SSMState:
         self.tail_BJE: Tensor | None = None  # J = CONVOLUTION − 1
         self.state_BHPN: Tensor | None = None
 
+    def make_room(self) -> None:
+        """To be changed in place, where `native` does."""
+        assert self.tail_BJE is not None
+        assert self.state_BHPN is not None
+        self.tail_BJE = self.tail_BJE.contiguous()
+        self.state_BHPN = self.state_BHPN.contiguous()
+
 
 class SSM(Part):
     """Projection in (gate z, convolved x B C, step Δ), scan, gated RMS norm, projection out."""

@@ -3,6 +3,7 @@
     <cache>/overnight/texts/<fingerprint>/    one prepared text
     <cache>/overnight/settings/<key>.json     what these settings led to, for this text
     <cache>/overnight/timings/<key>.json      what was timed on this machine
+    <cache>/overnight/native/<key>.so         what was compiled for this machine
 
 An entry is built in a temporary folder and renamed, so that two processes may build the same one:
 the second finds it there. Reading an entry marks it as used; when the cache outgrows its cap, the
@@ -32,10 +33,11 @@ class Cache:
         self.texts = self.path / "texts"
         self.settings = self.path / "settings"
         self.timings = self.path / "timings"
+        self.native = self.path / "native"
         try:
             self.texts.mkdir(parents=True, exist_ok=True)
-            self.settings.mkdir(exist_ok=True)
-            self.timings.mkdir(exist_ok=True)
+            for folder in (self.settings, self.timings, self.native):
+                folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"{self.path}: the cache folder cannot be made ({error.strerror}): "

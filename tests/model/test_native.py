@@ -87,16 +87,43 @@ def test_large_numbers_take_no_wrong_turn() -> None:
     torch.testing.assert_close(logits[:, -1], expected[:, -1], atol=1e-3, rtol=1e-3)
 
 
+class Always(native.Pace):
+    """A number of threads that nothing changes."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._left = 0
+
+
 @compiler
 def test_threads_change_no_bit() -> None:
-    model = make(width=512, heads=4, layers="A", mlp="gelu")
-    threads, found = torch.get_num_threads(), []
-    for count in (1, 2):
-        torch.set_num_threads(count)
+    model = make(width=128, heads=4, layers="AS", mlp="gelu")
+    found = []
+    for threads in (1, 2):
         _, state = model.decode(ids_of(2, 99))
+        state.pace = Always(threads)
         found.append(model.decode(ids_of(2, 1), state)[0])
-    torch.set_num_threads(threads)
+        assert is_compiled(state)
     assert torch.equal(*found)
+
+
+def test_threads_wait_while_another_program_has_a_core() -> None:
+    """A machine where a token takes 1 alone, 0.6 together, and 50 together from token 100 on, to
+    token 1,000; at last a context in which everything takes six times as long."""
+    pace, together = native.Pace(2), []
+    for token in range(3000):
+        busy, long = 100 <= token < 1000, 6.0 if token >= 2500 else 1.0
+        together.append(pace.threads == 2)
+        pace.took(long * ((50.0 if busy else 0.6) if together[-1] else 1.0))
+    assert not any(together[:2])
+    assert all(together[2:101])
+    assert sum(together[101:1000]) == 3  # after 64, 128 and 256 tokens
+    again = together.index(True, 1000)
+    assert again < 1200
+    assert all(together[again:2500])
+    assert not any(together[2501:2565])  # a longer context is no other program: 64 tokens
+    assert all(together[2565:])
+    assert native.Pace(1).threads == 1
 
 
 @compiler

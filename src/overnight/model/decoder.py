@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..keyed import key
 from .attention import Attention, AttentionState
 from .layers import MLP, Linear, Norm, Part, cast, drop, library_for, plain
-from .native import Token, bind
+from .native import Pace, Token, bind
 from .ssm import SSM, SSMState
 
 LayerState = Any  # AttentionState for an A layer, SSMState for an S layer
@@ -75,6 +75,7 @@ class DecodeState:
         self.model = plain(model)
         self.layers = [AttentionState() if letter == "A" else SSMState() for letter in letters]
         self.before_BP = before_BP
+        self.pace = Pace(torch.get_num_threads())
         self._token: Token | None = None
 
     def token(self) -> Token | None:

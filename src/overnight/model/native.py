@@ -7,11 +7,13 @@ does them all the same where no C compiler is, on another device, in another dty
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
@@ -40,6 +42,8 @@ FLAGS += ["-fno-trapping-math", "-fno-math-errno"]
 # what a compiler may not know
 TRIED: tuple[list[str], ...] = (["-march=native", "-fopenmp"], ["-march=native"], [])
 SECONDS = 60  # that it may take
+PAUSES = (64, 1024)  # tokens
+BADLY = 3  # times as long as by one thread
 ROWS = 4  # of a batch; with more, torch's products are as quick (docs/lab-notes.md, 2026-11-22)
 
 
@@ -52,6 +56,32 @@ def bind(state: DecodeState) -> Token | None:
         return None
     library = load()
     return Token(_declarations(), library, state) if library else None
+
+
+class Pace:
+    """How many threads the next token gets: all of them, unless that goes badly.
+
+    They wait for each other some five times a layer. Where another program has a core, a wait takes
+    as long as its turn, milliseconds: then one thread goes on alone, and all are tried again after
+    64 tokens, 128, … 1,024. The bits are the same."""
+
+    def __init__(self, all_threads: int) -> None:
+        self._all, self._alone = all_threads, math.inf  # seconds of a token by one thread
+        self._left, self._pause = 2, PAUSES[0]  # tokens; the first one finds nothing in the caches
+
+    @property
+    def threads(self) -> int:
+        """Of the next token."""
+        return 1 if self._left else self._all
+
+    def took(self, seconds: float) -> None:
+        """A token with `threads`."""
+        if self._left:
+            self._alone, self._left = seconds, self._left - 1
+        elif seconds > BADLY * self._alone:
+            self._left, self._pause = self._pause, min(2 * self._pause, PAUSES[1])
+        else:
+            self._pause = PAUSES[0]
 
 
 class Token:
@@ -88,16 +118,21 @@ class Token:
         )
 
     def __call__(self, ids_B1: Tensor) -> Tensor:
+        state, pace = self._state, self._state.pace
+        assert state.length < self.end
         ids_B1, logits_B1V = ids_B1.long().contiguous(), torch.empty(self._shape)
+        begin = time.perf_counter()
         failed = self._library.token(
             self._decoder,
             self._c.cast("int64_t *", ids_B1.data_ptr()),
-            self._state.length,
+            state.length,
+            pace.threads,
             self._c.cast("float *", logits_B1V.data_ptr()),
         )
+        pace.took(time.perf_counter() - begin)
         if failed:
             raise MemoryError if failed == 2 else IndexError("an id is none of the vocabulary")
-        for layer in self._state.layers:
+        for layer in state.layers:
             layer.length += 1
         return logits_B1V
 

@@ -12,7 +12,7 @@
 #include "token.h"
 
 enum {
-  SPREAD = 1 << 17, /* multiplications from which several threads are worth waking */
+  SPREAD = 1 << 13, /* multiplications from which several threads are worth waking */
   CONVOLUTION = 4,  /* tokens that the short convolution of a state-space layer sees */
 };
 
@@ -22,16 +22,23 @@ static float dot(const float *restrict a, const float *restrict b, int n) {
   return sum;
 }
 
-/* y = x·Wᵀ + bias, or y += … */
-static void linear(const Linear *m, const float *x, float *y, int B, int add) {
-#pragma omp parallel for if ((int64_t)m->in * m->out >= SPREAD)
-  for (int o = 0; o < m->out; o++)
-    for (int b = 0; b < B; b++) {
-      float sum = dot(x + (int64_t)b * m->in, m->weight + (int64_t)o * m->in, m->in);
-      if (m->bias) sum += m->bias[o];
-      float *to = y + (int64_t)b * m->out + o;
-      *to = add ? *to + sum : sum;
-    }
+static void output(const Linear *m, const float *x, float *y, int B, int add, int o) {
+  for (int b = 0; b < B; b++) {
+    float sum = dot(x + (int64_t)b * m->in, m->weight + (int64_t)o * m->in, m->in);
+    if (m->bias) sum += m->bias[o];
+    float *to = y + (int64_t)b * m->out + o;
+    *to = add ? *to + sum : sum;
+  }
+}
+
+/* y = x·Wᵀ + bias, or y += …; a loop of its own for one thread, which is not to wait for a team */
+static void linear(const Linear *m, const float *x, float *y, int B, int add, int threads) {
+  if (threads == 1 || (int64_t)m->in * m->out < SPREAD) {
+    for (int o = 0; o < m->out; o++) output(m, x, y, B, add, o);
+    return;
+  }
+#pragma omp parallel for num_threads(threads)
+  for (int o = 0; o < m->out; o++) output(m, x, y, B, add, o);
 }
 
 /* of one row; y may be x */
@@ -86,10 +93,15 @@ static void rotate(float *x, const float *cosine, const float *sine, int size) {
   }
 }
 
-/* the query of one head over S keys and values; scores [S] is room */
-static void attend(const float *q, const float *k, const float *v, float slope, int S, int size,
-                   float *scores, float *y) {
-  float scale = 1 / sqrtf((float)size);
+/* head `h` of row `b`: its query over S keys and values; scores [B, heads, S] is room */
+static void attend(const Attention *a, const float *qkv, float *scores, float *y, int B, int S,
+                   int b, int h) {
+  int H = a->heads, K = a->kv_heads, size = a->size;
+  const float *q = qkv + (int64_t)b * a->qkv.out + h * size;
+  const float *k = a->kv + ((int64_t)b * K + h / (H / K)) * a->capacity * size;
+  const float *v = k + (int64_t)B * K * a->capacity * size;
+  float scale = 1 / sqrtf((float)size), slope = a->slopes ? a->slopes[h] : 0;
+  scores += ((int64_t)b * H + h) * S, y += ((int64_t)b * H + h) * size;
   for (int s = 0; s < S; s++)
     scores[s] = dot(q, k + (int64_t)s * size, size) * scale - slope * (float)(S - 1 - s);
   softmax(scores, S);
@@ -104,11 +116,11 @@ static void attend(const float *q, const float *k, const float *v, float slope, 
 }
 
 static void attention(const Attention *a, const float *x, float *stream, int B, int past,
-                      float *room) {
+                      int threads, float *room) {
   int H = a->heads, K = a->kv_heads, D = a->size, S = past + 1;
   int64_t cached = (int64_t)a->capacity * D;
   float *qkv = room, *y = qkv + (int64_t)B * a->qkv.out, *scores = y + (int64_t)B * H * D;
-  linear(&a->qkv, x, qkv, B, 0);
+  linear(&a->qkv, x, qkv, B, 0, threads);
   for (int b = 0; b < B; b++) {
     float *head = qkv + (int64_t)b * a->qkv.out;
     for (int h = 0; h < H + 2 * K; h++, head += D) {
@@ -122,15 +134,12 @@ static void attention(const Attention *a, const float *x, float *stream, int B, 
                head, sizeof(float) * D);
     }
   }
-#pragma omp parallel for collapse(2) if ((int64_t)B * H * S * D >= SPREAD)
-  for (int b = 0; b < B; b++)
-    for (int h = 0; h < H; h++) {
-      const float *k = a->kv + ((int64_t)b * K + h / (H / K)) * cached;
-      attend(qkv + (int64_t)b * a->qkv.out + h * D, k, k + (int64_t)B * K * cached,
-             a->slopes ? a->slopes[h] : 0, S, D, scores + ((int64_t)b * H + h) * S,
-             y + ((int64_t)b * H + h) * D);
-    }
-  linear(&a->out, y, stream, B, 1);
+  if (threads == 1 || (int64_t)B * H * S * D < SPREAD)
+    for (int i = 0; i < B * H; i++) attend(a, qkv, scores, y, B, S, i / H, i % H);
+  else
+#pragma omp parallel for num_threads(threads)
+    for (int i = 0; i < B * H; i++) attend(a, qkv, scores, y, B, S, i / H, i % H);
+  linear(&a->out, y, stream, B, 1, threads);
 }
 
 /* one step of S ← exp(Δ·A)·S + Δ·x Bᵀ, y = S·C + D·x, for one head */
@@ -149,10 +158,11 @@ static void recur(const StateSpace *s, int h, float step, const float *x, const 
   }
 }
 
-static void state_space(const StateSpace *s, const float *x, float *stream, int B, float *room) {
+static void state_space(const StateSpace *s, const float *x, float *stream, int B, int threads,
+                        float *room) {
   int H = s->heads, P = s->size, N = s->state, E = H * P, M = E + 2 * N;
   float *projected = room, *mixed = projected + (int64_t)B * s->into.out, *y = mixed + M;
-  linear(&s->into, x, projected, B, 0);
+  linear(&s->into, x, projected, B, 0, threads);
   for (int b = 0; b < B; b++) {
     float *z = projected + (int64_t)b * s->into.out, *now = z + E, *step = now + M;
     float *tail = s->tail + (int64_t)b * (CONVOLUTION - 1) * M, *gated = y + (int64_t)b * E;
@@ -164,6 +174,7 @@ static void state_space(const StateSpace *s, const float *x, float *stream, int 
     memmove(tail, tail + M, sizeof(float) * (CONVOLUTION - 2) * M);
     memcpy(tail + (int64_t)(CONVOLUTION - 2) * M, now, sizeof(float) * M);
     silu(mixed, M);
+#pragma omp parallel for num_threads(threads) if (threads > 1 && (int64_t)E * N >= SPREAD)
     for (int h = 0; h < H; h++)
       recur(s, h, step[h], mixed + h * P, mixed + E, mixed + E + N,
             s->memory + ((int64_t)b * H + h) * P * N, gated + h * P);
@@ -171,7 +182,7 @@ static void state_space(const StateSpace *s, const float *x, float *stream, int 
     for (int i = 0; i < E; i++) gated[i] *= z[i];
     normalise(&s->norm, gated, gated);
   }
-  linear(&s->out, y, stream, B, 1);
+  linear(&s->out, y, stream, B, 1, threads);
 }
 
 static void activate(Activation kind, float *h, int F) {
@@ -184,9 +195,10 @@ static void activate(Activation kind, float *h, int F) {
       h[i] /= 1 + exponential(-1.59576912f * (h[i] + 0.044715f * h[i] * h[i] * h[i]));
 }
 
-static void feed_forward(const FeedForward *m, const float *x, float *stream, int B, float *h) {
+static void feed_forward(const FeedForward *m, const float *x, float *stream, int B, int threads,
+                         float *h) {
   int F = m->down.in;
-  linear(&m->up, x, h, B, 0);
+  linear(&m->up, x, h, B, 0, threads);
   for (int b = 0; b < B; b++) {
     float *row = h + (int64_t)b * m->up.out;
     if (m->activation == swiglu) {
@@ -195,7 +207,7 @@ static void feed_forward(const FeedForward *m, const float *x, float *stream, in
     } else
       activate(m->activation, row, F);
   }
-  linear(&m->down, h, stream, B, 1);
+  linear(&m->down, h, stream, B, 1, threads);
 }
 
 /* the row of an n-gram that ends with `id`: `NgramTable.rows_of` */
@@ -238,7 +250,7 @@ static int64_t room_for(const Decoder *d, int past) {
   return d->batch * most;
 }
 
-int token(const Decoder *d, const int64_t *ids, int past, float *logits) {
+int token(const Decoder *d, const int64_t *ids, int past, int threads, float *logits) {
   int B = d->batch, C = d->width;
   for (int b = 0; b < B; b++)
     if (ids[b] < 0 || ids[b] >= d->vocabulary) return 1;
@@ -250,16 +262,16 @@ int token(const Decoder *d, const int64_t *ids, int past, float *logits) {
   for (const Layer *l = d->layer; l < d->layer + d->layers; l++) {
     for (int b = 0; b < B; b++) normalise(&l->norm, x + (int64_t)b * C, normed + (int64_t)b * C);
     if (l->attends)
-      attention(&l->attention, normed, x, B, past, room);
+      attention(&l->attention, normed, x, B, past, threads, room);
     else
-      state_space(&l->state_space, normed, x, B, room);
+      state_space(&l->state_space, normed, x, B, threads, room);
     if (l->mlp.activation == none) continue;
     for (int b = 0; b < B; b++)
       normalise(&l->mlp_norm, x + (int64_t)b * C, normed + (int64_t)b * C);
-    feed_forward(&l->mlp, normed, x, B, room);
+    feed_forward(&l->mlp, normed, x, B, threads, room);
   }
   for (int b = 0; b < B; b++) normalise(&d->norm, x + (int64_t)b * C, normed + (int64_t)b * C);
-  linear(&d->head, normed, logits, B, 0);
+  linear(&d->head, normed, logits, B, 0, threads);
   free(x);
   return 0;
 }

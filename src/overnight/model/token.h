@@ -66,6 +66,6 @@ typedef struct {
   Linear head;
 } Decoder;
 
-/* The logits [B, V] after `ids` [B], which have `past` tokens before them.
-   Returns 0, or 1 where an id is none of the vocabulary, 2 where there is no memory. */
-int token(const Decoder *d, const int64_t *ids, int past, float *logits);
+/* The logits [B, V] after `ids` [B], which have `past` tokens before them; the same bits with any
+   number of threads. Returns 0, or 1 where an id is none of the vocabulary, 2 where there is no memory. */
+int token(const Decoder *d, const int64_t *ids, int past, int threads, float *logits);

@@ -5,7 +5,13 @@ import torch
 
 from overnight.config import Model
 from overnight.errors import UserError
-from overnight.generation.sample import Sampling, choose, continue_ids, continue_text
+from overnight.generation.sample import (
+    Sampling,
+    _most_likely,
+    choose,
+    continue_ids,
+    continue_text,
+)
 from overnight.model.decoder import Decoder
 
 POSITIONS = ["learned", "rope", "alibi", "none"]
@@ -121,11 +127,34 @@ def test_draws_follow_the_distribution() -> None:
     torch.testing.assert_close(draws(LOGITS, temperature=0.5), cold, atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize(("at", "chosen"), [(0.0, 1), (0.49, 1), (0.51, 3), (1 - 2**-53, 3)])
+def test_no_draw_is_a_token_of_probability_zero(
+    at: float, chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(at, dtype=torch.float64))
+    logits = torch.tensor([0, 0.5, 0, 0.5, 0]).log()
+    assert int(choose(logits, [0], Sampling(), torch.Generator())) == chosen
+
+
+def test_a_model_that_is_no_longer_finite_is_said_in_a_line() -> None:
+    with pytest.raises(UserError, match="finite"):
+        choose(torch.tensor([1.0, torch.nan]), [0], Sampling(), torch.Generator())
+
+
 def test_top_k_and_top_p_cut_the_tail() -> None:
     two = torch.tensor([0.625, 0.375, 0, 0])
     torch.testing.assert_close(draws(LOGITS, top_k=2), two, atol=0.03, rtol=0)
     torch.testing.assert_close(draws(LOGITS, top_p=0.7), two, atol=0.03, rtol=0)
     assert draws(LOGITS, n=50, top_p=1e-6)[0] == 1  # the most likely one always stays
+
+
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.999, 1 - 1e-7])
+def test_top_p_of_a_large_vocabulary_is_that_of_transformers(top_p: float) -> None:
+    warper = pytest.importorskip("transformers").TopPLogitsWarper(top_p)
+    logits = 2 * torch.randn(3000, generator=torch.Generator().manual_seed(4))
+    theirs = warper(torch.zeros(1, 1, dtype=torch.long), logits[None].clone())[0].isfinite()
+    ours = _most_likely(logits.softmax(-1), top_p) > 0
+    assert int((ours != theirs).sum()) <= (2 if top_p > 0.9999 else 0)  # float32 sums end there
 
 
 def test_repetition_penalty_is_that_of_transformers() -> None:

@@ -6,6 +6,7 @@ stop strings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -42,6 +43,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} makes no sense.")
 
 
+FEW = 256  # tokens that mostly hold the share of `top_p`
 Warn = Callable[[str], None]
 
 
@@ -160,7 +162,25 @@ def choose(
         scaled = torch.full_like(scaled, -torch.inf).scatter(0, kept.indices, kept.values)
     probabilities = scaled.softmax(-1)
     if sampling.top_p < 1:
-        ordered, order = probabilities.sort(descending=True)
-        beyond = ordered.cumsum(0) - ordered >= sampling.top_p
-        probabilities = probabilities.scatter(0, order[beyond], 0.0)
-    return torch.multinomial(probabilities, 1, generator=random)[0]
+        probabilities = _most_likely(probabilities, sampling.top_p)
+    return _draw(probabilities, random)
+
+
+def _most_likely(probabilities_V: Tensor, share: float) -> Tensor:
+    """With zeros beyond the most likely ones that hold `share`. Of a trained model they are few,
+    and the rest need not be sorted."""
+    kept, ids = probabilities_V.topk(min(FEW, len(probabilities_V)))
+    if kept.sum() < share:
+        kept, ids = probabilities_V.sort(descending=True)
+    here = kept.cumsum(0) - kept < share
+    return torch.zeros_like(probabilities_V).scatter(0, ids[here], kept[here])
+
+
+def _draw(probabilities_V: Tensor, random: torch.Generator) -> Tensor:
+    """By one random number, where `torch.multinomial` takes one for each of the vocabulary (8,192:
+    167 µs for 14; docs/lab-notes.md, 2026-11-22)."""
+    below = probabilities_V.cumsum(0, dtype=torch.float64)
+    if not math.isfinite(below[-1]):
+        raise UserError("the model's numbers are no longer finite: nothing can be drawn.", 1)
+    at = torch.rand((), dtype=torch.float64, generator=random) * below[-1]
+    return torch.searchsorted(below, at, right=True).clamp_(max=int(below.argmax()))

@@ -13,6 +13,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -229,7 +230,7 @@ def _declarations() -> cffi.FFI:
 def load() -> Any:
     """`token.c` compiled for this processor, or None where that cannot be."""
     compiler = shlex.split(os.environ.get("CC") or "cc")
-    if not shutil.which(compiler[0]):
+    if not shutil.which(compiler[0]) or _asks_for_tools():
         return None
     made_of = [SOURCE.read_text(), HEADER.read_text(), _processor(), compiler, FLAGS, TRIED]
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
@@ -251,6 +252,13 @@ def _build(compiler: list[str], path: Path) -> None:
             fsync_path(temporary)
             temporary.replace(path)
             return
+
+
+def _asks_for_tools() -> bool:
+    """Whether `cc` is that of a Mac without developer tools, which opens a window to offer them."""
+    return sys.platform == "darwin" and bool(
+        subprocess.run(["xcode-select", "-p"], capture_output=True).returncode
+    )
 
 
 def _processor() -> str:

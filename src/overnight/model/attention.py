@@ -37,6 +37,9 @@ class AttentionState:
         self.length = end
         return self.kv.narrow(3, 0, end).unbind()
 
+    def tensors(self) -> list[Tensor]:
+        return [self.kv]
+
     def make_room(self) -> None:
         """For one token at least, where `native` writes it."""
         if self.length == self.capacity:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from ..errors import UserError
 from ..keyed import key
 from .attention import Attention, AttentionState
 from .layers import MLP, Linear, Norm, Part, cast, drop, library_for, plain
-from .native import Pace, Token, bind
+from .native import Pace, Token, bind, can_compute
 from .ssm import SSM, SSMState
 
 LayerState = Any  # AttentionState for an A layer, SSMState for an S layer
@@ -78,15 +79,25 @@ class DecodeState:
         self.pace = Pace(torch.get_num_threads())
         self._token: Token | None = None
 
-    def token(self) -> Token | None:
-        """What computes one more token in compiled code, where that can be."""
-        if self._token is None or self.length == self._token.end:
+    @cached_property
+    def _native(self) -> bool:
+        return can_compute(self)
+
+    def token(self, ids_BT: Tensor) -> Token | None:
+        """What computes `ids_BT` in compiled code: one of each row, where that can be."""
+        one_each = ids_BT.shape == (len(self.before_BP), 1)
+        if not (one_each and ids_BT.dtype == torch.int64 and ids_BT.device.type == "cpu"):
+            return None
+        if self._native and (self._token is None or self.length == self._token.end):
             self._token = bind(self)
         return self._token
 
-    def moved(self) -> None:
-        """What `token` is bound to lies elsewhere now."""
+    def unbind(self) -> None:
+        """Before what `token` is bound to is replaced."""
         self._token = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_token": None}  # addresses of this one
 
     @property
     def length(self) -> int:
@@ -125,9 +136,9 @@ class Decoder(nn.Module):
             state = DecodeState(self, self.nothing_before(ids_BT))
         elif ids_BT.shape[1] == 1:
             self._check_end(state.length + 1)
-            if token := state.token():
-                return token(ids_BT), state
-        state.moved()
+            if token := state.token(ids_BT):
+                return token(ids_BT, state), state
+        state.unbind()
         with library_for(ids_BT.numel(), self.compute_dtype):
             logits_BTV = state.model._logits(ids_BT, state, last)
         if state.before_BP.shape[1]:

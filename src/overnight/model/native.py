@@ -14,6 +14,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,7 +28,6 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..runfolder import fsync_path
 from ..text.cache import Cache
 from .attention import Attention, AttentionState, alibi_slopes, rope_tables
 from .layers import Linear, Norm
@@ -41,34 +42,49 @@ SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("token.c", "token.
 FLAGS = ["-O3", "-fPIC", "-shared", "-fassociative-math", "-fno-signed-zeros"]
 FLAGS += ["-fno-trapping-math", "-fno-math-errno"]
 # what a compiler may not know
-TRIED: tuple[list[str], ...] = (["-march=native", "-fopenmp"], ["-march=native"], [])
+TRIED: tuple[list[str], ...] = (["-march=native", "-fopenmp"], ["-march=native"], ["-fopenmp"], [])
 SECONDS = 60  # that it may take
-PAUSES = (64, 1024)  # tokens
-BADLY = 3  # times as long as by one thread
+FIRST_ALONE, PAUSES = 4, (64, 1024)  # tokens by one thread
+PATIENCE = 4  # tokens' time that several threads may lose
 ROWS = 4  # of a batch; with more, torch's products are as quick (docs/lab-notes.md, 2026-11-22)
+
+_loading = threading.Lock()
+
+
+def can_compute(state: DecodeState) -> bool:
+    """Whether single tokens after `state` can be computed here at all."""
+    model = state.model
+    return (
+        len(state.before_BP) <= ROWS
+        and model.embed.device.type == "cpu"
+        and {model.compute_dtype, *(p.dtype for p in model.parameters())} == {torch.float32}
+        and load() is not None
+    )
 
 
 def bind(state: DecodeState) -> Token | None:
-    """What computes one more token after `state`, or None where torch has to."""
-    model = state.model
-    dtypes = {model.compute_dtype, *(p.dtype for p in model.parameters())}
-    few_on_cpu = len(state.before_BP) <= ROWS and model.embed.device.type == "cpu"
-    if not few_on_cpu or dtypes != {torch.float32}:
-        return None
-    library = load()
-    return Token(_declarations(), library, state) if library else None
+    """What computes single tokens after `state`, unless that was computed in another dtype."""
+    ours = state.before_BP.dtype == torch.int64 and all(
+        tensor.dtype == torch.float32 for layer in state.layers for tensor in layer.tensors()
+    )
+    return Token(load(), state) if ours else None
 
 
 class Pace:
-    """How many threads the next token gets: all of them, unless that goes badly.
+    """How many threads the next token gets: all of them, as long as one alone is no quicker.
 
     They wait for each other some five times a layer. Where another program has a core, a wait takes
-    as long as its turn, milliseconds: then one thread goes on alone, and all are tried again after
-    64 tokens, 128, … 1,024. The bits are the same."""
+    as long as its turn, milliseconds. So the time that all lose against one is added up, and what
+    they win taken off; when four tokens' worth is lost, one goes on alone for 64 tokens, and next
+    time for 128, … 1,024. The bits are the same."""
 
     def __init__(self, all_threads: int) -> None:
-        self._all, self._alone = all_threads, math.inf  # seconds of a token by one thread
-        self._left, self._pause = 2, PAUSES[0]  # tokens; the first one finds nothing in the caches
+        self._all = all_threads
+        self._left, self._pause = FIRST_ALONE, PAUSES[0]  # tokens: alone now, in the next pause
+        self._forget()
+
+    def _forget(self) -> None:
+        self._alone, self._lost, self._together = math.inf, 0.0, 0  # seconds, seconds, tokens
 
     @property
     def threads(self) -> int:
@@ -78,19 +94,23 @@ class Pace:
     def took(self, seconds: float) -> None:
         """A token with `threads`."""
         if self._left:
-            self._alone, self._left = seconds, self._left - 1
-        elif seconds > BADLY * self._alone:
-            self._left, self._pause = self._pause, min(2 * self._pause, PAUSES[1])
-        else:
-            self._pause = PAUSES[0]
+            self._alone, self._left = min(self._alone, seconds), self._left - 1
+            return
+        self._together += 1
+        self._lost = max(0.0, self._lost + seconds - self._alone)
+        if self._lost > PATIENCE * self._alone:
+            self._left = PAUSES[0] if self._together >= self._pause else self._pause
+            self._pause = min(2 * self._left, PAUSES[1])
+            self._forget()
 
 
 class Token:
-    """`token(ids_B1)`: the logits `[B, 1, V]` of one more token after a state, which it changes as
-    `Decoder.decode` does. Bound to where weights and state lie now, up to `end` tokens."""
+    """`token(ids_B1, state)`: the logits `[B, 1, V]` of one more token after the state it was made
+    for, which it changes as `Decoder.decode` does. Bound to where weights and state lie: weights
+    must stay there, and there is room up to `end` tokens."""
 
-    def __init__(self, c: cffi.FFI, library: Any, state: DecodeState) -> None:
-        self._c, self._library, self._state = c, library, state
+    def __init__(self, library: Any, state: DecodeState) -> None:
+        self._c, self._library = _declarations(), library
         self._kept: list[Any] = []  # what the structures point to
         for layer in state.layers:
             layer.make_room()
@@ -118,19 +138,18 @@ class Token:
             },
         )
 
-    def __call__(self, ids_B1: Tensor) -> Tensor:
-        state, pace = self._state, self._state.pace
-        assert state.length < self.end
-        ids_B1, logits_B1V = ids_B1.long().contiguous(), torch.empty(self._shape)
+    def __call__(self, ids_B1: Tensor, state: DecodeState) -> Tensor:
+        ids_B1 = ids_B1.contiguous()
+        logits_B1V = torch.empty(self._shape, dtype=torch.float32, device="cpu")
         begin = time.perf_counter()
         failed = self._library.token(
             self._decoder,
             self._c.cast("int64_t *", ids_B1.data_ptr()),
             state.length,
-            pace.threads,
+            state.pace.threads,
             self._c.cast("float *", logits_B1V.data_ptr()),
         )
-        pace.took(time.perf_counter() - begin)
+        state.pace.took(time.perf_counter() - begin)
         if failed:
             raise MemoryError if failed == 2 else IndexError("an id is none of the vocabulary")
         for layer in state.layers:
@@ -156,7 +175,7 @@ class Token:
             device = torch.device("cpu")
             cos, sin = rope_tables(state.capacity, mixer.size, mixer.rope_base, device)
         if mixer.position == "alibi":
-            slopes = torch.tensor(alibi_slopes(mixer.heads))
+            slopes = torch.tensor(alibi_slopes(mixer.heads), dtype=torch.float32, device="cpu")
         qk_norm = {"eps": mixer.norm_eps, "rms": 1, "width": mixer.size if mixer.qk_norm else 0}
         return {
             "heads": mixer.heads,
@@ -222,36 +241,59 @@ class Token:
 @cache
 def _declarations() -> cffi.FFI:
     c = cffi.FFI()
-    c.cdef(HEADER.read_text())
+    c.cdef(_source(HEADER))
     return c
 
 
-@cache
 def load() -> Any:
     """`token.c` compiled for this processor, or None where that cannot be."""
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    if not shutil.which(compiler[0]) or _asks_for_tools():
-        return None
-    made_of = [SOURCE.read_text(), HEADER.read_text(), _processor(), compiler, FLAGS, TRIED]
-    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
-    with suppress(UserError, OSError, subprocess.SubprocessError):
+    with _loading:  # of two threads the second waits and finds it
+        return _load()
+
+
+@cache
+def _load() -> Any:
+    # nothing that is wrong with a compiler or a cache keeps anybody from writing text
+    with suppress(UserError, OSError, ValueError, subprocess.SubprocessError):
+        compiler = shlex.split(os.environ.get("CC") or "cc") or [""]
+        if not shutil.which(compiler[0]) or _asks_for_tools():
+            return None
+        made_of = [_source(SOURCE), _source(HEADER), _processor(), compiler, FLAGS, TRIED]
+        key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
         path = Cache().native / f"{key}.so"
-        with suppress(OSError):  # not there, or damaged
-            return _declarations().dlopen(str(path))
-        _build(compiler, path)
+        if not _is_whole(path):
+            _build(compiler, path)
         return _declarations().dlopen(str(path))
     return None
 
 
+def _source(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the library is there, and is what was built: half of one ends the process."""
+    with suppress(OSError):
+        return path.with_suffix(".sha256").read_text() == _checksum(path)
+    return False
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _build(compiler: list[str], path: Path) -> None:
-    """Compile `token.c` into `path`, which is complete or not there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    for more in TRIED:
-        command = [*compiler, *FLAGS, *more, str(SOURCE), "-o", str(temporary), "-lm"]
-        if subprocess.run(command, capture_output=True, timeout=SECONDS).returncode == 0:
-            fsync_path(temporary)
-            temporary.replace(path)
-            return
+    """Compile `token.c` into `path`, which is complete or not there, and write its checksum."""
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        made, checksum = Path(folder) / "made.so", Path(folder) / "made.sha256"
+        for more in TRIED:
+            command = [*compiler, *FLAGS, *more, str(SOURCE), "-o", str(made), "-lm"]
+            if subprocess.run(command, capture_output=True, timeout=SECONDS).returncode == 0:
+                checksum.write_text(_checksum(made))
+                made.replace(path)
+                checksum.replace(path.with_suffix(".sha256"))
+                return
 
 
 def _asks_for_tools() -> bool:

@@ -35,12 +35,12 @@ class SSMState:
         self.tail_BJE: Tensor | None = None  # J = CONVOLUTION − 1
         self.state_BHPN: Tensor | None = None
 
+    def tensors(self) -> list[Tensor]:
+        return [part for part in (self.tail_BJE, self.state_BHPN) if part is not None]
+
     def make_room(self) -> None:
         """To be changed in place, where `native` does."""
-        assert self.tail_BJE is not None
-        assert self.state_BHPN is not None
-        self.tail_BJE = self.tail_BJE.contiguous()
-        self.state_BHPN = self.state_BHPN.contiguous()
+        self.tail_BJE, self.state_BHPN = (part.contiguous() for part in self.tensors())
 
 
 class SSM(Part):

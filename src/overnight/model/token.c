@@ -187,7 +187,7 @@ static void state_space(const StateSpace *s, const float *x, float *stream, int 
 
 static void activate(Activation kind, float *h, int F) {
   if (kind == relu2)
-    for (int i = 0; i < F; i++) h[i] = h[i] > 0 ? h[i] * h[i] : 0;
+    for (int i = 0; i < F; i++) h[i] = h[i] < 0 ? 0 : h[i] * h[i]; /* what is no number stays none */
   else if (kind == gelu)
     for (int i = 0; i < F; i++) h[i] *= 0.5f * (1 + erff(h[i] * 0.70710678f));
   else if (kind == gelu_tanh) /* x·σ(2u) is x·½(1 + tanh u) */

@@ -1,6 +1,6 @@
 /* What token.c is given: the structures of a decoder, filled by native.py, which reads this file.
 
-   Pointers are to contiguous float32, NULL where a part is missing. Names are those of decoder.py,
+   Pointers are to contiguous float32 (ids: int64), NULL where a part is missing. Names are those of decoder.py,
    layers.py, attention.py and ssm.py. */
 
 typedef enum { none, gelu, gelu_tanh, relu2, swiglu } Activation; /* `model.mlp` */

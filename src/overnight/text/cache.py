@@ -29,15 +29,20 @@ STALE_SECONDS = 24 * 3600  # a temporary folder of a killed process
 class Cache:
     def __init__(self) -> None:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        self.path = Path(base).expanduser() / "overnight"
+        try:
+            self.path = Path(base).expanduser() / "overnight"
+        except RuntimeError:
+            raise UserError(
+                "there is no home folder: set XDG_CACHE_HOME to one for the cache."
+            ) from None
         self.texts = self.path / "texts"
         self.settings = self.path / "settings"
         self.timings = self.path / "timings"
         self.native = self.path / "native"
         try:
             self.texts.mkdir(parents=True, exist_ok=True)
-            for folder in (self.settings, self.timings, self.native):
-                folder.mkdir(exist_ok=True)
+            self.settings.mkdir(exist_ok=True)
+            self.timings.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"{self.path}: the cache folder cannot be made ({error.strerror}): "

@@ -69,7 +69,7 @@ static inline float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1;
-  union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
+  union { uint32_t bits; float value; } power = {(uint32_t)((int32_t)n + 127) << 23};
   return p * power.value;
 }
 

@@ -98,18 +98,23 @@ def test_large_numbers_take_no_wrong_turn() -> None:
 def test_what_is_no_number_stays_none(mlp: str) -> None:
     model = make(mlp=mlp)
     with torch.no_grad():
-        model.blocks[0].mlp.up.weight[3, 3] = torch.nan
+        model.blocks[-1].mlp.up.weight[3, 3] = torch.nan  # keys and values have none
     _, state = model.decode(ids_of(1, 4))
     assert model.decode(ids_of(1, 1), state)[0].isnan().all()
     assert is_compiled(state)
 
 
 class Always(native.Pace):
-    """A number of threads that nothing changes; what each token took."""
+    """A number of threads that nothing changes; how often it was asked, what each token took."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
-        self._left, self.seconds = 0, []
+        self._left, self.asked, self.seconds = 0, 0, []
+
+    @property
+    def threads(self) -> int:
+        self.asked += 1
+        return super().threads
 
     def took(self, seconds: float) -> None:
         self.seconds.append(seconds)
@@ -124,6 +129,7 @@ def test_threads_change_no_bit() -> None:
         state.pace = pace = Always(threads)
         found.append(model.decode(ids_of(2, 1), state)[0])
         assert is_compiled(state)
+        assert pace.asked == 1
         assert 0 < pace.seconds[0] < 60
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
@@ -205,9 +211,10 @@ def test_other_ids_than_one_of_each_row_are_torchs() -> None:
     _, state = model.decode(ids_of(2, 4).int())
     with torch.no_grad():
         expected = model(torch.cat([ids_of(2, 4), ids_of(2, 1)], 1))[:, -1]
-    logits, state = model.decode(ids_of(2, 1).int(), state)
-    assert not is_compiled(state)
-    torch.testing.assert_close(logits[:, -1], expected, atol=2e-5, rtol=0)
+    for kind in (torch.int32, torch.int64):
+        logits, same = model.decode(ids_of(2, 1).to(kind), copy.deepcopy(state))
+        assert not is_compiled(same)
+        torch.testing.assert_close(logits[:, -1], expected, atol=2e-5, rtol=0)
 
 
 @compiler
@@ -247,12 +254,12 @@ def test_a_state_is_freed_and_copied_like_any_other() -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize("other", ["batch", "dtype", "compute"])
+@pytest.mark.parametrize("other", ["batch", "dtype", "weights", "compute"])
 def test_what_it_is_not_made_for_is_torchs(other: str) -> None:
     model, batch = make(), native.ROWS + 1 if other == "batch" else 1
-    if other == "dtype":
+    if other in ("dtype", "weights"):
         model.double()
-    if other != "batch":
+    if other in ("dtype", "compute"):
         model.set_compute(torch.float64 if other == "dtype" else torch.bfloat16, fused=True)
     _, state = model.decode(ids_of(batch, 4))
     model.decode(ids_of(batch, 1), state)
@@ -271,14 +278,14 @@ def test_a_state_of_another_dtype_is_torchs() -> None:
 
 def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "/nowhere/cc -O9")
-    native._load.cache_clear()
+    native.load.cache_clear()
     model, ids = make(layers="SA", ngrams=[2]), ids_of(1, 20)
     with torch.no_grad():
         expected = model(ids)
     logits, state = model.decode(ids[:, :1])
     for i in range(1, 20):
         logits, state = model.decode(ids[:, i : i + 1], state)
-    native._load.cache_clear()
+    native.load.cache_clear()
     assert not is_compiled(state)
     torch.testing.assert_close(logits[:, -1], expected[:, -1], atol=5e-5, rtol=0)
 
@@ -287,9 +294,9 @@ def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> N
 def new_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the library is to be built again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    native._load.cache_clear()
+    native.load.cache_clear()
     yield Cache().native
-    native._load.cache_clear()
+    native.load.cache_clear()
 
 
 @compiler
@@ -302,7 +309,7 @@ def test_a_damaged_library_is_built_again(share: float, new_cache: Path) -> None
     kept.unlink()  # the one in use goes on without its name
     kept.write_bytes(whole[: int(share * len(whole))])
     assert not native._is_whole(kept)
-    native._load.cache_clear()
+    native.load.cache_clear()
     assert native.load()
     assert native._is_whole(kept)
     assert kept.stat().st_size == len(whole)
@@ -327,7 +334,7 @@ def test_another_question_gets_its_own_library(
         "HEADER": tmp_path / "token.h",
     }
     monkeypatch.setattr(native, what, changed[what])
-    native._load.cache_clear()
+    native.load.cache_clear()
     assert native.load()
     assert len(list(new_cache.glob("*.so"))) == 2
 
@@ -359,9 +366,9 @@ def test_without_a_home_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", homeless)
-    native._load.cache_clear()
+    native.load.cache_clear()
     found = native.load()
-    native._load.cache_clear()
+    native.load.cache_clear()
     assert found is None
 
 

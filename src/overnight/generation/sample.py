@@ -183,4 +183,4 @@ def _draw(probabilities_V: Tensor, random: torch.Generator) -> Tensor:
     if not math.isfinite(below[-1]):
         raise UserError("the model's numbers are no longer finite: nothing can be drawn.", 1)
     at = torch.rand((), dtype=torch.float64, generator=random) * below[-1]
-    return torch.searchsorted(below, at, right=True).clamp_(max=int(below.argmax()))
+    return torch.searchsorted(below, at, right=True)

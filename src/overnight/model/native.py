@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -47,8 +46,6 @@ SECONDS = 60  # that it may take
 FIRST_ALONE, PAUSES = 4, (64, 1024)  # tokens by one thread
 PATIENCE = 4  # tokens' time that several threads may lose
 ROWS = 4  # of a batch; with more, torch's products are as quick (docs/lab-notes.md, 2026-11-22)
-
-_loading = threading.Lock()
 
 
 def can_compute(state: DecodeState) -> bool:
@@ -245,14 +242,9 @@ def _declarations() -> cffi.FFI:
     return c
 
 
+@cache
 def load() -> Any:
     """`token.c` compiled for this processor, or None where that cannot be."""
-    with _loading:  # of two threads the second waits and finds it
-        return _load()
-
-
-@cache
-def _load() -> Any:
     # nothing that is wrong with a compiler or a cache keeps anybody from writing text
     with suppress(UserError, OSError, ValueError, subprocess.SubprocessError):
         compiler = shlex.split(os.environ.get("CC") or "cc") or [""]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,15 @@ def _own_surroundings(tmp_path_factory: pytest.TempPathFactory):
         for name in [n for n in os.environ if n.startswith("OVERNIGHT_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session")
+def compiler() -> list[str]:
+    """The command of the C compiler, where there is one."""
+    command = shlex.split(os.environ.get("CC") or "cc")
+    if not shutil.which(command[0]):
+        pytest.skip(f"no C compiler is here: {command[0]}")
+    return command
 
 
 @pytest.fixture(scope="session")

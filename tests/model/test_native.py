@@ -2,26 +2,15 @@
 
 import copy
 import gc
-import os
-import shlex
-import shutil
-import subprocess
-import sys
 import weakref
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
 
 from overnight.config import Model
-from overnight.model import native
+from overnight.model import library, native
 from overnight.model.decoder import Decoder, DecodeState
-from overnight.text.cache import Cache
 
-CC = shlex.split(os.environ.get("CC") or "cc")
-compiler = pytest.mark.skipif(not shutil.which(CC[0]), reason="no C compiler is here")
 GRAMMARS = [
     {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "tied": False},
     {"position": "learned", "norm": "layer", "mlp": "gelu_tanh", "bias": True},
@@ -53,7 +42,7 @@ def is_compiled(state: DecodeState) -> bool:
     return state._token is not None
 
 
-@compiler
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("settings", GRAMMARS, ids=lambda s: "-".join(map(str, s.values())))
 def test_it_computes_what_the_model_computes(settings: dict, batch: int) -> None:
@@ -75,7 +64,7 @@ def test_it_computes_what_the_model_computes(settings: dict, batch: int) -> None
     torch.testing.assert_close(torch.cat(parts, 1).double(), expected, atol=5e-5, rtol=0)
 
 
-@compiler
+@pytest.mark.usefixtures("compiler")
 def test_large_numbers_take_no_wrong_turn() -> None:
     """Scores of hundreds, steps of a state space above the range of exp."""
     model, ids = make(layers="AS", mlp="swiglu"), ids_of(1, 40)
@@ -93,7 +82,7 @@ def test_large_numbers_take_no_wrong_turn() -> None:
     torch.testing.assert_close(logits[:, -1], expected[:, -1], atol=1e-3, rtol=1e-3)
 
 
-@compiler
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("mlp", ["gelu", "gelu_tanh", "relu2", "swiglu"])
 def test_what_is_no_number_stays_none(mlp: str) -> None:
     model = make(mlp=mlp)
@@ -120,7 +109,7 @@ class Always(native.Pace):
         self.seconds.append(seconds)
 
 
-@compiler
+@pytest.mark.usefixtures("compiler")
 def test_threads_change_no_bit() -> None:
     model = make(width=128, heads=4, layers="AS", mlp="gelu", ssm_state=64)
     found = []
@@ -133,17 +122,6 @@ def test_threads_change_no_bit() -> None:
         assert 0 < pace.seconds[0] < 60
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
-
-
-@compiler
-def test_threads_are_really_asked() -> None:
-    """The library calls for a team where the compiler knows how."""
-    tried = [*CC, "-fopenmp", "-shared", "-x", "c", os.devnull, "-o", os.devnull]
-    if subprocess.run(tried, capture_output=True).returncode:
-        pytest.skip("this compiler has no OpenMP")
-    assert native.load()
-    (library,) = Cache().native.glob("*.so")
-    assert any(name in library.read_bytes() for name in (b"GOMP_parallel", b"__kmpc_fork_call"))
 
 
 def run_of(pace: native.Pace, tokens: int, alone: float, together: float) -> list[bool]:
@@ -187,7 +165,7 @@ def test_a_late_token_misleads_nobody() -> None:
     assert run_of(pace, 2, alone=1.0, together=9.0) == [True, False]
 
 
-@compiler
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("bad", [-1, 50])
 def test_an_id_of_no_token_is_refused_as_torch_refuses_it(bad: int) -> None:
     model = make(ngrams=[2])
@@ -199,7 +177,7 @@ def test_an_id_of_no_token_is_refused_as_torch_refuses_it(bad: int) -> None:
     assert torch.equal(state.before_BP, before)
 
 
-@compiler
+@pytest.mark.usefixtures("compiler")
 def test_other_ids_than_one_of_each_row_are_torchs() -> None:
     model = make(ngrams=[2, 3])
     _, state = model.decode(ids_of(3, 4))
@@ -217,7 +195,7 @@ def test_other_ids_than_one_of_each_row_are_torchs() -> None:
         torch.testing.assert_close(logits[:, -1], expected, atol=2e-5, rtol=0)
 
 
-@compiler
+@pytest.mark.usefixtures("compiler")
 def test_defaults_of_torch_change_nothing() -> None:
     model, logits = make(position="alibi"), []
     for dtype, device in ((torch.float32, "cpu"), (torch.float64, "meta")):
@@ -233,7 +211,7 @@ def test_defaults_of_torch_change_nothing() -> None:
     assert torch.equal(*logits)
 
 
-@compiler
+@pytest.mark.usefixtures("compiler")
 def test_a_state_is_freed_and_copied_like_any_other() -> None:
     model, ids = make(layers="SA", ngrams=[2]), ids_of(1, 40)
     state = model.decode(ids[:, :30])[1]
@@ -278,107 +256,13 @@ def test_a_state_of_another_dtype_is_torchs() -> None:
 
 def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "/nowhere/cc -O9")
-    native.load.cache_clear()
+    library.load.cache_clear()
     model, ids = make(layers="SA", ngrams=[2]), ids_of(1, 20)
     with torch.no_grad():
         expected = model(ids)
     logits, state = model.decode(ids[:, :1])
     for i in range(1, 20):
         logits, state = model.decode(ids[:, i : i + 1], state)
-    native.load.cache_clear()
+    library.load.cache_clear()
     assert not is_compiled(state)
     torch.testing.assert_close(logits[:, -1], expected[:, -1], atol=5e-5, rtol=0)
-
-
-@pytest.fixture
-def new_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the library is to be built again."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    native.load.cache_clear()
-    yield Cache().native
-    native.load.cache_clear()
-
-
-@compiler
-@pytest.mark.parametrize("share", [0.003, 0.5, 0.99])
-def test_a_damaged_library_is_built_again(share: float, new_cache: Path) -> None:
-    """Half of a library ends the process that opens it."""
-    assert native.load()
-    (kept,) = new_cache.glob("*.so")
-    whole = kept.read_bytes()
-    kept.unlink()  # the one in use goes on without its name
-    kept.write_bytes(whole[: int(share * len(whole))])
-    assert not native._is_whole(kept)
-    native.load.cache_clear()
-    assert native.load()
-    assert native._is_whole(kept)
-    assert kept.stat().st_size == len(whole)
-
-
-@compiler
-@pytest.mark.parametrize("what", ["_processor", "FLAGS", "SOURCE", "HEADER"])
-def test_another_question_gets_its_own_library(
-    what: str, new_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert native.load()
-    for name in ("token.c", "token.h"):
-        text = native.SOURCE.with_name(name).read_text()
-        (tmp_path / name).write_text(text + "/* changed */\n")
-    (tmp_path / "same").mkdir()
-    shutil.copy(native.HEADER, tmp_path / "same" / "token.h")
-    shutil.copy(tmp_path / "token.c", tmp_path / "same" / "token.c")
-    changed = {
-        "_processor": lambda: "flags: another",
-        "FLAGS": [*native.FLAGS, "-g"],
-        "SOURCE": tmp_path / "same" / "token.c",
-        "HEADER": tmp_path / "token.h",
-    }
-    monkeypatch.setattr(native, what, changed[what])
-    native.load.cache_clear()
-    assert native.load()
-    assert len(list(new_cache.glob("*.so"))) == 2
-
-
-@compiler
-@pytest.mark.parametrize("trouble", ["fails", "hangs", "has no name", "is not closed"])
-def test_a_compiler_that_does_not_is_none(
-    trouble: str, new_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cc = tmp_path / "cc"
-    half = 'for a in "$@"; do case $a in *.so) echo half > "$a";; esac; done; '
-    cc.write_text("#!/bin/sh\n" + half + ("exit 1" if trouble == "fails" else "exec sleep 60"))
-    cc.chmod(0o755)
-    monkeypatch.setenv("CC", {"has no name": " ", "is not closed": "gcc '"}.get(trouble, str(cc)))
-    monkeypatch.setattr(native, "SECONDS", 0.3)
-    assert native.load() is None
-    assert not new_cache.exists() or not list(new_cache.iterdir())
-
-
-@compiler
-def test_threads_that_load_at_once_all_get_it(new_cache: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        assert all(library is not None for library in pool.map(lambda _: native.load(), range(4)))
-    assert len(list(new_cache.iterdir())) == 2  # with its checksum
-
-
-def test_without_a_home_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "expanduser", homeless)
-    native.load.cache_clear()
-    found = native.load()
-    native.load.cache_clear()
-    assert found is None
-
-
-@compiler
-def test_the_process_keeps_its_small_numbers() -> None:
-    """Linked with -ffast-math, a library has the processor take them for zero."""
-    program = """
-import torch
-from overnight.model import native
-assert native.load()
-assert float(torch.tensor(1e-40) * 1) > 0
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)

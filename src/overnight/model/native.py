@@ -1,4 +1,4 @@
-"""One token at a time in compiled code: `token.c`, built once for a processor, bound to a state.
+"""One token at a time in compiled code: `token.c`, bound to the weights and state of a model.
 
 torch takes 3 to 10 µs to begin an operation, and a token of a small model is a hundred of them. It
 does them all the same where no C compiler is, on another device, in another dtype.
@@ -6,43 +6,22 @@ does them all the same where no C compiler is, on another device, in another dty
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterable
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cffi
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..text.cache import Cache
 from .attention import Attention, AttentionState, alibi_slopes, rope_tables
 from .layers import Linear, Norm
+from .library import declarations, load
 from .ssm import SSM, SSMState
 
 if TYPE_CHECKING:
     from .decoder import DecodeState
 
-SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("token.c", "token.h"))
-# Sums may be taken in any order, which is what lets a compiler use vectors. Not -ffast-math: a
-# library linked with it has the whole process round small numbers to zero.
-FLAGS = ["-O3", "-fPIC", "-shared", "-fassociative-math", "-fno-signed-zeros"]
-FLAGS += ["-fno-trapping-math", "-fno-math-errno"]
-# what a compiler may not know
-TRIED: tuple[list[str], ...] = (["-march=native", "-fopenmp"], ["-march=native"], ["-fopenmp"], [])
-SECONDS = 60  # that it may take
 FIRST_ALONE, PAUSES = 4, (64, 1024)  # tokens by one thread
 PATIENCE = 4  # tokens' time that several threads may lose
 ROWS = 4  # of a batch; with more, torch's products are as quick (docs/lab-notes.md, 2026-11-22)
@@ -107,7 +86,7 @@ class Token:
     must stay there, and there is room up to `end` tokens."""
 
     def __init__(self, library: Any, state: DecodeState) -> None:
-        self._c, self._library = _declarations(), library
+        self._c, self._library = declarations(), library
         self._kept: list[Any] = []  # what the structures point to
         for layer in state.layers:
             layer.make_room()
@@ -233,72 +212,3 @@ class Token:
             return self._c.NULL
         self._kept.append(tensor.detach().contiguous())
         return self._c.cast("float *", self._kept[-1].data_ptr())
-
-
-@cache
-def _declarations() -> cffi.FFI:
-    c = cffi.FFI()
-    c.cdef(_source(HEADER))
-    return c
-
-
-@cache
-def load() -> Any:
-    """`token.c` compiled for this processor, or None where that cannot be."""
-    # nothing that is wrong with a compiler or a cache keeps anybody from writing text
-    with suppress(UserError, OSError, ValueError, subprocess.SubprocessError):
-        compiler = shlex.split(os.environ.get("CC") or "cc") or [""]
-        if not shutil.which(compiler[0]) or _asks_for_tools():
-            return None
-        made_of = [_source(SOURCE), _source(HEADER), _processor(), compiler, FLAGS, TRIED]
-        key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
-        path = Cache().native / f"{key}.so"
-        if not _is_whole(path):
-            _build(compiler, path)
-        return _declarations().dlopen(str(path))
-    return None
-
-
-def _source(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the library is there, and is what was built: half of one ends the process."""
-    with suppress(OSError):
-        return path.with_suffix(".sha256").read_text() == _checksum(path)
-    return False
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _build(compiler: list[str], path: Path) -> None:
-    """Compile `token.c` into `path`, which is complete or not there, and write its checksum."""
-    path.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-        made, checksum = Path(folder) / "made.so", Path(folder) / "made.sha256"
-        for more in TRIED:
-            command = [*compiler, *FLAGS, *more, str(SOURCE), "-o", str(made), "-lm"]
-            if subprocess.run(command, capture_output=True, timeout=SECONDS).returncode == 0:
-                checksum.write_text(_checksum(made))
-                made.replace(path)
-                checksum.replace(path.with_suffix(".sha256"))
-                return
-
-
-def _asks_for_tools() -> bool:
-    """Whether `cc` is that of a Mac without developer tools, which opens a window to offer them."""
-    return sys.platform == "darwin" and bool(
-        subprocess.run(["xcode-select", "-p"], capture_output=True).returncode
-    )
-
-
-def _processor() -> str:
-    """What the processor can do, which the code is compiled for."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("flags", "Features")):
-                return line
-    return f"{platform.machine()} {platform.processor()} {platform.node()}"

@@ -1,4 +1,4 @@
-/* What token.c is given: the structures of a decoder, filled by native.py, which reads this file.
+/* What token.c is given: the structures of a decoder, filled by native.py; library.py reads this file.
 
    Pointers are to contiguous float32 (ids: int64), NULL where a part is missing. Names are those of decoder.py,
    layers.py, attention.py and ssm.py. */

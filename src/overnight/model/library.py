@@ -1,0 +1,100 @@
+"""`token.c` as a library of this machine: compiled once for a processor, kept, checked, opened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cffi
+
+from ..errors import UserError
+from ..text.cache import Cache
+
+SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("token.c", "token.h"))
+# Sums may be taken in any order, which is what lets a compiler use vectors. Not -ffast-math: a
+# library linked with it has the whole process round small numbers to zero.
+FLAGS = ["-O3", "-fPIC", "-shared", "-fassociative-math", "-fno-signed-zeros"]
+FLAGS += ["-fno-trapping-math", "-fno-math-errno"]
+# what a compiler may not know
+TRIED: tuple[list[str], ...] = (["-march=native", "-fopenmp"], ["-march=native"], ["-fopenmp"], [])
+SECONDS = 60  # that it may take
+
+
+@cache
+def declarations() -> cffi.FFI:
+    """What `token.h` says, for Python."""
+    c = cffi.FFI()
+    c.cdef(_source(HEADER))
+    return c
+
+
+@cache
+def load() -> Any:
+    """`token.c` compiled for this processor, or None where that cannot be."""
+    # nothing that is wrong with a compiler or a cache keeps anybody from writing text
+    with suppress(UserError, OSError, ValueError, subprocess.SubprocessError):
+        compiler = shlex.split(os.environ.get("CC") or "cc") or [""]
+        if not shutil.which(compiler[0]) or _asks_for_tools():
+            return None
+        made_of = [_source(SOURCE), _source(HEADER), _processor(), compiler, FLAGS, TRIED]
+        key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+        path = Cache().native / f"{key}.so"
+        if not _is_whole(path):
+            _build(compiler, path)
+        return declarations().dlopen(str(path))
+    return None
+
+
+def _source(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the library is there, and is what was built: half of one ends the process."""
+    with suppress(OSError):
+        return path.with_suffix(".sha256").read_text() == _checksum(path)
+    return False
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _build(compiler: list[str], path: Path) -> None:
+    """Compile `token.c` into `path`, which is complete or not there, and write its checksum."""
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        made, checksum = Path(folder) / "made.so", Path(folder) / "made.sha256"
+        for more in TRIED:
+            command = [*compiler, *FLAGS, *more, str(SOURCE), "-o", str(made), "-lm"]
+            if subprocess.run(command, capture_output=True, timeout=SECONDS).returncode == 0:
+                checksum.write_text(_checksum(made))
+                made.replace(path)
+                checksum.replace(path.with_suffix(".sha256"))
+                return
+
+
+def _asks_for_tools() -> bool:
+    """Whether `cc` is that of a Mac without developer tools, which opens a window to offer them."""
+    return sys.platform == "darwin" and bool(
+        subprocess.run(["xcode-select", "-p"], capture_output=True).returncode
+    )
+
+
+def _processor() -> str:
+    """What the processor can do, which the code is compiled for."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    return f"{platform.machine()} {platform.processor()} {platform.node()}"

@@ -56,7 +56,7 @@ static void normalise(const Norm *n, const float *x, float *y) {
   }
 }
 
-/* eˣ to 2 units in the last place, without a branch: the library's is called number by number.
+/* eˣ to a unit in the last place, without a branch: the library's is called number by number.
    x = n·ln 2 + r, a polynomial for eʳ (Cephes), 2ⁿ by its bits. */
 static inline float exponential(float x) {
   x = x < -87.3f ? -87.3f : x > 88.3f ? 88.3f : x;

@@ -255,7 +255,7 @@ def test_a_state_of_another_dtype_is_torchs() -> None:
 
 
 def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "/nowhere/cc -O9")
+    monkeypatch.setenv("CC", "no-such-compiler -O9")
     library.load.cache_clear()
     model, ids = make(layers="SA", ngrams=[2]), ids_of(1, 20)
     with torch.no_grad():

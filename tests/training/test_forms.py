@@ -74,13 +74,43 @@ def test_a_choice_is_made_once_per_shape(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("overnight.training.machine.usable_cores", lambda: 4)
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
     first = chosen()
-    assert sorted(tried) == ["train.attention", "train.threads"]
+    assert tried == ["train.attention", "train.threads", "train.threads"]
     assert first.get("train.threads") == 1
     again = chosen()
-    assert len(tried) == 2
+    assert len(tried) == 3
     assert (again.values, again.reasons) == (first.values, first.reasons)
     chosen(**{"train.batch": 8})
-    assert len(tried) == 4
+    assert len(tried) == 6
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "threads"),  # of 12, 6, 3 threads and 1
+    [([20, 12, 15, 30], 6), ([20, 19, 12, 11.5], 3), ([20, 19, 18.5, 10], 1),
+     ([20, 19, 22, 30], 12), ([60, 20, 10, 5], 12)],
+)  # fmt: skip
+def test_of_many_threads_fewer_are_tried_where_updates_are_short(
+    milliseconds: list[float], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None where an update takes longer than what is lost to many threads could matter."""
+    tried: list[int] = []
+    cost = dict(zip([12, 6, 3, 1], milliseconds, strict=True))
+
+    def seconds(made: Settings, name: str, values: Any, *__: Any) -> tuple[float, float]:
+        assert made.get("train.threads") == values[0]
+        tried.append(values[1])
+        standing, other = (cost[value] / 1000 for value in values)
+        return standing, other if standing < forms.PATIENCE[name] else float("inf")
+
+    monkeypatch.setattr(forms, "_seconds", seconds)
+    monkeypatch.setattr("overnight.training.machine.usable_cores", lambda: 12)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 12)
+    before = torch.get_num_threads()
+    try:
+        made = chosen(**{"train.attention": "plain", "train.compile": "off"})
+    finally:
+        torch.set_num_threads(before)
+    assert made.get("train.threads") == threads
+    assert tried == ([6] if milliseconds[0] > 50 else [6, 3, 1])
 
 
 def test_a_damaged_memory_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,20 @@ static void silu(float *x, int n) {
   for (int i = 0; i < n; i++) x[i] /= 1 + exponential(-x[i]);
 }
 
+/* Sixteen at a time: a compiler searches one by one, as what is no number may be among them */
+static float largest(const float *x, int n) {
+  float most[16], all = x[0];
+  for (int i = 0; i < 16; i++) most[i] = x[0];
+  int i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int j = 0; j < 16; j++) most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
+  for (; i < n; i++) all = x[i] > all ? x[i] : all;
+  for (int j = 0; j < 16; j++) all = most[j] > all ? most[j] : all;
+  return all;
+}
+
 static void softmax(float *x, int n) {
-  float most = x[0], sum = 0;
-  for (int i = 1; i < n; i++) most = x[i] > most ? x[i] : most;
+  float most = largest(x, n), sum = 0;
   for (int i = 0; i < n; i++) sum += x[i] = exponential(x[i] - most);
   for (int i = 0; i < n; i++) x[i] /= sum;
 }

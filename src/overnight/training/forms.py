@@ -26,7 +26,7 @@ ROUNDS = 3
 PATIENCE = {  # seconds of one update, above which no alternative is tried
     "train.attention": 1.5,
     "train.compile": 1.5,
-    "train.threads": 0.05,  # one thread is faster only where a thread's share is too small to send
+    "train.threads": 0.05,  # fewer are faster only where a thread's share is too small to send
 }
 WORTH_COMPILING = 30  # minutes a run must last: compiling takes the first half of one
 
@@ -52,7 +52,9 @@ def choose_form(
     if device.type != "cpu":
         return
     others = _alternatives(settings, names, device)
-    possible = {name: (settings.get(name), other) for name, other in others}
+    possible = {name: {settings.get(name)} for name, _ in others}
+    for name, other in others:
+        possible[name].add(other)
     config = settings.resolve()
     shape = [getattr(config.train, n) for n in ("batch", "micro_batch", "dtype", "threads")]
     found: Found = once(
@@ -69,18 +71,18 @@ def choose_form(
 def _alternatives(
     settings: Settings, names: list[str], device: torch.device
 ) -> list[tuple[str, Any]]:
-    """The other value of each setting that is worth a trial."""
-    others: dict[str, Any] = {}
+    """The other values that are worth a trial: of threads a half, a quarter, … and one."""
+    others: list[tuple[str, Any]] = []
     if "train.attention" in names:
-        others["train.attention"] = {"fused": "plain", "plain": "fused"}[
-            settings.get("train.attention")
-        ]
-    if "train.threads" in names and settings.get("train.threads") > 1:
-        others["train.threads"] = 1
+        other = {"fused": "plain", "plain": "fused"}[settings.get("train.attention")]
+        others.append(("train.attention", other))
+    if "train.threads" in names:
+        threads = settings.get("train.threads")
+        others += [("train.threads", threads >> i) for i in range(1, threads.bit_length())]
     long = settings.get("length.minutes") >= WORTH_COMPILING
     if "train.compile" in names and long and not compiler_trouble(str(device)):
-        others["train.compile"] = "on"
-    return list(others.items())
+        others.append(("train.compile", "on"))
+    return others
 
 
 def _timed(
@@ -88,10 +90,14 @@ def _timed(
 ) -> Found:
     """Each alternative beside what stands; what wins stands for the next."""
     found: Found = {}
+    too_slow: set[str] = set()  # to try another
     for name, other in others:
+        if name in too_slow:
+            continue
         standing = settings.get(name)
         seconds, others_seconds = _seconds(settings, name, (standing, other), train, device)
         if others_seconds == float("inf"):
+            too_slow.add(name)
             continue
         if seconds > ADVANTAGE * others_seconds:
             times = f"{1000 * others_seconds:.0f} ms an update, {standing} {1000 * seconds:.0f}"

@@ -7,10 +7,12 @@ for other programs. Rows are appended by one `O_APPEND` write each and never rew
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import heapq
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -192,13 +194,26 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of an ordinary file of at most `most` bytes; OSError if it is another thing,
+    such as a link to a device that never ends."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not an ordinary file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB")
+    return content
+
+
 class RunLock:
     """At most one process trains a run: an advisory lock that the kernel frees when its owner
     ends, however it ends. The file says who holds it."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            # what a link in somebody's folder leads to is not ours to write
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise UserError(f"{path}: cannot be locked: {error.strerror}.", 1) from None
         try:
@@ -220,6 +235,21 @@ class RunLock:
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process of this machine holds the lock at `path`: trains the run."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 class LogWriter:

@@ -61,6 +61,112 @@ def test_appended_resume_replaces_what_it_went_over(tmp_path):
     assert run.found.verdict("resume").verdict == "yes"
 
 
+FALLING = [(s, round(5 - s / 100, 3)) for s in range(0, 200, 10)]
+
+
+def csv_of(rows, header="step,loss"):
+    return "\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n"
+
+
+def steps_and_losses(run):
+    return [(r["step"], r["loss"]) for r in run.tables["train"]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "say"),
+    [(FALLING[::-1], "sorted"), (FALLING[1::2] + FALLING[::2][::-1], "sorted"),
+     ([*FALLING, (0, 7.5)], "the last row falls back to step 0")],
+    ids=["newest first", "mixed", "a last row apart"],
+)  # fmt: skip
+def test_rows_out_of_order_are_not_a_resumed_run(rows, say, tmp_path):
+    run = run_of(tmp_path, "m.csv", csv_of(rows))
+    assert steps_and_losses(run) == FALLING
+    assert any(say in problem for problem in run.problems)
+    assert not any("written again" in problem for problem in run.problems)
+    assert run.found.verdict("resume").verdict == "cannot_tell"
+
+
+def test_newest_first_with_a_row_of_each_kind(tmp_path):
+    rows = [(s, *pair) for s in range(90, -1, -10) for pair in ((3, ""), ("", 3.2))]
+    run = run_of(tmp_path, "m.csv", csv_of(rows, "step,loss,val_loss"))
+    assert [r["step"] for r in run.tables["eval"]] == list(range(0, 100, 10))
+    assert len(run.tables["train"]) == 10
+
+
+def test_steps_that_begin_again_in_every_epoch_are_counted_on(tmp_path):
+    rows = [
+        (epoch, it, round(4 - epoch - it / 100, 3)) for epoch in range(3) for it in range(0, 50, 10)
+    ]
+    run = run_of(tmp_path, "m.csv", csv_of(rows[:-2], "epoch,iter,loss"))
+    assert [r["step"] for r in run.tables["train"]] == list(range(0, 130, 10))
+    assert [r["loss"] for r in run.tables["train"]] == [loss for _, _, loss in rows[:-2]]
+    assert any("begin again 2 times" in problem for problem in run.problems)
+
+
+def test_steps_that_are_no_whole_numbers_lose_no_row(tmp_path):
+    run = run_of(tmp_path, "m.csv", csv_of([(i / 4, 5 - i / 10) for i in range(20)]))
+    assert [r["step"] for r in run.tables["train"]] == list(range(1, 21))
+    assert any("rows are counted" in problem for problem in run.problems)
+
+
+def test_epochs_alone_are_the_steps(tmp_path):
+    run = run_of(tmp_path, "m.csv", csv_of([(i, 3, 3.1) for i in range(5)], "epoch,loss,val_loss"))
+    assert [r["step"] for r in run.tables["eval"]] == [0, 1, 2, 3, 4]
+    assert any("a step here is an epoch" in problem for problem in run.problems)
+
+
+def test_transformers_last_row_is_of_the_whole_run(tmp_path):
+    """Its train_loss is a mean over all steps; and epochs there are fractions."""
+    rows = [{"epoch": i / 8, "step": 10 * i, "loss": 4 - i / 10} for i in range(1, 17)]
+    rows += [{"epoch": i / 4, "step": 20 * i, "eval_loss": 4.1 - i / 5} for i in range(1, 9)]
+    rows.append({"epoch": 2.0, "step": 160, "train_loss": 3.15, "train_runtime": 99.0})
+    run = run_of(tmp_path, "trainer_state.json", json.dumps({"log_history": rows}))
+    assert run.tables["train"][-1]["loss"] == pytest.approx(2.4)
+    assert run.tables["eval"][-1]["train_loss"] == pytest.approx(2.4)
+    assert [p.number for p in run.found.passes] == [0, 1, 2]
+
+
+def test_what_json_has_no_word_for_is_a_loss_that_broke(tmp_path):
+    rows = [{"step": i, "loss": 4 - i / 100 if i < 50 else None} for i in range(70)]
+    run = run_of(tmp_path, "m.jsonl", "\n".join(map(json.dumps, rows)))
+    verdict = run.found.verdict("divergence")
+    assert (verdict.verdict, verdict.since_step) == ("yes", 50)
+
+
+def test_other_runs_of_one_export_are_named(tmp_path):
+    header = "Step,run-a - train/loss,run-b - train/loss"
+    run = run_of(tmp_path, "m.csv", csv_of([(i, 4 - i / 10, 3 - i / 10) for i in range(9)], header))
+    assert run.tables["train"][0]["loss"] == 4
+    assert any("run-b" in problem for problem in run.problems)
+
+
+def test_the_trainers_step_counts_before_the_loggers(tmp_path):
+    rows = [{"_step": i, "trainer/global_step": 10 * i, "loss": 3.0} for i in range(5)]
+    run = run_of(tmp_path, "m.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [r["step"] for r in run.tables["train"]] == [0, 10, 20, 30, 40]
+
+
+def test_bits_are_not_nats(tmp_path):
+    run = run_of(tmp_path, "m.csv", "step,Train Loss (bits)\n1,2\n2,1\n")
+    assert [r["loss"] for r in run.tables["train"]] == pytest.approx([2 * math.log(2), math.log(2)])
+    alone = run_of(tmp_path, "b.csv", "step,val_bpb\n1,2\n2,1\n")
+    assert [r["val_loss"] for r in alone.tables["eval"]] == pytest.approx(
+        [2 * math.log(2), math.log(2)]
+    )
+    both = run_of(tmp_path, "c.csv", "step,loss,val_bpb\n1,4,2\n2,3,1\n")
+    assert not both.tables["eval"]
+    assert any("bits per byte alone" in problem for problem in both.problems)
+
+
+@pytest.mark.parametrize("name", ["tokens", "time"])
+def test_what_belongs_to_a_row_is_no_total(name, tmp_path):
+    run = run_of(tmp_path, "m.csv", csv_of([(i, 3, 350) for i in range(9)], f"step,loss,{name}"))
+    assert any(f"{name} does not rise" in problem for problem in run.problems)
+    assert run.tables["train"][-1][name] is None
+    rising = csv_of([(i, 3, 350 * i) for i in range(9)], f"step,loss,{name}")
+    assert run_of(tmp_path, "r.csv", rising).tables["train"][-1][name] == 2800
+
+
 def test_jsonl_of_several_kinds_and_pythons_nan(tmp_path):
     rows = [
         '{"config": {"vocab_size": 100}}',

@@ -150,6 +150,42 @@ def test_rising_with_train_is_not_overfitting(tmp_path):
     assert "not overfitting" in v.because
 
 
+def _overfit(tmp_path, seed, noise):
+    """Validation rises by 0.1 nats over the second half while train falls by 0.05."""
+    rng = np.random.default_rng(seed)
+    steps = np.arange(41) * 250
+    fall = 1.0 * np.exp(-steps / 1500)
+    val = 3.2 + fall + 0.12 * np.clip((steps - 5000) / 5000, 0, 1) + 0.01 * rng.standard_normal(41)
+    train = 3.0 + fall - 0.05 * steps / 5000 + noise * rng.standard_normal(41)
+    path = tmp_path / "log.csv"
+    rows = (f"{s},{t},{v}" for s, t, v in zip(steps, train, val, strict=True))
+    path.write_text("\n".join(["step,loss,val_loss", *rows]))
+    return load_run(path).found.verdict("overfitting")
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.2])
+def test_noise_of_single_batches_hides_no_overfitting(noise, tmp_path):
+    found = [_overfit(tmp_path, seed, noise) for seed in range(20)]
+    assert [v.verdict for v in found].count("yes") >= 19
+    for v in found:
+        low, high = v.evidence["train_change_low"], v.evidence["train_change_high"]
+        assert low < v.evidence["train_change"] < high
+    assert any(low < -0.05 < high for low, high in (
+        (v.evidence["train_change_low"], v.evidence["train_change_high"]) for v in found
+    ))  # fmt: skip
+
+
+def test_of_many_evaluations_one_scatters_as_it_does():
+    """Means are tested, but the sentence is about single ones."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(2000) * 100.0
+    losses = 3 + np.exp(-steps / 20_000) + 0.05 * rng.standard_normal(2000)
+    v = overfitting.harm(steps, losses)
+    assert v.evidence["sigma"] == pytest.approx(0.05, rel=0.15)
+    assert v.evidence["lowest"] == losses.min()
+    assert (v.evidence["final"], v.evidence["final_step"]) == (losses[-1], 199_900)
+
+
 def test_holm():
     def test(name, verdict, p):
         return Verdict(id=name, verdict=verdict, because="", p=p, p_raw=p)
@@ -187,6 +223,15 @@ def test_planned_rate_is_the_trainers(kind):
     assert np.allclose(planned, expected)
 
 
+@pytest.mark.parametrize(("every", "digits", "warmup"), [(1, 6, 700), (250, 9, 500), (10, 5, 200)])
+def test_warmup_of_rates_that_were_rounded_or_rarely_logged(every, digits, warmup):
+    steps = np.arange(0, 5000, every)
+    lr = 6e-4 * np.minimum(1, (steps + 1) / warmup)
+    table = {"step": steps.astype(float), "lr": np.round(lr, digits)}
+    found = schedule.schedule(table, None, None)
+    assert found.warmup_steps == pytest.approx(warmup, rel=0.02)
+
+
 def test_still_warming_up():
     steps = np.arange(10.0, 110, 10)
     found = schedule.schedule({"step": steps, "lr": steps * 1e-5}, None, 1000)
@@ -222,6 +267,40 @@ def test_loss_that_became_nan(tmp_path):
     loss = [*np.linspace(6, 3, 50), *([math.inf] * 5)]
     v = _losses(tmp_path, loss).verdict("divergence")
     assert (v.verdict, v.since_step) == ("yes", 50)
+
+
+def test_a_run_that_broke_is_not_improving(tmp_path):
+    path = tmp_path / "log.csv"
+    rows = [f"{i},{5 - i / 20},{5 - i / 20 + 0.01 * (i % 3)}" for i in range(40)]
+    path.write_text(
+        "\n".join(["step,loss,val_loss", *rows, *(f"{i},nan,nan" for i in range(40, 60))])
+    )
+    found = load_run(path).found
+    assert found.verdict("divergence").verdict == "yes"
+    for name in ("still_improving", "plateau"):
+        assert found.verdict(name).verdict == "no"
+        assert "diverged" in found.verdict(name).because
+
+
+def test_median_of_neighbours_leaves_the_value_out():
+    values = np.random.default_rng(0).standard_normal(60)
+    padded = np.pad(values, spikes.HALF, mode="edge")
+    for i, found in enumerate(spikes._median_of_neighbours(values)):
+        around = np.delete(padded[i : i + 2 * spikes.HALF + 1], spikes.HALF)
+        assert np.sort(around)[[9, 10]].min() <= found <= np.sort(around)[[9, 10]].max()
+
+
+@pytest.mark.parametrize("n", [20, 30, 100])
+def test_ordinary_noise_is_no_spike(n):
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(200):
+
+        class Made:
+            train_n, train_steps = n, np.arange(n)
+            train_loss = 3 + 2 * np.arange(1, n + 1) ** -0.3 + 0.05 * rng.standard_normal(n)
+
+        found += spikes.spikes(Made()).verdict == "yes"
+    assert found <= 2
 
 
 def test_spikes_of_too_few():

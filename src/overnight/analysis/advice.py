@@ -114,7 +114,10 @@ def _yardstick(v: dict[str, Verdict], counted: Ledger, simple: bool) -> list[Adv
         Advice(
             do=do,
             because=["below_yardstick"],
-            expected=f"a loss below its {worse.evidence['bpb']:.4f} bits per byte.",
+            expected=(
+                f"unknown; that {worse.evidence['bpb']:.4f} bits per byte can be had is all that "
+                f"{name} shows."
+            ),
         )
     ]
 

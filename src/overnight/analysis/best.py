@@ -122,7 +122,7 @@ def tied_by_se(values: Array, se: Array) -> tuple[Mask, str]:
     the width of two independent errors, which is generous where the blocks are shared."""
     lowest = int(np.argmin(values))
     if not np.isfinite(se[lowest]):
-        return np.arange(len(values)) == lowest, "noise unknown: too few evaluations to call ties"
+        return values == values[lowest], "noise unknown: too few evaluations to call ties"
     width = tie_width(len(values)) * float(se[lowest])
     mask = values <= values[lowest] + width
     return np.asarray(mask), "tied: standard errors over blocks, 95 %"

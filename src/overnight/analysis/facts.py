@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..ledger import perplexity
+from ..runfolder import RunFolder, is_locked
 from .findings import (
     SCHEMA,
     About,
@@ -89,13 +90,17 @@ def about(log: Log, planned: int | None) -> About:
         or None,
         status=_status(log),
         planned_steps=planned,
+        unknown=_integer(data.get("unknown")),
     )
 
 
 def _status(log: Log) -> str:
     if not log.session:
         return "unknown"
-    return str(log.session[-1].get("reason") or "running")
+    ended = log.session[-1].get("reason")
+    if not ended and log.folder is not None and not is_locked(RunFolder(log.folder).lock):
+        return "killed"
+    return str(ended or "running")
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -254,7 +259,7 @@ def passes(log: Log) -> list[Pass]:
     if not good.any():
         return []
     exact = counter is train["passes"]  # a window that ends at 1.0 belongs to the first pass
-    number = np.where(good, np.maximum(np.ceil(counter) - 1, 0) if exact else counter, -1)
+    number = np.where(good, np.maximum(np.ceil(counter) - 1, 0) if exact else np.floor(counter), -1)
     found, values = [], np.unique(number[good])[:MOST]
     begins = [train["step"][number == value][0] for value in values]
     for value, begin, end in zip(values, begins, [*begins[1:], np.inf], strict=True):

@@ -42,8 +42,9 @@ class About(_Finding):
     data: str | None = None
     optimizer: str | None = None
     device: str | None = None
-    status: str = "unknown"  # running, finished, interrupted, failed, unknown
+    status: str = "unknown"  # running, killed, finished, interrupted, failed, unknown
     planned_steps: int | None = None
+    unknown: int | None = None  # characters of the text that the tokenizer does not know
 
 
 class Session(_Finding):

@@ -20,6 +20,7 @@ from .findings import Verdict, make
 from .noise import Scatter, scatter
 from .series import Series
 from .tables import Array
+from .trend import Slope, slope
 
 FEWEST = 8  # evaluations below which nothing is said
 ENOUGH = 10  # evaluations from which on "no" can be said
@@ -88,10 +89,18 @@ def harm(
             "harm", "cannot_tell", "Too few evaluations: {n}, at least {needed} are needed.",
             n=n, needed=FEWEST, estimator="trend of validation",
         )  # fmt: skip
+    noise = noise or scatter(steps, losses)
+    sigma, at = noise.sigma, int(np.argmin(losses))
+    shown_as = {  # as they were logged, also where means are tested
+        "sigma": sigma,
+        "lowest_step": int(steps[at]),
+        "lowest": float(losses[at]),
+        "final": float(losses[-1]),
+        "final_step": int(steps[-1]),
+    }
     if n > LONGEST:
         steps, losses = _thin(steps, losses)
-        noise = None
-    noise = noise or scatter(steps, losses)
+        noise = scatter(steps, losses)
     if not noise.known:
         return make(
             "harm", "no", "Validation does not change at all over {n} evaluations.",
@@ -112,12 +121,8 @@ def harm(
         "estimator": "largest trend over the last m evaluations, every m",
         "z": trend.z,
         "critical": critical(n),
-        "sigma": noise.sigma,
         "rho": noise.rho,
-        "lowest_step": int(steps[lowest]),
-        "lowest": float(losses[lowest]),
-        "final": float(losses[-1]),
-        "final_step": int(steps[-1]),
+        **shown_as,
     }
     rises = trend.z > critical(n)
     if rises and _still_up(losses, lowest, effect, effect_noise, noise):
@@ -127,7 +132,7 @@ def harm(
             "{final_step:,}. Without the luck of single evaluations (σ = {sigma:.4f}) that is "
             "{effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; noise alone stays under "
             "{critical:.1f}).",
-            since_step=int(steps[lowest]), **shown,
+            since_step=shown_as["lowest_step"], **shown,
         )  # fmt: skip
     if rises:
         return make(
@@ -141,7 +146,7 @@ def harm(
             "No rise beyond noise (σ = {sigma:.4f}), but {n} evaluations would not show a small "
             "one.", **shown,
         )  # fmt: skip
-    if lowest == n - 1:
+    if at == n - 1:
         return make(
             "harm", "no",
             "The last evaluation, {final:.4f} at step {final_step:,}, is the lowest of {n}.",
@@ -240,20 +245,33 @@ def overfitting(series: Series, gaps: Verdict) -> Verdict:
     found.id = "overfitting"
     if found.verdict != "yes" or series.gap_estimator == "none":
         return found
-    lowest = int(np.argmin(series.val))
-    train = series.probe[lowest:]
-    train = train[np.isfinite(train)]
-    if len(train) < 2:
+    change = _train_change(series)
+    if change is None:
         return found
-    grown = float(train[-1] - train[0])
-    found.evidence["train_change"] = grown
-    if found.effect_nats and grown > 0.5 * found.effect_nats:
+    grown, (low, high) = change.change, change.change_ci
+    found.evidence |= {"train_change": grown, "train_change_low": low, "train_change_high": high}
+    both = found.effect_nats and grown > 0.5 * found.effect_nats
+    because = (
+        f"the train loss changed by {grown:+.4f} nats in the same time (95 %: {low:+.4f} to "
+        f"{high:+.4f})"
+    )
+    if both and low > 0:
         found.verdict = "no"
         found.since_step = None
-        found.because += (
-            f" But the train loss changed by {grown:+.4f} nats in the same time: both got worse, "
-            "which is not overfitting."
-        )
+        found.because += f" But {because}: both got worse, which is not overfitting."
+    elif both:
+        found.because += f" Whether train got worse, too, is lost in its noise: {because}."
     else:
-        found.because += f" Train changed by {grown:+.4f} nats in the same time."
+        found.because += f" Meanwhile {because}."
     return found
+
+
+def _train_change(series: Series) -> Slope | None:
+    """The trend of the train loss since validation was lowest, by its own noise; None where too
+    few were logged."""
+    keep = np.isfinite(series.probe)
+    since = series.steps[keep] >= series.steps[int(np.argmin(series.val))]
+    if since.sum() < SHORTEST:
+        return None
+    steps, train = series.steps[keep], series.probe[keep]
+    return slope(steps[since], train[since], scatter(steps, train))

@@ -13,7 +13,7 @@ SHARE = 0.3  # of the run, at its end
 USEFUL = 0.01  # nats: an improvement below this is not worth a night
 
 
-def progress(series: Series, harm: Verdict) -> list[Verdict]:
+def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verdict]:
     """The verdicts `still_improving` and `plateau` of the validation loss."""
     noise = series.wiggle
     if series.n < FEWEST or not noise.known:
@@ -53,7 +53,9 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
         "{greatest:+.4f}), {per_1000:+.3g} per 1,000 steps"
     )
     harmed = harm.verdict == "yes"
-    if harmed:
+    if diverged:
+        improving, plateau, why = "no", "no", f"The run diverged; before, its trend was {rate}."
+    elif harmed:
         improving, plateau, why = "no", "no", f"Validation got worse; its trend is {rate}."
     elif trend.ci[1] < 0 and int(np.argmin(series.val)) < first + trend.n // 2:
         improving, plateau = "cannot_tell", "cannot_tell"
@@ -77,6 +79,8 @@ def progress(series: Series, harm: Verdict) -> list[Verdict]:
     other = why
     if plateau == "cannot_tell":
         other = "Neither a useful fall nor a standstill is shown."
+    elif diverged:
+        other = "The run diverged."
     elif improving == "yes" or harmed:
         other = "Validation got worse." if harmed else "Validation still falls."
     return [

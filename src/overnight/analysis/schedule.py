@@ -72,13 +72,12 @@ def _warmup(steps: Array, lr: Array, peak: float, top: int) -> tuple[int | None,
     """(steps of linear warm-up from zero, 0 if there is none, None if it was not seen; whether
     the log ends before the peak is reached)."""
     rising = slice(0, top)
-    if top and np.all(np.diff(lr[: top + 1]) > 0) and lr[0] < peak * (1 - 2 * FITS):
-        positive = lr[rising] > 0
-        if not positive.any():
+    if top and np.all(np.diff(lr[: top + 1]) >= 0) and lr[0] < peak * (1 - 2 * FITS):
+        along = float(steps[rising] @ lr[rising])
+        if along <= 0:
             return int(steps[top]), False
-        # lr = peak·step/W; the longest logged step carries the least rounding.
-        with np.errstate(over="ignore"):
-            length = float(np.median(steps[rising][positive] * peak / lr[rising][positive]))
+        # lr = peak·step/W by least squares: later steps count more, and carry less rounding
+        length = peak * float(steps[rising] @ steps[rising]) / along
         still = top == len(lr) - 1 and len(lr) >= ENOUGH
         return (None if still else round(min(length, float(steps[top])))), still
     return (0 if steps[0] <= 1 else None), False
@@ -172,6 +171,9 @@ def planned_rate(config: dict[str, Any] | None, steps: int) -> Array | None:
     floor, decay = section.get("min_ratio", 0.0), section.get("decay", 0.2)
     if not all(isinstance(x, int | float) for x in (warmup, floor, decay)):
         return None
+    if steps == 1:
+        return np.ones(1)
+    warmup = min(warmup, steps // 2)
     step = np.arange(1, steps + 1, dtype=np.float64)
     u = np.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
     shapes = {

@@ -59,15 +59,21 @@ def spikes(series: Series) -> Verdict:
 
 
 def _stands_out(values: Array) -> tuple[Array, Array]:
-    """(value − median of its neighbours, robust σ of the neighbours), the value itself excluded
-    as far as a median of 20 others feels it."""
-    footprint = np.ones(2 * HALF + 1, dtype=bool)
-    footprint[HALF] = False
-    middle = ndimage.median_filter(values, footprint=footprint, mode="nearest")
+    """(value − median of its neighbours, robust σ of the neighbours)."""
+    middle = _median_of_neighbours(values)
     away = np.abs(values - middle)
-    scale = 1.4826 * ndimage.median_filter(away, footprint=footprint, mode="nearest")
+    scale = 1.4826 * _median_of_neighbours(away)
     whole = 1.4826 * float(np.median(away))
     return values - middle, np.maximum(scale, whole / 2)
+
+
+def _median_of_neighbours(values: Array) -> Array:
+    """Of HALF values on each side, the value itself left out; a table of one row, because scipy
+    1.17 does not heed the hole in a footprint of one axis."""
+    footprint = np.ones((1, 2 * HALF + 1), dtype=bool)
+    footprint[0, HALF] = False
+    row = ndimage.median_filter(values[None], footprint=footprint, mode="nearest")
+    return np.asarray(row[0])
 
 
 def _recovers(loss: Array, peak: int) -> bool:

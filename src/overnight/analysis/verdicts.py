@@ -38,12 +38,13 @@ def judge(
     """(verdicts, what cannot be concluded)."""
     gaps = gap(series)
     over = overfitting(series, gaps)
+    broke = divergence(log, series, about.vocab_size, rates.warmup_steps or 0)
     verdicts = holm(
         [
-            divergence(log, series, about.vocab_size, rates.warmup_steps or 0),
+            broke,
             over,
             gaps,
-            *progress(series, over),
+            *progress(series, over, broke.verdict == "yes"),
             train_drift(series, rates),
             spikes(series),
             plausible.init_loss(series, about),
@@ -60,7 +61,7 @@ def judge(
     found = {v.id: v for v in verdicts}
     if found["gap"].verdict == "growing" and found["still_improving"].verdict == "yes":
         found["gap"].because += " Validation still falls, so this does no harm."
-    return verdicts, open_questions(verdicts, series, best)
+    return verdicts, open_questions(verdicts, series, best, about, counted)
 
 
 def holm(verdicts: list[Verdict]) -> list[Verdict]:
@@ -95,9 +96,22 @@ def _adjusted(v: Verdict, p: float | None, weak: bool, tests: int) -> Verdict:
     )  # fmt: skip
 
 
-def open_questions(verdicts: list[Verdict], series: Series, best: Best | None) -> list[str]:
+def open_questions(
+    verdicts: list[Verdict], series: Series, best: Best | None, about: About, counted: Ledger
+) -> list[str]:
     """What this log cannot show, in one line each."""
     lines = []
+    if about.status == "killed":
+        planned = f" of {about.planned_steps:,}" if about.planned_steps else ""
+        lines.append(
+            f"How the run ends: its log breaks off at step {counted.steps:,}{planned}, and no "
+            "process trains it here; `overnight train --resume` goes on."
+        )
+    if about.unknown:
+        lines.append(
+            f"How many bits the text takes: {about.unknown:,} of its characters are unknown to the "
+            "tokenizer and all count as one, so bits per byte are too low and compare with nothing."
+        )
     if not series.n:
         lines.append(
             "Whether it generalises or overfits: there is no validation loss, and training loss "

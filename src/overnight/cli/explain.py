@@ -58,10 +58,12 @@ def explain(
     from ..analysis.explain import explain as compute
     from ..report.explained import lines
 
-    for name, value in (("loss", loss), ("steps", steps), ("batch", batch), ("block", block)):
+    for name, value in (("loss", loss), ("steps", steps)):
         if value is not None and not (0 <= value < 1e15):
             raise UserError(f"--{name} {value}: not a possible value.")
     for name, amount in (
+        ("batch", batch),
+        ("block", block),
         ("accumulation", accumulation),
         ("corpus-tokens", corpus_tokens),
         ("vocab", vocab),

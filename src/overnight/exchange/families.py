@@ -66,8 +66,8 @@ def _rope(model: Model) -> Tree:
 
 
 def _read_rope(tree: Tree, partial: float = 1.0) -> Tree:
-    """`rope_parameters`, or `rope_theta` and `rope_scaling` as older folders have them."""
-    found = tree.get("rope_parameters") or tree.get("rope_scaling") or {}
+    """`rope_parameters`, before which `rope_scaling` counts, or `rope_theta` of older folders."""
+    found = tree.get("rope_scaling") or tree.get("rope_parameters") or {}  # as transformers does
     if not isinstance(found, dict):
         raise unknown("rope_parameters", found)
     kind = found.get("rope_type", found.get("type", "default"))
@@ -77,7 +77,7 @@ def _read_rope(tree: Tree, partial: float = 1.0) -> Tree:
     if share != 1:
         raise unknown("rope_parameters.partial_rotary_factor", share, 1.0)
     base = found.get("rope_theta", tree.get("rope_theta", 10000.0))
-    if not isinstance(base, int | float) or not base > 0:
+    if not isinstance(base, int | float) or not 0 < base < 1e30:
         raise unknown("rope_theta", base)
     return {"position": "rope", "rope_base": float(base)}
 

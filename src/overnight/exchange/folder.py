@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..runfolder import fsync_path
+from ..runfolder import fsync_path, read_bounded
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GENERATION, TOKENIZER, TOKENIZER_CONFIG, CARD, OURS = (
@@ -71,9 +71,7 @@ def write_json(path: Path, tree: Any) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of reasonable size."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise UserError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB.")
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(read_bounded(path, MAX_JSON_BYTES))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:

@@ -63,7 +63,8 @@ def import_folder(source: Path, out: Path, tokenizer_file: Path | None = None) -
     weights, model = _drop_zero_biases(source, model, weights, bias)
     closest = counterpart(model)
     if closest is not family:
-        raise UserError(f"{source}: {closest}.")
+        amounts = closest if isinstance(closest, str) else f"the model amounts to a {closest.name}"
+        raise UserError(f"{source}: config.json is of {family.name}, but {amounts}.")
     settings.choose("model.bias", model.bias, "what the tensors hold")
     resolved = msgspec.structs.replace(settings.resolve(), model=model)
     message = f"imported from {source.name} ({family.architecture}): weights only"
@@ -141,6 +142,13 @@ def _renamed(family: Family, model: Model, found: dict[str, Header]) -> dict[str
     if embed not in found and embed.removeprefix(family.root) in found:
         found = {n if n.startswith(head) else family.root + n: h for n, h in found.items()}
     tied = found.pop(f"{head}.weight", None) if model.tied else None
+    if tied and embed in found:
+        both = folder.read_tensors({embed: found[embed], head: tied})
+        if not torch.equal(both[embed], both[head]):  # transformers would not tie them, either
+            raise UserError(
+                f"{tied.file}: {tied.name} is not {found[embed].name}, "
+                "though config.json ties them: set tie_word_embeddings to false."
+            )
     return {embed: tied, **found} if tied and embed not in found else found
 
 

@@ -134,6 +134,8 @@ class Decoder(nn.Module):
         learned position ends at the context."""
         if state is None:
             state = DecodeState(self, self.nothing_before(ids_BT))
+        elif len(ids_BT) != len(state.before_BP):
+            raise ValueError(f"{len(ids_BT)} rows after a state of {len(state.before_BP)}")
         elif ids_BT.shape[1] == 1:
             self._check_end(state.length + 1)
             if token := state.token(ids_BT):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from threading import Lock
 from typing import Any, TypeVar, overload
 
 import torch
@@ -21,17 +22,41 @@ from ..config import Model
 FEW = 8  # rows up to which a matrix product is bound by reading the matrix
 
 
+class _OneDNN:
+    """torch's switch, which is the whole process's: off while any thread wants it off."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = Lock(), 0, True
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        switch: Any = torch.backends.mkldnn
+        with self._lock:
+            if not self._users:
+                self._before = switch.enabled
+            self._users += 1
+            switch.enabled = False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    switch.enabled = self._before
+
+
+_onednn = _OneDNN()
+
+
 @contextmanager
 def library_for(rows: int, dtype: torch.dtype) -> Iterator[None]:
     """Without oneDNN for few rows in float32: it takes longer to begin, 10 µs for a product and 5
     for a GELU, than others take to be done (docs/lab-notes.md, 2026-11-21)."""
-    onednn: Any = torch.backends.mkldnn
-    before = onednn.enabled
-    onednn.enabled = before and not (rows <= FEW and dtype == torch.float32)
-    try:
+    if rows > FEW or dtype != torch.float32:
         yield
-    finally:
-        onednn.enabled = before
+        return
+    with _onednn.off():
+        yield
 
 
 @overload

@@ -10,6 +10,7 @@ from ..analysis.findings import Findings
 
 INK, TRAIN, VAL, LR = "#2b2f36", "#8a94a6", "#2f6fde", "#7a52c7"
 Drawing = Any  # matplotlib Figure
+HIGHEST = 1e15  # perplexity that is drawn; a logarithmic axis ends at 1e300
 
 
 def _figure(rows: int = 1) -> tuple[Drawing, Any]:
@@ -64,6 +65,7 @@ def gap(f: Findings) -> Drawing:
         ("val_perplexity", VAL, "validation"),
     ):
         steps, values = _series(f, name)
+        values = [v if v < HIGHEST else float("nan") for v in values]
         if any(v == v for v in values):
             upper.plot(steps, values, color=color, marker="o", ms=3, label=label)
             upper.set_yscale("log")

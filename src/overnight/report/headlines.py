@@ -69,7 +69,7 @@ HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "repeats": {
         "yes": ("The training text was seen more than once", "unsure"),
-        "no": ("No text was seen twice", "good"),
+        "no": ("The text was not gone through twice", "good"),
         "cannot_tell": ("Cannot tell how often the text was seen", "open"),
     },
     "resume": {

@@ -30,7 +30,7 @@ CONDITIONS: dict[str, Callable[[Findings], bool]] = {
     "non-finite": _not_finite,
     "divergence": lambda f: f.verdict("divergence").verdict == "yes",
     "overfitting": lambda f: proven(f.verdict("overfitting")),  # looked at again and again
-    "finished": lambda f: f.about.status in ("finished", "interrupted", "failed"),
+    "finished": lambda f: f.about.status in ("finished", "interrupted", "failed", "killed"),
 }
 
 

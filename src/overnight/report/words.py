@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..analysis.findings import Advice, Check, Findings, Verdict
+from ..analysis.findings import Advice, Best, Check, Findings, Verdict
 from . import numbers as n
 from .headlines import tone
 
@@ -98,10 +98,15 @@ def _card_best(f: Findings) -> Card:
     if len(b.tied_steps) > 1:
         detail += f"; tied within noise: steps {n.steps(b.tied_steps)}"
     elif b.n > 1:
-        detail += "; no other is as good"
+        detail += "; no other is as good" if _tells_ties(f, b) else "; too few to tell ties"
     if b.pick_saved is False:
         detail += "; it is not on disk"
     return question, f"step {b.pick:,}", detail, "good", "best"
+
+
+def _tells_ties(f: Findings, b: Best) -> bool:
+    """Whether noise is known by which others could be called as good."""
+    return b.se is not None or f.noise.sigma is not None
 
 
 def _card_verdict(f: Findings, question: str, name: str, link: str) -> Card | None:
@@ -241,7 +246,7 @@ def best(f: Findings) -> list[str]:
         )
     elif len(b.tied_steps) > 1:
         lines.append(f"Tied within noise: steps {n.steps(b.tied_steps, 20)}.")
-    elif b.n > 1:
+    elif b.n > 1 and _tells_ties(f, b):
         lines.append("No other evaluation is tied with it.")
     if b.estimator == "validation loss":
         lines.append(f"Take step {b.pick:,}: {b.rule}.")
@@ -268,7 +273,7 @@ def whole(f: Findings) -> list[str]:
         f"perplexity {n.perplexity(w.perplexity)}, for step {w.step:,} on all {w.bytes:,} held-out "
         "bytes. The evaluations on the way see a part of them where that saves time."
     )
-    late = f.best is not None and f.best.step != w.step
+    late = f.best is not None and f.best.pick != w.step and w.step not in f.best.tied_steps
     return [line, "A later session has found a better step since."] if late else [line]
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..runfolder import read_bounded
 from .formats import BEGIN, BYTE_OF, CONTINUATION, END, SEPARATOR, File
 
 SEPARATORS = (SEPARATOR, "<|end_of_text|>", "</s>", "<eos>")  # as known files call it
@@ -43,6 +44,11 @@ PROBE = (
 )
 
 Ids = NDArray[np.uint32]
+
+
+def _is_of_library(error: BaseException) -> bool:
+    """Whether a file or a text is to blame. A panic of the library's Rust is no `Exception`."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 class Tokenizer:
@@ -80,9 +86,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
         try:
-            if Path(path).stat().st_size > MAX_FILE_BYTES:
-                raise UserError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; no tokenizer.")
-            return cls(Path(path).read_text(encoding="utf-8"), str(path))
+            return cls(read_bounded(Path(path), MAX_FILE_BYTES).decode(), str(path))
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
@@ -91,6 +95,10 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write `tokenizer.json`, byte for byte as it was made or loaded."""
         Path(path).write_text(self.json, encoding="utf-8")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the fast encoder, which cannot be pickled and is made again."""
+        return {name: value for name, value in vars(self).items() if name != "_fast"}
 
     @cached_property
     def hash(self) -> str:
@@ -120,7 +128,9 @@ class Tokenizer:
         decoded = [text.decode() for text in texts]
         try:
             many = self._library.encode_batch_fast(decoded, add_special_tokens=False)
-        except Exception as error:  # such as a file whose unknown token is no token
+        except BaseException as error:  # such as a file whose unknown token is no token
+            if not _is_of_library(error):
+                raise
             raise UserError(f"The tokenizer cannot encode this text: {error}") from None
         return [np.array(one.ids, np.uint32) for one in many]
 
@@ -180,7 +190,9 @@ class Tokenizer:
 
         try:
             library = Library.from_str(self.json)
-        except Exception as error:  # the library raises nothing narrower
+        except BaseException as error:  # the library raises nothing narrower
+            if not _is_of_library(error):
+                raise
             raise UserError(f"The tokenizer cannot be loaded: {error}") from None
         library.encode_special_tokens = True
         library.no_padding()

@@ -31,6 +31,7 @@ EVALUATION_SHARE = 0.012  # of the run's time, about, the last one on the whole 
 FEWEST_BLOCKS = 16  # of each set
 KEPT = 0.05  # of a time that is given: for evaluation, samples, saving and the last figure
 PROMPT_BYTES = 24
+LONGEST = 10 * 365 * 24 * 3600  # seconds
 PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
 
 
@@ -81,16 +82,24 @@ class Plan(msgspec.Struct):
 
     def _warnings(self) -> list[str]:
         free, _ = memory.memory(self.updater.device)
+        warnings = []
         if self.updater.device.type == "cpu" and self.memory_bytes > free:
-            return [f"memory    may not do: {memory.advice(self.config, self.updater.device)}"]
-        return []
+            advice = memory.advice(self.config, self.updater.device)
+            warnings.append(f"memory    may not do: {advice}")
+        if unknown := self.prepared.facts["unknown"]:
+            warnings.append(
+                f"unknown   {unknown:,} characters are not in the vocabulary and all count as one: "
+                "bits per byte will be too low"
+            )
+        return warnings
 
     def lines(self) -> list[str]:
         """What was chosen and why, for a person."""
         config, ledger, facts = self.config, self.ledger, self.prepared.facts
         model, train, reasons = config.model, config.train, self.reasons
         steps = config.length.steps
-        end = time.strftime("%H:%M", time.localtime(time.time() + self.seconds))
+        when = "%H:%M" if self.seconds < 12 * 3600 else "%Y-%m-%d %H:%M"
+        end = time.strftime(when, time.localtime(time.time() + self.seconds))
         evaluated = min(config.eval.tokens, facts["val_tokens"])
         parts = ", ".join(f"{k} {v:,}" for k, v in self.parameters.items() if k != "total")
         return [
@@ -152,6 +161,10 @@ def make_plan(settings: Settings, prepared: Prepared) -> Plan:
             raise
         raise UserError(memory.advice(settings.resolve(), device), 1) from None
     steps = _choose_length(settings, updater.ledger, probe)
+    if steps * probe.step_seconds > LONGEST:
+        raise UserError(
+            f"{steps:,} steps at {probe.step_seconds:.2g} s each would take longer than ten years."
+        )
     _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))
     config = settings.resolve()
     config = msgspec.structs.replace(config, model=updater.model.config)

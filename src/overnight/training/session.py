@@ -100,6 +100,9 @@ def refuse_existing(path: Path) -> None:
         known = (path / "log.jsonl").is_file()
         hint = f"go on with --resume {path}, or give" if known else "give"
         raise UserError(f"{path} exists already: {hint} another --out.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UserError(f"{path}: {above} is no folder that can be written: give another --out.")
 
 
 def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -> Summary:
@@ -211,10 +214,11 @@ def _resume(
     folder = checkpoint.newest(run, warnings.append)
     state = restore(updater, folder, whole=accept != "incompatible")
     log = LogWriter(run.log, attempt=read.attempts + 1)
-    start = _start_rows(settings, changed, prepared, updater)
+    reasons = (first.reasons if first else {}) | changed
+    start = _start_rows(settings, reasons, prepared, updater)
     log.write(start(state.step))
     if changed:
-        _replace(run.config, config.dump(settings, changed))
+        _replace(run.config, config.dump(settings, reasons))
         warnings.append("changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items()))
     if first:
         now = environment(updater.device, settings.train.threads)

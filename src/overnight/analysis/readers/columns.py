@@ -50,6 +50,8 @@ MAX_COLUMNS = 512
 # A column that says of each row what it is about, and the words that mean validation.
 KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
 VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
+LN_2 = float(np.log(2))
+BITS = re.compile(r"(?<![a-z])bits(?![a-z])")
 PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "stats", "history")
 
 
@@ -98,7 +100,16 @@ def recognise(names: Iterable[str]) -> dict[str, str]:
 
 def _rank(ours: str, name: str) -> int:
     names = SYNONYMS[ours].split()
+    if name.startswith("_"):  # W&B's own counters: of calls to log, of seconds
+        return len(names) + 1
     return names.index(plain) if (plain := normalise(name)) in names else len(names)
+
+
+def other_runs(names: Iterable[str], known: dict[str, str]) -> list[str]:
+    """Runs whose columns (`RUN - NAME`, as W&B exports several in one table) are not read."""
+    runs = {name.rpartition(" - ")[0] for name in known if ours_of(name) in LOSSES}
+    more = (name.rpartition(" - ")[0] for name in names if ours_of(name) in LOSSES)
+    return sorted({run for run in more if run and runs and run not in runs})
 
 
 class Loose:
@@ -133,21 +144,99 @@ def build(path: Path, form: str, loose: Columns, known: dict[str, str], log: lis
             with np.errstate(divide="ignore", invalid="ignore"):
                 loose[loss] = np.log(loose[perplexity])
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
+    if "val_bpb" in loose and not {"loss", "val_loss", "train_loss"} & set(loose):
+        loose["val_loss"] = loose["val_bpb"] * LN_2
+        problems.append("val_loss is bits per byte times ln 2: nats per byte, not per token")
+    elif "val_bpb" in loose and "val_loss" not in loose:
+        problems.append("validation is in bits per byte alone, which no train loss compares with")
     if not {"loss", "val_loss", "train_loss"} & set(loose):
         raise UserError(
             f"{path}: no loss column found. Known names are such as loss, train_loss, val_loss, "
             "perplexity; the log has to use one of them."
         )
-    n = len(next(iter(loose.values())))
-    if "step" not in loose:
-        problems.append("no step column: rows are counted instead, so a step here is a row")
-        loose["step"] = np.arange(1, n + 1, dtype=np.float64)
+    loose = _in_nats(loose, known, problems)
+    loose = _with_steps(loose, problems)
+    loose = _in_order(loose, problems)
+    for name in ("tokens", "time"):
+        if name in loose and not _rises(loose[name]):
+            problems.append(f"{name} does not rise, so it is of a row and not of the run: left out")
+            del loose[name]
     train = _table(loose, TRAIN, ("loss", "lr", "tokens_per_s", "grad_norm"), problems)
     wanted = ("val_loss", "train_loss") if "train_loss" in loose else ("val_loss",)
     evals = _table(loose, EVAL, wanted, problems)
     if "train_loss" not in loose and "loss" in loose:
         evals["train_loss"] = _beside(evals["step"], train["step"], train["loss"])
     return Log(path, form, train, evals, columns=known, problems=problems)
+
+
+def _in_nats(loose: Columns, known: dict[str, str], problems: list[str]) -> Columns:
+    """Losses whose name says that they are in bits, in nats."""
+    for foreign, ours in known.items():
+        if (
+            ours in LOSSES
+            and ours in loose
+            and re.search(r"(?<![a-z])bits(?![a-z])", foreign.lower())
+        ):
+            loose[ours] = loose[ours] * LN_2
+            problems.append(f"{foreign[:40]} is in bits: times ln 2, it is nats")
+    return loose
+
+
+def _with_steps(loose: Columns, problems: list[str]) -> Columns:
+    """With a column `step` of whole numbers: epochs, where they are whole and each has a row of
+    its own, else rows, where the log has none."""
+    n = len(next(iter(loose.values())))
+    steps = loose.get("step")
+    if steps is not None:
+        if (np.mod(steps[np.isfinite(steps)], 1) == 0).all():
+            return loose
+        problems.append("steps are no whole numbers: rows are counted instead, so a step is a row")
+        return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}
+    epochs = loose.get("epoch")
+    if epochs is not None and len(np.unique(epochs)) == n and (np.mod(epochs, 1) == 0).all():
+        problems.append("no step column: a step here is an epoch")
+        return loose | {"step": epochs}
+    problems.append("no step column: rows are counted instead, so a step here is a row")
+    return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}
+
+
+def _in_order(loose: Columns, problems: list[str]) -> Columns:
+    """Rows by step, where a step falls back for another reason than that a run was resumed: it
+    begins again in every epoch; the rows are in another order; one last row stands apart."""
+    at = np.flatnonzero(np.isfinite(loose["step"]))
+    steps = loose["step"][at]
+    falls = np.flatnonzero(np.diff(steps) < 0) + 1
+    if not len(falls):
+        return loose
+    if len(falls) == 1 and falls[0] == len(steps) - 1 and steps[-1] <= steps[0]:
+        problems.append(f"the last row falls back to step {steps[-1]:,.0f} and is left out")
+        keep = np.delete(np.arange(len(loose["step"])), at[-1])
+        return {name: values[keep] for name, values in loose.items()}
+    begins, ends = steps[np.append(0, falls)], steps[np.append(falls - 1, len(steps) - 1)]
+    if len(falls) > 1 and (begins == begins[0]).all() and (ends[:-1] == ends[0]).all():
+        problems.append(f"steps begin again {len(falls)} times: they are counted on")
+        counted = loose["step"].copy()
+        turns = np.searchsorted(falls, np.arange(len(steps)), side="right")
+        counted[at] = steps + turns * (ends[0] - begins[0] + _spacing(steps))
+        return loose | {"step": counted}
+    apart = steps[np.append(True, np.diff(steps) != 0)]
+    if len(falls) > 1 and len(np.unique(apart)) == len(apart):
+        problems.append("the rows are not in the order of their steps: they are sorted")
+        order = np.argsort(loose["step"], kind="stable")
+        return {name: values[order] for name, values in loose.items()}
+    return loose
+
+
+def _spacing(steps: Array) -> float:
+    """From one row to the next."""
+    rises = np.diff(steps)
+    return float(np.median(rises[rises > 0])) if (rises > 0).any() else 1.0
+
+
+def _rises(values: Array) -> bool:
+    """Whether a column counts up, but for what a resumed run takes back."""
+    values = values[np.isfinite(values)]
+    return len(values) < 3 or bool((np.diff(values) > 0).mean() > 0.5 and values[-1] > values[0])
 
 
 def _settled(name: str, values: Array) -> Array:

@@ -162,9 +162,7 @@ def _loss(row: AnyRow) -> float | None:
 
 def _yardsticks(path: Path, problems: list[str]) -> dict[str, Any] | None:
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"longer than {MAX_JSON_BYTES} bytes")
-        loaded = json.loads(path.read_bytes())
+        loaded = json.loads(runfolder.read_bounded(path, MAX_JSON_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..tables import Log
-from .columns import KIND_FIELDS, MAX_COLUMNS, VALIDATION, Loose, build, recognise
+from .columns import KIND_FIELDS, MAX_COLUMNS, VALIDATION, Loose, build, other_runs, recognise
 from .files import is_text, opened
 from .values import NAN
 from .values import number as parse
@@ -43,6 +43,8 @@ def read(path: Path) -> Log:
         wanted = [(i, known[name]) for i, name in enumerate(header) if name in known]
         if not wanted:
             raise UserError(f"{path}: no known column in the header: {header_line.strip()[:120]}")
+        if others := other_runs(header, known):
+            problems.append(f"columns of other runs are not read: {', '.join(others)[:120]}")
         loose = _rows(csv.reader(lines, delimiter=mark), header, wanted, problems)
     if not loose.rows:
         raise UserError(f"{path}: a header and no rows; nothing to report on.")

@@ -121,6 +121,8 @@ def _means_validation(value: Any) -> bool:
 
 
 def _flatten(row: dict[str, Any]) -> dict[str, Any]:
+    if "train_runtime" in row:  # transformers' last row: its loss is the mean of the whole run
+        row = {name: value for name, value in row.items() if name != "train_loss"}
     if "loss" in row and any(_means_validation(row.get(name)) for name in KIND_FIELDS):
         row = {("val_loss" if name == "loss" else name): value for name, value in row.items()}
     if not any(isinstance(v, dict) for v in row.values()):
@@ -135,6 +137,8 @@ def _flatten(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any, name: str) -> float | None:
+    if value is None and name in LOSSES:  # what JSON knows for no number
+        return BROKEN
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from overnight import load_run
+from overnight import cli, load_run
 from overnight.analysis.readers.columns import normalise, ours_of
 from overnight.analysis.readers.values import BROKEN, number
 
@@ -144,3 +144,13 @@ def test_what_is_no_log_is_one_sentence(content, name, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError):
         load_run(tmp_path / name)
+
+
+@pytest.mark.parametrize("highest", [1000.0, 1e308])
+def test_a_loss_beyond_all_measure_is_reported(highest, tmp_path):
+    """Its perplexity is beyond what a logarithmic axis can draw."""
+    rows = (f"{i},{3 + highest * 0.5**i},{3.1 + highest * 0.5**i}" for i in range(40))
+    (tmp_path / "log.csv").write_text("\n".join(["step,loss,val_loss", *rows]))
+    for view in (["--out", str(tmp_path / "report")], ["--terminal"]):
+        assert cli.run(["report", str(tmp_path / "log.csv"), *view]) == 0
+    assert (tmp_path / "report" / "report.html").is_file()

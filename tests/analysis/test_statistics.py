@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import made
 import numpy as np
 import pytest
 import simulator
@@ -362,3 +364,15 @@ def test_a_reason_to_stop_is_one_sentence_and_only_of_proven_harm():
     assert overfitting.stop_reason([0, 100], [5.0, math.nan]) == ""
     flat = [float(v) for v in 2 + 0.01 * rng.standard_normal(31)]
     assert all(overfitting.stop_reason(steps[:k], flat[:k]) == "" for k in range(32))
+
+
+@pytest.mark.parametrize(("after", "said"), [(0.0, True), (1.0, True), (1.6, False)])
+def test_held_out_text_in_the_training_text_is_said(after, said, tmp_path):
+    path = made.run_folder(tmp_path / "run")
+    file = path / "yardsticks.json"
+    measured = json.loads(file.read_text())
+    xz = next(row for row in measured["yardsticks"] if row["name"] == "xz")
+    measured["yardsticks"].append(xz | {"name": "xz after training text", "bpb": after})
+    file.write_text(json.dumps(measured))
+    advice = " ".join(a.do for a in load_run(path).found.advice)
+    assert ("stands in the training text" in advice) == said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +235,30 @@ def test_one_of_two_tied_tensors_is_enough(exported: Path, tmp_path: Path) -> No
     ).read_bytes()
 
 
+def test_two_tied_tensors_must_be_equal(exported: Path) -> None:
+    """transformers would not tie them, whatever config.json says."""
+
+    def other(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["transformer.wte.weight"] + 1
+
+    change_tensors(exported, other)
+    refused(exported, "set tie_word_embeddings to false")
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "arcee", "starcoder2"])
+def test_scaling_of_rope_counts_before_its_parameters(name: str, tmp_path: Path) -> None:
+    save_theirs(name, tmp_path / "theirs")
+    change(tmp_path / "theirs", rope_scaling={"rope_type": "linear", "factor": 4.0})
+    refused(tmp_path / "theirs", '"linear"')
+    change(tmp_path / "theirs", rope_scaling={"rope_type": "default", "rope_theta": 77.0})
+    import_folder(tmp_path / "theirs", tmp_path / "run")
+    model, _ = overnight.load_model(tmp_path / "run")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs").eval()
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), theirs(ids).logits, atol=2e-4, rtol=1e-4)
+
+
 def test_a_body_without_prefix(exported: Path, tmp_path: Path) -> None:
     def strip(tensors: dict[str, torch.Tensor]) -> None:
         for name in list(tensors):
@@ -285,6 +310,24 @@ def _write(file: str, data: bytes) -> Callable[[Path], None]:
     return write
 
 
+def _link(file: str) -> Callable[[Path], None]:
+    """To what never ends."""
+
+    def write(folder: Path) -> None:
+        (folder / file).unlink()
+        (folder / file).symlink_to("/dev/zero")
+
+    return write
+
+
+def _pipe(file: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / file).unlink()
+        os.mkfifo(folder / file)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -313,6 +356,9 @@ def _write(file: str, data: bytes) -> Callable[[Path], None]:
         (_write("tokenizer.json", b"{}"), "not a tokenizer"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "give --tokenizer"),
         (lambda folder: (folder / "config.json").unlink(), "cannot be read"),
+        (_link("config.json"), "not an ordinary file"),
+        (_link("tokenizer.json"), "give --tokenizer"),
+        (_pipe("config.json"), "not an ordinary file"),
     ],
 )
 def test_hostile_folders(exported: Path, how: Callable[[Path], None], words: str) -> None:

@@ -3,6 +3,8 @@
 import copy
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
@@ -184,7 +186,7 @@ def test_other_ids_than_one_of_each_row_are_torchs() -> None:
     model = make(ngrams=[2, 3])
     _, state = model.decode(ids_of(3, 4))
     for ids in (ids_of(1, 1), ids_of(5, 1)):
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ValueError, match="rows after a state of 3"):
             model.decode(ids, state)
     with pytest.raises(RuntimeError):
         model.decode(ids_of(3, 1).float(), state)
@@ -268,3 +270,18 @@ def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> N
     library.load.cache_clear()
     assert not is_compiled(state)
     torch.testing.assert_close(logits[:, -1], expected[:, -1], atol=5e-5, rtol=0)
+
+
+def test_threads_that_decode_leave_the_library_as_it_was() -> None:
+    """torch's switch is the process's; each thread turns it off and on again."""
+    model, begun = make(), Barrier(4)
+
+    def decode(_: int) -> None:
+        begun.wait()
+        for _ in range(50):
+            model.decode(ids_of(1, 4))
+
+    assert torch.backends.mkldnn.enabled
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(decode, range(4)))
+    assert torch.backends.mkldnn.enabled

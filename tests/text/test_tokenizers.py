@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import pickle
 import subprocess
 import sys
 
@@ -277,3 +279,20 @@ def test_unknown_names_are_refused_without_the_network():
 def test_byte_lengths_are_int32():
     assert make("bpe").byte_lengths().dtype == np.int32
     assert len(make("bpe").byte_lengths()) == make("bpe").vocab_size
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_tokenizer_that_has_encoded_can_be_pickled(kind):
+    ids = make(kind).encode(TEXT)
+    again = pickle.loads(pickle.dumps(make(kind)))
+    assert again.encode(TEXT) == ids
+    assert again.decode(ids) == make(kind).decode(ids)
+
+
+def test_a_panic_of_the_library_is_one_sentence():
+    """Rust's panics are no `Exception`."""
+    tree = json.loads(make("wordpiece-classic").json)
+    charsmap = "/////wAAAAAAAAAA"
+    tree["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    with pytest.raises(UserError):
+        Tokenizer(json.dumps(tree))._library  # noqa: B018

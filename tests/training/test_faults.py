@@ -391,3 +391,13 @@ def test_room_is_checked_before_a_save(
     assert len(told) == 2
     assert "bytes needed, 1,000 free" in told[0]
     assert final_tensors(tmp_path / "run") == final_tensors(whole)
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """What it leads to would be written over."""
+    theirs = tmp_path / "theirs"
+    theirs.write_text("kept")
+    (tmp_path / "run.lock").symlink_to(theirs)
+    with pytest.raises(UserError, match="cannot be locked"):
+        RunLock(tmp_path / "run.lock")
+    assert theirs.read_text() == "kept"

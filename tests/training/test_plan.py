@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from overnight.config import Settings, read_preset
+from overnight.errors import UserError
 from overnight.ledger import Ledger
 from overnight.training import plan as plan_module
 from overnight.training import sizing
@@ -82,3 +83,18 @@ def test_evaluations_have_blocks_enough_for_a_standard_error() -> None:
     plan_module._choose_evaluation(settings, ledger, 10, 10**6)
     assert settings.get("eval.tokens") == 16 * 256
     assert "16 blocks" in settings.reasons["eval.tokens"]
+
+
+def test_no_plan_for_ten_years(text: str) -> None:
+    with pytest.raises(UserError, match="longer than ten years"):
+        planned(text, **{"length.steps": 10**18})
+
+
+def test_unknown_characters_are_said(text: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("Ω und ß " * 300)
+    given = {"data.val": [str(other)], "tokenizer.kind": "chars", "length.steps": 2}
+    plan = planned(text, **given)
+    (line,) = [line for line in plan.lines() if line.startswith("unknown")]
+    assert f"{plan.prepared.facts['unknown']:,} characters" in line
+    assert not any(line.startswith("unknown") for line in planned(text).lines())

@@ -46,4 +46,5 @@ def test_a_warmup_longer_than_the_run_still_ends() -> None:
     shares = rates(5, kind="cosine", warmup=100, min_ratio=0.0)
     assert all(map(math.isfinite, shares))
     assert shares[-1] == 0.0
-    assert rates(1, kind="linear", warmup=3, min_ratio=0.5) == [0.5]
+    assert rates(1, kind="linear", warmup=3, min_ratio=0.0) == [1.0]
+    assert rates(15, kind="linear", warmup=20, min_ratio=0.0).index(1.0) == 15 // 2 - 1

@@ -12,7 +12,7 @@ import pytest
 from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
 
 from overnight import cli, load_run
-from overnight.runfolder import Eval, Event, RunFolder, Sample, read_log
+from overnight.runfolder import Eval, Event, RunFolder, RunLock, Sample, Start, read_log
 from overnight.training import loop, update
 
 
@@ -46,7 +46,13 @@ def test_a_killed_session_replays_the_same_steps(
         patch.setattr(update.Updater, "update", dies)
         with pytest.raises(SystemExit):
             train(out, text)
+    found = load_run(out).found
+    assert found.about.status == "killed"
+    assert any("breaks off at step" in line for line in found.cannot_conclude)
+    with RunLock(RunFolder(out).lock):
+        assert load_run(out).found.about.status == "running"
     assert cli.run(["train", "--resume", str(out)]) == 0
+    assert load_run(out).found.about.status == "finished"
     assert final_tensors(out) == final_tensors(whole)
     assert measured(out) == measured(whole)
 
@@ -124,6 +130,35 @@ def test_resume_with_other_text_is_refused(
     error = capfd.readouterr().err
     assert "not the one this run began with" in error
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
+
+
+def test_a_changed_resume_keeps_the_reasons(text: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train(out, text) == 0
+    before = (out / "config.toml").read_text().count("#")
+    assert (
+        cli.run(["train", "--resume", str(out), "--max-steps", "26", "--accept", "trajectory"]) == 0
+    )
+    assert (out / "config.toml").read_text().count("#") == before
+    first, second = read_log(out / "log.jsonl").of(Start)
+    assert second.reasons == first.reasons | {"length.steps": second.reasons["length.steps"]}
+
+
+def test_characters_unknown_to_the_tokenizer_are_reported(text: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("Ω und ß " * 300)
+    out = tmp_path / "run"
+    assert train(out, text, "--val", str(other), max_steps="2") == 0
+    assert "are unknown to the tokenizer" in (out / "report" / "report.md").read_text()
+
+
+def test_a_place_that_cannot_be_written_is_said_at_once(
+    text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert train(Path(text) / "below" / "run", text) == 2
+    said = capfd.readouterr().err
+    assert "give another --out" in said
+    assert "parameters" not in said
 
 
 def test_dry_run_leaves_nothing(

@@ -51,6 +51,7 @@ MAX_COLUMNS = 512
 KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
 VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
 LN_2 = float(np.log(2))
+BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
 BITS = re.compile(r"(?<![a-z])bits(?![a-z])")
 PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "stats", "history")
 
@@ -242,7 +243,10 @@ def _rises(values: Array) -> bool:
 def _settled(name: str, values: Array) -> Array:
     """A loss written as NaN broke if it stays so to the end for longer than ever before: then it
     is infinite from there on. Elsewhere NaN is how a table says that nothing was logged."""
-    if name not in LOSSES or not (values == BROKEN).any():
+    if name not in LOSSES:
+        return values
+    values = np.where(values > BEYOND, np.inf, values)
+    if not (values == BROKEN).any():
         return values
     broken = values == BROKEN
     values = np.where(broken, np.nan, values)

@@ -15,6 +15,9 @@ from typing import Any
 
 from .document import Document
 
+# What a terminal that shows the page obeys, and what turns the direction of a line: U+FFFD instead
+CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+OBEYED = {code: "\ufffd" for code in CONTROLS if chr(code) not in "\t\n"}
 CHARTED = ("curve", "evaluations", "noise", "best", "schedule", "forecast", "verdicts")
 
 
@@ -39,7 +42,7 @@ def render(document: Document, findings: dict[str, Any]) -> str:
     data = json.dumps({name: findings[name] for name in CHARTED}, allow_nan=False)
     for mark, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
         data = data.replace(mark, escaped)
-    return environment.from_string(_asset("report.html")).render(
+    page = environment.from_string(_asset("report.html")).render(
         document=document,
         style=style,
         script=script,
@@ -47,3 +50,4 @@ def render(document: Document, findings: dict[str, Any]) -> str:
         script_hash=_hash(script),
         data=data,
     )
+    return page.translate(OBEYED)

@@ -148,7 +148,7 @@ def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[
         Advice(
             do=f"Deploy step {best.pick:,}, and next time stop near it.",
             because=["overfitting"],
-            expected=f"a loss about {lost:.3f} nats lower than that of the end of this run.",
+            expected=f"a loss about {lost:.3f} nats lower than the mean of the last evaluations.",
         )
     ]
     repeated = v["repeats"].verdict == "yes"

@@ -129,9 +129,9 @@ def harm(
         return make(
             "harm", "yes",
             "Validation rose from {lowest:.4f} at step {lowest_step:,} to {final:.4f} at step "
-            "{final_step:,}. Without the luck of single evaluations (σ = {sigma:.4f}) that is "
-            "{effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; noise alone stays under "
-            "{critical:.1f}).",
+            "{final_step:,}. Means of three there and here, which owe less to luck (σ of one is "
+            "{sigma:.4f}), differ by {effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; noise "
+            "alone stays under {critical:.1f}).",
             since_step=shown_as["lowest_step"], **shown,
         )  # fmt: skip
     if rises:

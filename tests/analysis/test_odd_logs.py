@@ -146,11 +146,30 @@ def test_what_is_no_log_is_one_sentence(content, name, tmp_path):
         load_run(tmp_path / name)
 
 
-@pytest.mark.parametrize("highest", [1000.0, 1e308])
-def test_a_loss_beyond_all_measure_is_reported(highest, tmp_path):
+@pytest.mark.parametrize(
+    ("highest", "share"), [(700.0, 0.5), (1000.0, 0.9), (1e308, 0.5), (1e308, 1)]
+)
+def test_a_loss_beyond_all_measure_is_reported(highest, share, tmp_path):
     """Its perplexity is beyond what a logarithmic axis can draw."""
-    rows = (f"{i},{3 + highest * 0.5**i},{3.1 + highest * 0.5**i}" for i in range(40))
+    rows = (f"{i},{3 + highest * share**i},{3.1 + highest * share**i}" for i in range(40))
     (tmp_path / "log.csv").write_text("\n".join(["step,loss,val_loss", *rows]))
     for view in (["--out", str(tmp_path / "report")], ["--terminal"]):
         assert cli.run(["report", str(tmp_path / "log.csv"), *view]) == 0
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_equal_evaluations_are_tied_and_few_are_not_told_apart(tmp_path):
+    def report(losses):
+        log = tmp_path / "log.csv"
+        log.write_text("\n".join(["step,val_loss", *(f"{i},{x}" for i, x in enumerate(losses))]))
+        assert cli.run(["report", str(log), "--out", str(tmp_path / "report")]) == 0
+        text = (tmp_path / "report" / "report.md").read_text()
+        return load_run(log).found.best.tied_steps, text
+
+    tied, text = report([3.5] * 20)
+    assert tied == list(range(20))
+    tied, text = report([3.52, 3.51, 3.5])
+    assert tied == [2]
+    assert "too few to tell ties" in text
+    assert "as good" not in text
+    assert "is tied with it" not in text

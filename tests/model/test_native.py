@@ -12,6 +12,7 @@ import torch
 from overnight.config import Model
 from overnight.model import library, native
 from overnight.model.decoder import Decoder, DecodeState
+from overnight.model.layers import library_for
 
 GRAMMARS = [
     {"position": "learned", "norm": "layer", "mlp": "gelu", "bias": True, "tied": False},
@@ -270,6 +271,14 @@ def test_without_a_compiler_torch_computes(monkeypatch: pytest.MonkeyPatch) -> N
     library.load.cache_clear()
     assert not is_compiled(state)
     torch.testing.assert_close(logits[:, -1], expected[:, -1], atol=5e-5, rtol=0)
+
+
+def test_the_library_stays_off_while_anybody_wants_it_off() -> None:
+    with library_for(1, torch.float32):
+        with library_for(1, torch.float32):
+            assert not torch.backends.mkldnn.enabled
+        assert not torch.backends.mkldnn.enabled
+    assert torch.backends.mkldnn.enabled
 
 
 def test_threads_that_decode_leave_the_library_as_it_was() -> None:

@@ -163,8 +163,8 @@ def test_what_belongs_to_a_row_is_no_total(name, tmp_path):
     run = run_of(tmp_path, "m.csv", csv_of([(i, 3, 350) for i in range(9)], f"step,loss,{name}"))
     assert any(f"{name} does not rise" in problem for problem in run.problems)
     assert run.tables["train"][-1][name] is None
-    rising = csv_of([(i, 3, 350 * i) for i in range(9)], f"step,loss,{name}")
-    assert run_of(tmp_path, "r.csv", rising).tables["train"][-1][name] == 2800
+    rising = csv_of([(i, 3, 350 * (i // 3)) for i in range(9)], f"step,loss,{name}")
+    assert run_of(tmp_path, "r.csv", rising).tables["train"][-1][name] == 700
 
 
 def test_jsonl_of_several_kinds_and_pythons_nan(tmp_path):

@@ -98,7 +98,7 @@ def _trust(v: dict[str, Verdict]) -> list[Advice]:
 def _twins(v: dict[str, Verdict]) -> list[Advice]:
     """Held-out text that xz finds in the training text."""
     known = v["below_yardstick"].evidence
-    alone, after = known.get("bpb of xz"), known.get("bpb of xz after training text")
+    alone, after = known.get("xz"), known.get("xz_after_training_text")
     if alone is None or after is None or not after < REPEATED * alone < REPEATED * 8:
         return []
     return [

@@ -88,7 +88,7 @@ def below_yardstick(measured: Yardsticks | None) -> Verdict:
         return make("below_yardstick", "cannot_tell", "There are no yardsticks for this run.")
     rows = [r for r in measured.rows if r.beaten == "no"]
     facts = {"model_bpb": measured.model_bpb, "n": len(measured.rows), "estimator": "bits per byte"}
-    facts |= {f"bpb of {r.name}": r.bpb for r in measured.rows if r.name.startswith("xz")}
+    facts |= {r.name.replace(" ", "_"): r.bpb for r in measured.rows if r.name.startswith("xz")}
     if not rows:
         lowest = min(measured.rows, key=lambda r: r.bpb)
         beaten = lowest.beaten == "yes"

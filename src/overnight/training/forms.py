@@ -52,16 +52,14 @@ def choose_form(
     if device.type != "cpu":
         return
     others = _alternatives(settings, names, device)
-    possible = {name: {settings.get(name)} for name, _ in others}
-    for name, other in others:
-        possible[name].add(other)
+    possible = {(name, settings.get(name)) for name, _ in others} | set(others)
     config = settings.resolve()
     shape = [getattr(config.train, n) for n in ("batch", "micro_batch", "dtype", "threads")]
     found: Found = once(
         [msgspec.to_builtins(config.model), shape, others],
         dict[str, tuple[int | str, str]],
         lambda: _timed(settings, others, train, device),
-        lambda kept: all(n in possible and v in possible[n] for n, (v, _) in kept.items()),
+        lambda kept: all((name, value) in possible for name, (value, _) in kept.items()),
     )
     for name, (value, why) in found.items():
         settings.choose(name, value, why)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ..tables import EVAL, TRAIN, Array, Columns, Log, select
+from .steps import in_order, with_steps
 from .values import BROKEN, LOSSES
 
 SYNONYMS = {
@@ -156,8 +157,7 @@ def build(path: Path, form: str, loose: Columns, known: dict[str, str], log: lis
             "perplexity; the log has to use one of them."
         )
     loose = _in_nats(loose, known, problems)
-    loose = _with_steps(loose, problems)
-    loose = _in_order(loose, problems)
+    loose = in_order(with_steps(loose, problems), problems)
     for name in ("tokens", "time"):
         if name in loose and not _rises(loose[name]):
             problems.append(f"{name} does not rise, so it is of a row and not of the run: left out")
@@ -173,71 +173,16 @@ def build(path: Path, form: str, loose: Columns, known: dict[str, str], log: lis
 def _in_nats(loose: Columns, known: dict[str, str], problems: list[str]) -> Columns:
     """Losses whose name says that they are in bits, in nats."""
     for foreign, ours in known.items():
-        if (
-            ours in LOSSES
-            and ours in loose
-            and re.search(r"(?<![a-z])bits(?![a-z])", foreign.lower())
-        ):
+        if ours in LOSSES and ours in loose and BITS.search(foreign.lower()):
             loose[ours] = loose[ours] * LN_2
             problems.append(f"{foreign[:40]} is in bits: times ln 2, it is nats")
     return loose
 
 
-def _with_steps(loose: Columns, problems: list[str]) -> Columns:
-    """With a column `step` of whole numbers: epochs, where they are whole and each has a row of
-    its own, else rows, where the log has none."""
-    n = len(next(iter(loose.values())))
-    steps = loose.get("step")
-    if steps is not None:
-        if (np.mod(steps[np.isfinite(steps)], 1) == 0).all():
-            return loose
-        problems.append("steps are no whole numbers: rows are counted instead, so a step is a row")
-        return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}
-    epochs = loose.get("epoch")
-    if epochs is not None and len(np.unique(epochs)) == n and (np.mod(epochs, 1) == 0).all():
-        problems.append("no step column: a step here is an epoch")
-        return loose | {"step": epochs}
-    problems.append("no step column: rows are counted instead, so a step here is a row")
-    return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}
-
-
-def _in_order(loose: Columns, problems: list[str]) -> Columns:
-    """Rows by step, where a step falls back for another reason than that a run was resumed: it
-    begins again in every epoch; the rows are in another order; one last row stands apart."""
-    at = np.flatnonzero(np.isfinite(loose["step"]))
-    steps = loose["step"][at]
-    falls = np.flatnonzero(np.diff(steps) < 0) + 1
-    if not len(falls):
-        return loose
-    if len(falls) == 1 and falls[0] == len(steps) - 1 and steps[-1] <= steps[0]:
-        problems.append(f"the last row falls back to step {steps[-1]:,.0f} and is left out")
-        keep = np.delete(np.arange(len(loose["step"])), at[-1])
-        return {name: values[keep] for name, values in loose.items()}
-    begins, ends = steps[np.append(0, falls)], steps[np.append(falls - 1, len(steps) - 1)]
-    if len(falls) > 1 and (begins == begins[0]).all() and (ends[:-1] == ends[0]).all():
-        problems.append(f"steps begin again {len(falls)} times: they are counted on")
-        counted = loose["step"].copy()
-        turns = np.searchsorted(falls, np.arange(len(steps)), side="right")
-        counted[at] = steps + turns * (ends[0] - begins[0] + _spacing(steps))
-        return loose | {"step": counted}
-    apart = steps[np.append(True, np.diff(steps) != 0)]
-    if len(falls) > 1 and len(np.unique(apart)) == len(apart):
-        problems.append("the rows are not in the order of their steps: they are sorted")
-        order = np.argsort(loose["step"], kind="stable")
-        return {name: values[order] for name, values in loose.items()}
-    return loose
-
-
-def _spacing(steps: Array) -> float:
-    """From one row to the next."""
-    rises = np.diff(steps)
-    return float(np.median(rises[rises > 0])) if (rises > 0).any() else 1.0
-
-
 def _rises(values: Array) -> bool:
-    """Whether a column counts up, but for what a resumed run takes back."""
+    """Whether a column counts up, but for what a resumed run takes back. Rows may share a value."""
     values = values[np.isfinite(values)]
-    return len(values) < 3 or bool((np.diff(values) > 0).mean() > 0.5 and values[-1] > values[0])
+    return len(values) < 3 or bool((np.diff(values) >= 0).mean() > 0.8 and values[-1] > values[0])
 
 
 def _settled(name: str, values: Array) -> Array:
@@ -271,7 +216,7 @@ def _table(
         mask |= ~np.isnan(column)
     mask &= np.isfinite(loose["step"]) & (loose["step"] >= 0) & (loose["step"] < 2**53)
     table = {name: loose[name][mask] for name in names if name in loose}
-    table["step"] = np.floor(loose["step"][mask])
+    table["step"] = loose["step"][mask]
     table = _merge(table)
     table["attempt"] = _attempts(table["step"])
     keep = _latest(table["step"], table["attempt"])

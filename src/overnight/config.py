@@ -365,9 +365,10 @@ Effect = Literal["harmless", "trajectory", "incompatible"]
 
 def effect(name: str) -> Effect:
     """What changing setting `name` in the middle of a run does: nothing to the training, another
-    trajectory, or weights and optimizer state that no longer fit."""
+    trajectory, or weights and optimizer state that no longer fit. Where the text lies does nothing;
+    what it says is compared by its fingerprint."""
     section = name.partition(".")[0]
-    if section in ("log", "eval", "save", "sample"):
+    if section in ("log", "eval", "save", "sample") or name in ("data.text", "data.val"):
         return "harmless"
     if name == "optimizer.kind" or section in ("tokenizer", "model"):
         return "trajectory" if name == "model.dropout" else "incompatible"

@@ -48,6 +48,13 @@ def test_a_folder_is_read_recursively_in_order(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "r1"}\n{"text": "r2"}\n')
     found = [d.decode() for d in documents(tmp_path)]
     assert found == ["a.txt", "b/1.py", "b/2.txt", "c/3.md", "r1", "r2", "packed"]
+    said: list[str] = []
+    corpus.find([str(tmp_path)], "text", said.append)
+    assert said == [f"{tmp_path}: left out, as it is no text: picture.png"]
+    for i in range(9):
+        (tmp_path / f"b/{i}.bin").write_bytes(b"\0")
+    corpus.find([str(tmp_path)], "text", said.append)
+    assert said[1].endswith("b/0.bin, b/1.bin, b/2.bin, b/3.bin, b/4.bin and 5 more")
     (tmp_path / "empty").mkdir()
     assert "no text files" in refused(tmp_path / "empty")
 

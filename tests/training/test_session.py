@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,45 @@ def test_resume_with_other_text_is_refused(
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
 
 
+def test_a_text_that_was_moved_is_named_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mine, out = tmp_path / "mine.txt", tmp_path / "run"
+    mine.write_text(TEXT)
+    with monkeypatch.context() as patch:
+        interrupted_at(4, patch)
+        assert train(out, str(mine)) == 130
+    mine.rename(tmp_path / "moved.txt")
+    assert cli.run(["train", "--resume", str(out)]) == 2
+    assert "mine.txt: no such file" in capfd.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["train", "--resume", str(out), "moved.txt"]) == 0
+    assert str(tmp_path / "moved.txt") in (out / "config.toml").read_text()
+
+
+def test_settings_edited_by_hand_are_changes_of_a_resume(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(4, patch)
+        assert train(out, text) == 130
+    file = out / "config.toml"
+    written = file.read_text()
+    file.write_text(written.replace("weight_decay = 0.1", "weight_decay = 0.3", 1))
+    resume = ["train", "--resume", str(out)]
+    assert cli.run(resume) == 2
+    error = capfd.readouterr().err
+    assert "optimizer.weight_decay was 0.1 and is to be 0.3" in error
+    with monkeypatch.context() as patch:
+        interrupted_at(6, patch)
+        assert cli.run([*resume, "--accept", "trajectory"]) == 130
+    assert "changed: optimizer.weight_decay (was 0.1" in capfd.readouterr().err
+    file.write_text(written)  # as if the power failed before it was replaced
+    assert cli.run(resume) == 0
+    assert read_log(out / "log.jsonl").of(Start)[-1].config["optimizer"]["weight_decay"] == 0.1
+
+
 def test_a_changed_resume_keeps_the_reasons(text: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train(out, text) == 0
@@ -250,11 +290,11 @@ def test_a_run_from_before_samples_had_a_cadence_samples_with_evaluations(
     with monkeypatch.context() as patch:
         interrupted_at(5, patch)
         assert train(out, text, eval_every="4", sample__every="100") == 130
-    config = RunFolder(out).config
-    lines = config.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith("every = 100")]
-    assert len(kept) == len(lines) - 1
-    config.write_text("".join(kept))
+    run = RunFolder(out)
+    for file, cadence in ((run.config, r"every = 100 .*\n"), (run.log, r'"every":100,')):
+        written, replaced = re.subn(cadence, "", file.read_text())
+        assert replaced == 1
+        file.write_text(written)
     assert cli.run(["train", "--resume", str(out)]) == 0
     rows = read_log(out / "log.jsonl").of(Sample)
     assert sorted({row.step for row in rows}) == [8, 12, 16, 20, 24]

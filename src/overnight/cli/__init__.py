@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
 from ..errors import UserError, printable
@@ -27,6 +27,21 @@ COMMANDS = {
     "presets": ("presets:presets", "List the presets: size, context, source."),
     "settings": ("presets:settings", "List every setting by its dotted name."),
 }
+
+
+def _whole(_type: object, tokens: Sequence[Any]) -> int:
+    """Cyclopts would make 2 of 1.5."""
+    text = tokens[0].value
+    try:
+        number = float(text)
+        if number.is_integer():
+            return int(text) if text.isdecimal() else int(number)
+    except ValueError:
+        pass
+    raise ValueError(f'"{text}": give a whole number.')
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]  # of an option; 1e6 is one
 
 
 def build_app() -> App:

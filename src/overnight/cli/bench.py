@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from ..config import read_preset
 from ..errors import UserError, printable
-from . import write_json
+from . import Whole, write_json
 
 if TYPE_CHECKING:
     from ..training.bench import Machine, Measured
@@ -24,7 +24,7 @@ def bench(
     preset: Annotated[list[str] | None, Parameter(negative="")] = None,
     seconds: float = 3.0,
     device: str = "auto",
-    threads: int = 0,
+    threads: Whole = 0,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Measure what this machine does: the rate of its matrix products and of its memory, then

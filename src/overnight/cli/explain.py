@@ -8,17 +8,18 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
+from . import Whole
 
 
 def explain(
     *,
     loss: float,
-    steps: int | None = None,
-    batch: int | None = None,
-    accumulation: int = 1,
-    block: int | None = None,
-    corpus_tokens: int | None = None,
-    vocab: int | None = None,
+    steps: Whole | None = None,
+    batch: Whole | None = None,
+    accumulation: Whole = 1,
+    block: Whole | None = None,
+    corpus_tokens: Whole | None = None,
+    vocab: Whole | None = None,
     bytes_per_token: float | None = None,
     seconds_per_step: float | None = None,
     text: Path | None = None,

@@ -10,20 +10,21 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError, printable
+from . import Whole, say, write_json
 
 
 def generate(
     run: Path,
     *,
     prompt: str = "",
-    max_tokens: int = 256,
+    max_tokens: Whole = 256,
     temperature: float = 0.8,
-    top_k: int = 0,
+    top_k: Whole = 0,
     top_p: float = 1.0,
     repetition_penalty: float = 1.0,
     stop: Annotated[list[str] | None, Parameter(negative="")] = None,
-    num_samples: int = 1,
-    seed: int = 1,
+    num_samples: Whole = 1,
+    seed: Whole = 1,
     checkpoint: str = "best",
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -58,7 +59,6 @@ def generate(
     """
     from ..generation.load import load_model
     from ..generation.sample import Sampling, continue_text
-    from . import say, write_json
 
     if num_samples < 1:
         raise UserError(f"--num-samples {num_samples} makes no sense.")

@@ -13,6 +13,7 @@ from ..config import Settings, environment_layer, flatten, read_preset, read_tom
 from ..config import settings as all_settings
 from ..errors import UserError, did_you_mean, printable
 from ..runfolder import RunFolder, RunLock
+from . import Whole, say, write_json
 
 if TYPE_CHECKING:
     from ..generation.initial import Initial
@@ -30,19 +31,19 @@ def train(
     resume: Path | None = None,
     accept: Literal["harmless", "trajectory", "incompatible"] = "harmless",
     tokenizer: str | None = None,
-    vocab_size: int | None = None,
-    max_steps: int | None = None,
+    vocab_size: Whole | None = None,
+    max_steps: Whole | None = None,
     tokens: float | None = None,
     passes: float | None = None,
     minutes: float | None = None,
     hours: float | None = None,
-    log_every: int | None = None,
-    eval_every: int | None = None,
-    save_every: int | None = None,
+    log_every: Whole | None = None,
+    eval_every: Whole | None = None,
+    save_every: Whole | None = None,
     micro_batch: str | None = None,
-    seed: int | None = None,
+    seed: Whole | None = None,
     device: str | None = None,
-    threads: int | None = None,
+    threads: Whole | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
     set: Annotated[list[str] | None, Parameter(negative="")] = None,
@@ -192,7 +193,6 @@ def _begin(
 ) -> int:
     from ..training import session
     from ..training.progress import Progress
-    from . import write_json
 
     path = out or session.default_folder(settings.preset)
     session.refuse_existing(path)
@@ -234,7 +234,6 @@ def _finish(summary: Any, json: bool) -> int:
 
     from ..analysis.run import load_run
     from ..report import write
-    from . import say, write_json
 
     place = write(load_run(summary.run))
     say(f"report    {place / 'report.html'}")

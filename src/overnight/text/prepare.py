@@ -20,13 +20,13 @@ from .. import config
 from ..errors import UserError
 from . import corpus, encode, existing, makers, parts
 from .cache import Cache
+from .corpus import Say
 from .tokenizers import Tokenizer
 from .yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 
 FORMAT = 1  # of the files of an entry; a new number makes every older entry a miss
 TRAINER_BYTES = 64 * 2**20  # text that a tokenizer is trained on at most
 
-Say = Callable[[str], None]
 Choose = Callable[[str, Any, str], None]
 
 
@@ -144,8 +144,8 @@ class _Job:
     ) -> None:
         self.data, self.settings, self.fixed = data, tokenizer, fixed
         self.cache, self.say, self.workers = cache, say, workers
-        self.sources = corpus.find(data.text, data.text_field)
-        self.val_sources = corpus.find(data.val, data.text_field) if data.val else []
+        self.sources = corpus.find(data.text, data.text_field, say)
+        self.val_sources = corpus.find(data.val, data.text_field, say) if data.val else []
         self.choices: list[tuple[str, Any, str]] = []
         self.content = _hash(
             [[(s.form, s.digest()) for s in group] for group in (self.sources, self.val_sources)]

@@ -79,16 +79,20 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
     prepared = prepare(
         resolved.data, resolved.tokenizer, fixed=fixed, choose=settings.choose, say=say
     )
-    for name in ("data.text", "data.val"):  # a resume may be called from another folder
-        paths = [t if t == "-" else str(Path(t).resolve()) for t in settings.get(name)]
-        if paths:
-            settings.choose(name, paths, settings.reasons[name])
+    for name in ("data.text", "data.val"):
+        if paths := settings.get(name):
+            settings.choose(name, _absolute(paths), settings.reasons[name])
     plan = make_plan(settings, prepared)
     if initial:
         checkpoint.load_into(plan.updater.model, initial.weights, Path(initial.source))
         plan.reasons["model.layers"] = f"weights of {initial.source}"
         plan.initial = initial.source
     return plan
+
+
+def _absolute(paths: list[str]) -> list[str]:
+    """A resume may be called from another folder."""
+    return [p if p == "-" else str(Path(p).resolve()) for p in paths]
 
 
 def default_folder(preset: str) -> Path:
@@ -182,14 +186,15 @@ def _resume(
 ) -> Summary:
     begun = time.monotonic()
     read = read_log(run.log)
-    before = config.load(run.config)
-    settings, changed = _changed(before, changes, accept)
+    starts = read.of(Start)
+    before, edits = _edited(config.load(run.config), starts)
+    settings, changed = _changed(before, edits | changes, accept)
     sessions = [row for row in read.rows if isinstance(row, Start | End)]
     finished = bool(sessions) and getattr(sessions[-1], "reason", "") == "finished"
     if finished and settings.length.steps <= before.length.steps:
         progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
-    first = next(iter(read.of(Start)), None)
+    first = next(iter(starts), None)
     fingerprint = str(first.data.get("fingerprint", "")) if first else ""
     prepared = prepare(
         settings.data,
@@ -247,13 +252,29 @@ def _resume(
     )
 
 
+def _edited(written: Config, starts: list[Start]) -> tuple[Config, dict[str, Any]]:
+    """The settings of the last session, and what somebody has changed in config.toml since.
+
+    A kill between a start row and the file leaves the settings of an earlier session: no edit.
+    """
+    try:
+        sessions = [msgspec.convert(row.config, Config) for row in starts]
+    except msgspec.ValidationError:  # a row that is not ours
+        sessions = []
+    if not sessions or written in sessions:
+        return written, {}
+    last, now = (config.flatten(msgspec.to_builtins(c), "") for c in (sessions[-1], written))
+    return sessions[-1], {name: now[name] for name in now if now[name] != last[name]}
+
+
 def _changed(before: Config, changes: dict[str, Any], accept: str) -> tuple[Config, dict[str, str]]:
     """The settings with `changes` in place, and for each that differs what it was."""
-    tree = msgspec.to_builtins(before)
-    flat = {f"{s}.{leaf}": value for s, table in tree.items() for leaf, value in table.items()}
+    flat = config.flatten(msgspec.to_builtins(before), "")
     changed = {}
     for name, value in changes.items():
         value = config.check(name, value, "command line")
+        if name in ("data.text", "data.val"):
+            value = _absolute(value)
         if value == flat[name]:
             continue
         if name.startswith("length.") and name != "length.steps":

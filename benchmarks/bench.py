@@ -102,7 +102,6 @@ def settings_of(shape: dict[str, int], dtype: str) -> Settings:
             "train.micro_batch": shape["batch"],
             "train.dtype": dtype,
             "train.threads": torch.get_num_threads(),
-            "length.minutes": float(WORTH_COMPILING),
         },
         "benchmark",
     )
@@ -113,8 +112,9 @@ def updater(shape: dict[str, int], dtype: str) -> Updater:
     """Ours, in the form that a long run takes."""
     settings = settings_of(shape, dtype)
     settings.choose("train.compile", "off", "until it is tried")
-    choose_form(settings, ["train.attention", "train.compile"], tokens(), CPU)
-    for name in ("train.attention", "train.compile"):
+    names = ["train.attention", "train.compile"]
+    choose_form(settings, names, WORTH_COMPILING, tokens(), CPU)
+    for name in names:
         print(f"{name} = {settings.get(name)} ({settings.reasons[name]})", file=sys.stderr)
     return Updater(settings.resolve(), tokens(), CPU)
 

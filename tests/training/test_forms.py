@@ -35,7 +35,7 @@ def chosen(**given: Any) -> Settings:
     made = settings(**given)
     names = left_open(made)
     choose_machine(made)
-    choose_form(made, names, TOKENS, CPU)
+    choose_form(made, names, made.get("length.minutes"), TOKENS, CPU)
     return made
 
 

@@ -31,12 +31,15 @@ def fresh(prepared: Prepared) -> Prepared:
 
 
 def sized(prepared: Prepared, **given: Any) -> Settings:
+    return sized_in_minutes(prepared, **given)[0]
+
+
+def sized_in_minutes(prepared: Prepared, **given: Any) -> tuple[Settings, float]:
     settings = Settings()
     settings.add(read_preset("fast").layer, "preset fast")
     settings.add({"tokenizer.kind": "chars", "train.dtype": "float32"} | given, "command line")
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "tokenizer")
-    choose_size(settings, prepared, CPU)
-    return settings
+    return settings, choose_size(settings, prepared, CPU)
 
 
 def weights(settings: Settings) -> int:
@@ -216,6 +219,17 @@ def test_a_size_is_timed_once(
     monkeypatch.setattr(sizing, "device_name", lambda device: "another GPU")
     sized(prepared, **vocabulary, **{"length.minutes": 3})
     assert len(timed) == 6
+
+
+def test_minutes_are_those_that_the_text_bears(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour that would be 60 passes is three minutes; what a length in steps takes is unknown."""
+    second = 60 / len(prepared.train)
+    monkeypatch.setattr(sizing, "_token_seconds", lambda *_: second)
+    for name, given, minutes in [("minutes", 60.0, 3), ("minutes", 2.0, 2), ("steps", 60, 0)]:
+        _, found = sized_in_minutes(prepared, **{f"length.{name}": given})
+        assert found == pytest.approx(minutes)
 
 
 @pytest.mark.parametrize(("slowness", "expected"), [(1.5, True), (20.0, False)])

@@ -161,7 +161,7 @@ def _measure(row: Measured, machine: Machine, seconds: float, patience: float) -
     random = np.random.default_rng(0)
     tokens = random.integers(0, config.model.vocab_size, 4 * per_update + 1).astype(np.uint16)
     form = [name for name in left_open(_named(row.preset)) if name != "train.threads"]
-    choose_form(settings, form, tokens, device)
+    choose_form(settings, form, 0, tokens, device)
     updater = Updater(settings.resolve(), tokens, device)
     step_seconds = _update_seconds(updater, seconds)
     found = _profiled(updater)

@@ -9,6 +9,7 @@ bits, again.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -32,6 +33,7 @@ WORTH_COMPILING = 30  # minutes a run must last: compiling takes the first half 
 
 OPEN = {"train.attention": "auto", "train.compile": "auto", "train.threads": 0}
 
+Say = Callable[[str], None]
 Found = dict[str, tuple[Any, str]]  # setting → value and reason
 
 
@@ -41,9 +43,15 @@ def left_open(settings: Settings) -> list[str]:
 
 
 def choose_form(
-    settings: Settings, names: list[str], train: np.ndarray, device: torch.device
+    settings: Settings,
+    names: list[str],
+    minutes: float,
+    train: np.ndarray,
+    device: torch.device,
+    say: Say = lambda _: None,
 ) -> None:
-    """Settle the settings `names` of the form; the others of it are settled already."""
+    """Settle the settings `names` of the form; the others of it are settled already. `minutes`:
+    how long the run will train, as far as that is known, else 0. `say` is told what takes long."""
     if "train.attention" in names:
         context, dtype = settings.get("model.context"), settings.get("train.dtype")
         fused = knows_fused(device, dtype, context)
@@ -51,14 +59,14 @@ def choose_form(
         settings.choose("train.attention", "fused" if fused else "plain", reason)
     if device.type != "cpu":
         return
-    others = _alternatives(settings, names, device)
+    others = _alternatives(settings, names, minutes, device)
     possible = {(name, settings.get(name)) for name, _ in others} | set(others)
     config = settings.resolve()
     shape = [getattr(config.train, n) for n in ("batch", "micro_batch", "dtype", "threads")]
     found: Found = once(
         [msgspec.to_builtins(config.model), shape, others],
         dict[str, tuple[int | str, str]],
-        lambda: _timed(settings, others, train, device),
+        lambda: _timed(settings, others, train, device, say),
         lambda kept: all((name, value) in possible for name, (value, _) in kept.items()),
     )
     for name, (value, why) in found.items():
@@ -67,7 +75,7 @@ def choose_form(
 
 
 def _alternatives(
-    settings: Settings, names: list[str], device: torch.device
+    settings: Settings, names: list[str], minutes: float, device: torch.device
 ) -> list[tuple[str, Any]]:
     """The other values that are worth a trial: of threads a half, a quarter, … and one."""
     others: list[tuple[str, Any]] = []
@@ -77,14 +85,18 @@ def _alternatives(
     if "train.threads" in names:
         threads = settings.get("train.threads")
         others += [("train.threads", threads >> i) for i in range(1, threads.bit_length())]
-    long = settings.get("length.minutes") >= WORTH_COMPILING
+    long = minutes >= WORTH_COMPILING
     if "train.compile" in names and long and not compiler_trouble(str(device)):
         others.append(("train.compile", "on"))
     return others
 
 
 def _timed(
-    settings: Settings, others: list[tuple[str, Any]], train: np.ndarray, device: torch.device
+    settings: Settings,
+    others: list[tuple[str, Any]],
+    train: np.ndarray,
+    device: torch.device,
+    say: Say,
 ) -> Found:
     """Each alternative beside what stands; what wins stands for the next."""
     found: Found = {}
@@ -92,6 +104,8 @@ def _timed(
     for name, other in others:
         if name in too_slow:
             continue
+        if name == "train.compile":
+            say("timing    compiled updates: compiling takes a minute or so")
         standing = settings.get(name)
         seconds, others_seconds = _seconds(settings, name, (standing, other), train, device)
         if others_seconds == float("inf"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -138,8 +139,11 @@ def duration(seconds: float) -> str:
     return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
 
 
-def make_plan(settings: Settings, prepared: Prepared) -> Plan:
-    """Choose what `settings` leaves open, time a few updates, and fix the number of steps."""
+def make_plan(
+    settings: Settings, prepared: Prepared, say: Callable[[str], None] = lambda _: None
+) -> Plan:
+    """Choose what `settings` leaves open, time a few updates, and fix the number of steps. `say` is
+    told what takes time."""
     open_form = left_open(settings)
     choose_machine(settings)
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
@@ -148,10 +152,10 @@ def make_plan(settings: Settings, prepared: Prepared) -> Plan:
     # a val text too short is said before time passes
     fixed_blocks(prepared.val, settings.get("model.context"), 0)
     try:
-        choose_size(settings, prepared, device)
+        minutes = choose_size(settings, prepared, device, say)
         memory.check(settings.resolve(), device)
         _choose_micro_batch(settings, prepared, device)
-        choose_form(settings, open_form, prepared.train, device)
+        choose_form(settings, open_form, minutes, prepared.train, device, say)
         draft = settings.resolve()
         updater = Updater(draft, prepared.train, device)
         byte_lengths = prepared.tokenizer.byte_lengths()

@@ -82,7 +82,7 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
     for name in ("data.text", "data.val"):
         if paths := settings.get(name):
             settings.choose(name, _absolute(paths), settings.reasons[name])
-    plan = make_plan(settings, prepared)
+    plan = make_plan(settings, prepared, say)
     if initial:
         checkpoint.load_into(plan.updater.model, initial.weights, Path(initial.source))
         plan.reasons["model.layers"] = f"weights of {initial.source}"

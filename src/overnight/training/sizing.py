@@ -8,6 +8,7 @@ ones docs/lab-notes.md, 2026-11-21). So: the largest rung of a ladder whose run 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import msgspec
 import torch
@@ -19,6 +20,8 @@ from . import memory
 from .machine import device_name, wait
 from .once import once
 from .update import Updater
+
+Say = Callable[[str], None]
 
 HEAD = 64
 TIMED_TOKENS, TIMED = 4096, 3  # of an update; updates, after one that warms up
@@ -71,10 +74,17 @@ NGRAMS_RECURRING = [2]
 MOST_PASSES = 3.0  # beyond them it gets worse
 
 
-def choose_size(settings: Settings, prepared: Prepared, device: torch.device) -> None:
-    """Fill in what a preset leaves to the length of the run; what the user gives stays."""
+def choose_size(
+    settings: Settings, prepared: Prepared, device: torch.device, say: Say = lambda _: None
+) -> float:
+    """Fill in what a preset leaves to the length of the run; what the user gives stays.
+
+    Returns the minutes that a run given in minutes will train: fewer than given where the text
+    does not bear them. `say` is told what is timed, which takes seconds each.
+    """
+    minutes: float = settings.get("length.minutes")
     if settings.get("model.size") != "auto":
-        return
+        return minutes
     text = len(prepared.train)
     letters = settings.get("tokenizer.kind") in ("chars", "bytes")
     if letters and _left_open(settings, "model.context"):
@@ -85,11 +95,11 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
 
     def largest(ladder: tuple[Rung, ...], share: float) -> tuple[Rung, float]:
         """The largest rung that fits and whose weights get their tokens, and the tokens."""
-        found = ladder[0], _tokens(settings, ladder[0], prepared, device)
+        found = ladder[0], _tokens(settings, ladder[0], prepared, device, say)
         for rung in ladder[1:]:
             if memory.needed(_sized(settings, rung), micro=1) > memory.SHARE * free:
                 break
-            tokens = _tokens(settings, rung, prepared, device)
+            tokens = _tokens(settings, rung, prepared, device, say)
             if min(tokens, MOST_PASSES * text) < share * rung.weights:
                 break
             found = rung, tokens
@@ -115,6 +125,7 @@ def choose_size(settings: Settings, prepared: Prepared, device: torch.device) ->
     if _left_open(settings, "model.heads"):
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
+    return minutes * min(1.0, MOST_PASSES * text / tokens)
 
 
 def _choose_context(settings: Settings, prepared: Prepared) -> None:
@@ -153,7 +164,9 @@ def _left_open(settings: Settings, name: str) -> bool:
     return not settings.given(name) or settings.reasons[name] in sources
 
 
-def _tokens(settings: Settings, rung: Rung, prepared: Prepared, device: torch.device) -> float:
+def _tokens(
+    settings: Settings, rung: Rung, prepared: Prepared, device: torch.device, say: Say
+) -> float:
     """Tokens that a run of this size is going to train on."""
     length, context = settings.resolve().length, settings.get("model.context")
     if length.tokens:
@@ -161,12 +174,12 @@ def _tokens(settings: Settings, rung: Rung, prepared: Prepared, device: torch.de
     if length.steps:
         return float(length.steps * _batch(rung, context) * context)
     if length.minutes:
-        return 60 * length.minutes / _token_seconds(settings, rung, prepared, device)
+        return 60 * length.minutes / _token_seconds(settings, rung, prepared, device, say)
     return (length.passes or 1.0) * len(prepared.train)
 
 
 def _token_seconds(
-    settings: Settings, rung: Rung, prepared: Prepared, device: torch.device
+    settings: Settings, rung: Rung, prepared: Prepared, device: torch.device, say: Say
 ) -> float:
     """What training on a token takes at this size, timed once on this machine."""
     config = _timed_in_part(_sized(settings, rung), device)
@@ -175,7 +188,12 @@ def _token_seconds(
         [getattr(config.train, name) for name in ("batch", "dtype", "threads", "attention")],
         [str(device), device_name(device)],
     ]
-    return once(question, float, lambda: _timed(config, prepared, device))
+
+    def find() -> float:
+        say(f"timing    layers {config.model.layers} of width {config.model.width}")
+        return _timed(config, prepared, device)
+
+    return once(question, float, find)
 
 
 def _sized(settings: Settings, rung: Rung) -> Config:

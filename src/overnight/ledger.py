@@ -11,6 +11,12 @@ import math
 import msgspec
 
 
+def counted(number: int, unit: str) -> str:
+    """`1 step`, `2,000 steps`, `3 passes`."""
+    plural = unit + ("es" if unit.endswith("s") else "s")
+    return f"{number:,} {unit if number == 1 else plural}"
+
+
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """What one step costs and what a pass is.
 

@@ -167,6 +167,12 @@ def test_a_length_in_steps_counts_the_tokens_of_an_update(fresh: Prepared) -> No
     assert weights(sized(fresh, **longer)) == weights(by_tokens)
 
 
+@pytest.mark.parametrize(("micro", "batch"), [(5, 30), (7, 28), (100, 100), (-1, 32), (0, 32)])
+def test_an_update_is_whole_micro_batches(fresh: Prepared, micro: int, batch: int) -> None:
+    given = {"length.tokens": 10**7, "model.context": 128, "train.micro_batch": micro}
+    assert sized(fresh, **given).get("train.batch") == batch
+
+
 @pytest.mark.parametrize("given", [{}, {"model.context": 512}, {"train.batch": 3}])
 def test_sizes_are_weighed_in_the_context_and_batch_they_get(
     given: dict[str, int], fresh: Prepared, monkeypatch: pytest.MonkeyPatch

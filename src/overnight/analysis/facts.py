@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ledger import perplexity
+from ..ledger import counted, perplexity
 from ..runfolder import RunFolder, is_locked
 from .findings import (
     SCHEMA,
@@ -112,11 +112,8 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 def _model_line(model: dict[str, Any]) -> str | None:
     if not model.get("layers"):
         return None
-    parts = [f"{len(str(model['layers']))} layers"]
-    for name, words in (("heads", "heads"), ("width", "width"), ("context", "context")):
-        if model.get(name):
-            parts.append(f"{model[name]} {words}" if name == "heads" else f"{words} {model[name]}")
-    for name in ("position", "norm", "mlp"):
+    parts = [counted(len(str(model["layers"])), "layer")]
+    for name in ("heads", "width", "context", "position", "norm", "mlp"):
         if model.get(name):
             parts.append(f"{name} {model[name]}")
     if model.get("dropout") is not None:

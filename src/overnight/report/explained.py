@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..analysis.explain import Explained
+from ..ledger import counted
 from . import numbers as n
 from .words import yardstick
 
@@ -14,7 +15,7 @@ def lines(e: Explained, measured: list[dict[str, Any]] | None = None) -> list[st
     found = [f"Loss {n.loss(e.loss)} nats per token: perplexity {n.perplexity(e.perplexity)}."]
     found += _chance(e) + _size(e) + _data(e)
     if e.seconds is not None and e.steps is not None:
-        found.append(f"{e.steps:,} steps take {n.duration(e.seconds)}.")
+        found.append(f"Time for {counted(e.steps, 'step')}: {n.duration(e.seconds)}.")
     if measured:
         found.append("The last tenth of the text costs, in bits per byte:")
         found += [f"  {yardstick(row['name'])}: {row['bpb']:.4f}" for row in measured]
@@ -50,12 +51,11 @@ def _size(e: Explained) -> list[str]:
 
 def _data(e: Explained) -> list[str]:
     found = []
-    if e.tokens_per_step is not None:
-        found.append(
-            f"A step sees {e.sequences_per_step:,} sequences, {e.tokens_per_step:,} tokens."
-        )
-    if e.tokens is not None:
-        found.append(f"{e.steps:,} steps saw {e.tokens:,} tokens.")
+    if e.sequences_per_step is not None and e.tokens_per_step is not None:
+        sequences = counted(e.sequences_per_step, "sequence")
+        found.append(f"A step sees {sequences}, {e.tokens_per_step:,} tokens.")
+    if e.steps is not None and e.tokens is not None:
+        found.append(f"{counted(e.steps, 'step')} saw {e.tokens:,} tokens.")
     if e.passes is not None and e.steps_per_pass is not None and e.blocks is not None:
         left = (
             f"{e.steps_left:,} more finish the pass"
@@ -64,7 +64,8 @@ def _data(e: Explained) -> list[str]:
         )
         found.append(
             f"That is {e.passes:.2f} passes over {e.corpus_tokens:,} tokens "
-            f"({e.blocks:,} blocks that do not overlap); a pass is {e.steps_per_pass:,} steps, "
+            f"({e.blocks:,} blocks that do not overlap); a pass is "
+            f"{counted(e.steps_per_pass, 'step')}, "
             f"{left}."
         )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..analysis.findings import Advice, Best, Check, Findings, Verdict
+from ..ledger import counted
 from . import numbers as n
 from .headlines import tone
 
@@ -176,7 +177,7 @@ def _card_time(f: Findings) -> Card:
 
 def _card_passes(f: Findings) -> Card:
     led = f.ledger
-    parts = [f"{led.steps:,} steps"]
+    parts = [counted(led.steps, "step")]
     if led.tokens is not None:
         parts.append(f"{led.tokens:,} tokens")
     if led.train_tokens is not None:
@@ -307,7 +308,7 @@ def schedule(f: Findings) -> str:
     if s.peak is None:
         return "No learning rate was logged."
     if s.warmup_steps:
-        warm = f"warm-up over {s.warmup_steps:,} steps to {n.rate(s.peak)}"
+        warm = f"warm-up over {counted(s.warmup_steps, 'step')} to {n.rate(s.peak)}"
     elif s.still_warming:
         warm = f"still warming up at {n.rate(s.end)}"
     elif s.warmup_steps == 0:

@@ -13,7 +13,7 @@ import torch
 
 from ..config import AUTO, Config, Settings
 from ..errors import UserError
-from ..ledger import Ledger
+from ..ledger import Ledger, counted
 from ..model.decoder import count_parameters
 from ..model.size import checkpoint_bytes, memory_bytes
 from ..text.batches import fixed_blocks
@@ -112,16 +112,18 @@ class Plan(msgspec.Struct):
             f"model     {self.parameters['total']:,} parameters ({parts}): layers {model.layers}, "
             f"width {model.width}, heads {model.heads}, context {model.context}",
             f"device    {train.device} ({reasons.get('train.device', 'default')}), "
-            f"{train.dtype} ({reasons.get('train.dtype', 'default')}), {train.threads} threads "
+            f"{train.dtype} ({reasons.get('train.dtype', 'default')}), "
+            f"{counted(train.threads, 'thread')} "
             f"({reasons.get('train.threads', 'default')})",
             f"form      {'compiled' if train.compile == 'on' else 'eager'} "
             f"({reasons.get('train.compile', 'default')}), {train.attention} attention "
             f"({reasons.get('train.attention', 'default')})",
-            f"batch     {ledger.tokens_per_step:,} tokens an update: {train.batch} sequences"
+            f"batch     {ledger.tokens_per_step:,} tokens an update: "
+            f"{counted(train.batch, 'sequence')}"
             + (f" as {ledger.accumulation} micro-steps" if ledger.accumulation > 1 else ""),
-            f"length    {steps:,} steps ({reasons.get('length.steps', 'default')}): "
+            f"length    {counted(steps, 'step')} ({reasons.get('length.steps', 'default')}): "
             f"{ledger.tokens(steps):,} tokens, {ledger.passes(steps):.2f} passes",
-            f"measured  every {config.eval.every} steps on {evaluated:,} val tokens "
+            f"measured  every {counted(config.eval.every, 'step')} on {evaluated:,} val tokens "
             f"({reasons.get('eval.every', 'default')})",
             f"needs     {gigabytes(self.memory_bytes)} of memory, {gigabytes(self.disk_bytes)} "
             f"of disk: {config.save.keep + 2} checkpoints of {gigabytes(self.checkpoint_bytes)}",

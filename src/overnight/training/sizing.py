@@ -111,7 +111,7 @@ def choose_size(
         slower = largest(recurring, TOKENS_PER_WEIGHT_RECURRING)
         recurs = slower[1] > text
         rung, tokens = slower if recurs else (rung, tokens)
-    batch = _batch(rung, settings.get("model.context"))
+    batch = _batch(settings, rung)
     chosen = {"model.layers": rung.layers, "model.width": rung.width, "train.batch": batch}
     if letters:
         chosen["model.ngrams"] = NGRAMS_RECURRING if recurs else NGRAMS_OF_LETTERS
@@ -134,9 +134,11 @@ def _choose_context(settings: Settings, prepared: Prepared) -> None:
         settings.choose("model.context", CONTEXT_OF_LETTERS, "letters say little each")
 
 
-def _batch(rung: Rung, context: int) -> int:
-    """The sequences in an update."""
-    return max(1, rung.tokens // context)
+def _batch(settings: Settings, rung: Rung) -> int:
+    """The sequences in an update: whole micro-batches where those are given."""
+    micro: int = max(1, settings.get("train.micro_batch"))
+    context: int = settings.get("model.context")
+    return micro * max(1, rung.tokens // (context * micro))
 
 
 def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
@@ -148,7 +150,9 @@ def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...
         if not _left_open(settings, f"model.{leaf}")
     }
     if not _left_open(settings, "train.batch"):
-        given["tokens"] = settings.get("train.batch") * settings.get("model.context")
+        batch = settings.get("train.batch")
+        memory.check_micro_batch(batch, max(1, settings.get("train.micro_batch")))
+        given["tokens"] = batch * settings.get("model.context")
     expand, head = settings.get("model.ssm_expand"), settings.get("model.ssm_head")
     rungs = dict.fromkeys(structs.replace(rung, **given) for rung in ladder)
     return tuple(r for r in rungs if "S" not in r.layers or expand * r.width % head == 0)
@@ -172,7 +176,7 @@ def _tokens(
     if length.tokens:
         return float(length.tokens)
     if length.steps:
-        return float(length.steps * _batch(rung, context) * context)
+        return float(length.steps * _batch(settings, rung) * context)
     if length.minutes:
         return 60 * length.minutes / _token_seconds(settings, rung, prepared, device, say)
     return (length.passes or 1.0) * len(prepared.train)
@@ -202,8 +206,8 @@ def _sized(settings: Settings, rung: Rung) -> Config:
     own = _left_open(settings, "model.heads")
     heads = _heads(rung.width) if own else config.model.heads
     model = structs.replace(config.model, layers=rung.layers, width=rung.width, heads=heads)
-    batch = _batch(rung, model.context)
-    return structs.replace(config, model=model, train=structs.replace(config.train, batch=batch))
+    train = structs.replace(config.train, batch=_batch(settings, rung))
+    return structs.replace(config, model=model, train=train)
 
 
 def _timed_in_part(config: Config, device: torch.device) -> Config:

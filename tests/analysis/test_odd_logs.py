@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from overnight import cli, load_run
-from overnight.analysis.readers.columns import normalise, ours_of
+from overnight.analysis.readers.names import normalise, ours_of
 from overnight.analysis.readers.values import BROKEN, number
 
 N = 40

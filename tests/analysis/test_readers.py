@@ -178,10 +178,11 @@ def test_jsonl_of_several_kinds_and_pythons_nan(tmp_path):
         '{"step": 3, "loss": 3.0, "note": "x"}',
     ]
     run = run_of(tmp_path, "m.jsonl", "\n".join(rows))
-    assert run.config == {"vocab_size": 100}
+    assert run.config["vocab_size"] == run.found.about.vocab_size == 100
     assert [r["loss"] for r in run.tables["train"] if r["loss"] is not None] == [4.0, 3.0]
     assert [r["val_loss"] for r in run.tables["eval"]] == [4.2]
-    assert len(run.problems) == 2
+    assert len(run.problems) == 3
+    assert run.problems[-1] == "columns note"
 
 
 def test_perplexity_alone(tmp_path):

@@ -23,7 +23,7 @@ TRAIN = (
 )
 EVAL = (
     *("step", "tokens", "passes", "epoch", "time", "seconds", "attempt"),
-    *("val_loss", "val_se", "val_bpb", "val_tokens"),
+    *("val_loss", "val_se", "val_bpb", "val_bpb_se", "val_tokens"),
     *("probe_loss", "probe_se", "probe_bpb", "probe_tokens"),
     "train_loss",  # of a foreign log: whatever it wrote beside the validation loss
 )
@@ -34,7 +34,7 @@ class Log:
     """One log as tables. `train` and `eval` hold the rows that count, sorted by step."""
 
     source: Path
-    format: str  # "run folder", "csv", "jsonl"
+    format: str  # run folder, csv, jsonl, json, text
     train: Columns
     eval: Columns
     config: dict[str, Any] | None = None
@@ -43,12 +43,15 @@ class Log:
     event: list[dict[str, Any]] = field(default_factory=list)
     session: list[dict[str, Any]] = field(default_factory=list)
     yardsticks: dict[str, Any] | None = None
-    best: dict[str, Any] | None = None  # lowest evaluation ever, also of replaced rows
     whole: dict[str, Any] | None = None  # the best checkpoint on all held-out text
     replayed: list[dict[str, Any]] = field(default_factory=list)  # audits of overlaps
     forecasts: list[dict[str, Any]] = field(default_factory=list)  # of earlier reports
     columns: dict[str, str] = field(default_factory=dict)  # foreign name → ours
     problems: list[str] = field(default_factory=list)
+    step_is: str = "step"  # or epoch, or row: what a step of a foreign log is
+    planned: float | None = None  # the step at which a foreign log says that it is to end
+    seconds: float | None = None  # of the whole run, as a foreign log says
+    other_task: str | None = None  # a column that tells of another task than language
 
     @property
     def folder(self) -> Path | None:

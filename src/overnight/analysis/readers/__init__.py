@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ...errors import UserError
 from ..tables import Log
-from . import files, own, plain_csv, plain_json, plain_jsonl
+from . import files, own, plain_csv, plain_json, plain_jsonl, plain_text
 
 
 class Reader(Protocol):
@@ -22,7 +22,7 @@ class Reader(Protocol):
     def read(self, path: Path) -> Log: ...
 
 
-READERS: tuple[Reader, ...] = (own, plain_jsonl, plain_json, plain_csv)
+READERS: tuple[Reader, ...] = (own, plain_jsonl, plain_json, plain_text, plain_csv)
 HEAD = 65_536  # bytes that decide the format
 
 
@@ -41,7 +41,7 @@ def read(path: str | Path) -> Log:
     except files.DAMAGED as error:
         raise UserError(f"{path}: cannot be read: {error}.") from None
     known = (
-        "a run folder, a .csv with a header line, a .jsonl with one object per line, or a .json "
-        "with a list of them"
+        "a run folder, a .csv with a header line, a .jsonl with one object per line, a .json with "
+        "a list of them, or a trainer's output with a step and a loss in a line"
     )
     raise UserError(f"{path}: not a log that can be read. Known are {known}.")

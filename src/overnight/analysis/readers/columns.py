@@ -1,4 +1,4 @@
-"""Foreign column names → ours, and loose columns → the two tables.
+"""Loose columns → the two tables.
 
 Shared by the readers of plain CSV and JSONL, where a row may hold anything: a training loss, a
 validation loss, both, or neither, and a resumed run may have appended from an earlier step on.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,37 +15,10 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ..tables import EVAL, TRAIN, Array, Columns, Log, select
-from .steps import in_order, with_steps
+from . import names
+from .steps import in_order, last_run, with_steps
 from .values import BROKEN, LOSSES
 
-SYNONYMS = {
-    "step": "step steps iter iters iteration iterations global_step trainer_global_step update "
-    "updates num_updates train_step optimizer_step it",
-    "epoch": "epoch epochs train_epoch trainer_epoch",
-    "loss": "loss train_loss training_loss tr_loss loss_train train_loss_step batch_loss "
-    "train_batch_loss lm_loss train_lm_loss train_cross_entropy cross_entropy train_ce ce_loss ce "
-    "train_nll nll nll_loss xent avg_loss mean_loss loss_avg loss_mean avg_train_loss "
-    "train_loss_avg train_loss_mean train_loss_epoch running_loss losses_train trn_loss "
-    "trainloss train",
-    "val_loss": "val_loss valid_loss validation_loss eval_loss loss_val loss_eval dev_loss "
-    "test_loss val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
-    "val_nll valid_nll eval_nll test_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
-    "losses_val losses_valid validation_cross_entropy vloss valloss val valid validation",
-    "val_se": "val_se val_loss_se eval_se val_stderr",
-    "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step",
-    "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
-    "validation_perplexity",
-    "val_bpb": "val_bpb eval_bpb bpb bits_per_byte val_bits_per_byte",
-    "lr": "lr learning_rate lr_adamw lr_adam lr_0 train_lr train_learning_rate",
-    "tokens_per_s": "tokens_per_s tokens_per_sec tokens_per_second tokens_s tok_s tok_per_s "
-    "tok_per_sec tok_sec toks_per_sec tps tokens_sec throughput train_tokens_per_second",
-    "grad_norm": "grad_norm gradient_norm gnorm norm train_grad_norm",
-    "tokens": "tokens tokens_seen total_tokens num_tokens n_tokens consumed_tokens "
-    "tokens_processed train_tokens num_input_tokens_seen",
-    "time": "time timestamp elapsed elapsed_s elapsed_time elapsed_sec elapsed_seconds "
-    "wall_time walltime wall time_s runtime train_runtime",
-}
-OURS = {name: ours for ours, names in SYNONYMS.items() for name in names.split()}
 MAX_COLUMNS = 512
 # A column that says of each row what it is about, and the words that mean validation.
 KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
@@ -54,74 +26,28 @@ VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
 LN_2 = float(np.log(2))
 BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
 BITS = re.compile(r"(?<![a-z])bits(?![a-z])")
-PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "stats", "history")
-
-
-def normalise(name: str) -> str:
-    """`Train/Loss (nats)`, `trainLoss` and W&B's `run-7 - train/loss` → `train_loss`."""
-    name = re.sub(r"\(.*?\)|\[.*?\]", "", name.rpartition(" - ")[2])
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("%", "pct")).strip("_")
-
-
-def ours_of(name: str) -> str | None:
-    """Our name of a foreign column, None if it is not known. A `train_` in front of what is no
-    loss, and words such as `metrics_`, say nothing."""
-    plain = normalise(name)
-    for prefix in PREFIXES:
-        if plain not in OURS:
-            plain = plain.removeprefix(f"{prefix}_")
-    found = OURS.get(plain)
-    if found is None and plain.startswith(("train_", "perf_", "optim_", "trainer_")):
-        found = OURS.get(plain.partition("_")[2])
-        return None if found in ("loss", "val_loss", "perplexity", "val_perplexity") else found
-    return found
-
-
-def recognise(names: Iterable[str]) -> dict[str, str]:
-    """Foreign name → ours, for the names known. Where two name the same thing, the plainest
-    (earliest in SYNONYMS) counts; a `train_loss` beside a `loss` is the loss of evaluations."""
-    found: dict[str, str] = {}
-    for name in names:
-        ours = ours_of(name)
-        if ours is None:
-            continue
-        rival = next((f for f, o in found.items() if o == ours), None)
-        if rival is None:
-            found[name] = ours
-        elif _rank(ours, name) < _rank(ours, rival):
-            found[name] = found.pop(rival)
-    if "loss" in found.values():
-        taken = next(f for f, o in found.items() if o == "loss")
-        for name in names:
-            plain = normalise(name)
-            if name != taken and normalise(taken) == "loss" and plain == "train_loss":
-                found[name] = "train_loss"
-    return found
-
-
-def _rank(ours: str, name: str) -> int:
-    names = SYNONYMS[ours].split()
-    if name.startswith("_"):  # W&B's own counters: of calls to log, of seconds
-        return len(names) + 1
-    return names.index(plain) if (plain := normalise(name)) in names else len(names)
-
-
-def other_runs(names: Iterable[str], known: dict[str, str]) -> list[str]:
-    """Runs whose columns (`RUN - NAME`, as W&B exports several in one table) are not read."""
-    runs = {name.rpartition(" - ")[0] for name in known if ours_of(name) in LOSSES}
-    more = (name.rpartition(" - ")[0] for name in names if ours_of(name) in LOSSES)
-    return sorted({run for run in more if run and runs and run not in runs})
+# A column that says of each row which run it is of, and how that is called here
+RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model", "model_name")
+RUN = "run"
+FEWEST_ROWS = 5  # of a run
 
 
 class Loose:
-    """Columns that grow row by row, eight bytes a value."""
+    """What a reader gathers: columns that grow row by row, eight bytes a value; the names of the
+    file; what could not be read."""
 
-    def __init__(self) -> None:
+    def __init__(self, problems: list[str]) -> None:
         self.rows = 0
         self.values: dict[str, array[float]] = {}
+        self.known: dict[str, str] = {}  # foreign name → ours
+        self.seen: dict[str, None] = {}  # every foreign name, in order
+        self.runs: dict[str, int] = {}  # what a column of runs says → its number
+        self.problems = problems
 
-    def add(self, row: dict[str, float]) -> None:
+    def add(self, row: dict[str, float], run: object = None) -> None:
+        """One row, by our names; `run`: what it says of which run it is."""
+        if isinstance(run, str | int | float):
+            row = row | {RUN: self.runs.setdefault(str(run), len(self.runs))}
         for name, value in row.items():
             column = self.values.get(name)
             if column is None:
@@ -137,37 +63,91 @@ class Loose:
         return {name: np.frombuffer(c, dtype=np.float64) for name, c in self.values.items()}
 
 
-def build(path: Path, form: str, loose: Columns, known: dict[str, str], log: list[str]) -> Log:
-    """The tables of a plain log. `loose`: our names → values in the order of the file."""
-    loose = {name: _settled(name, values) for name, values in loose.items()}
-    problems = list(log)
+def build(path: Path, form: str, gathered: Loose) -> Log:
+    """The tables of a plain log."""
+    loose = {name: _settled(name, values) for name, values in gathered.columns().items()}
+    problems = [
+        *gathered.problems,
+        *names.unread(gathered.seen, {*gathered.known, *KIND_FIELDS, *RUN_FIELDS}),
+    ]
+    loose = _of_one_run(loose, list(gathered.runs), problems)
+    _losses(path, loose, problems)
+    loose = _in_nats(loose, gathered.known, problems)
+    loose, step_is = with_steps(loose, problems)
+    loose = last_run(in_order(loose, problems), problems)
+    _refuse_results(path, loose)
+    for name in ("tokens", "time"):
+        if name in loose and not _rises(loose[name]):
+            problems.append(f"{name} does not rise, so it is of a row and not of the run: left out")
+            del loose[name]
+    if "tokens_per_s" in loose:  # 0 is what a tool writes that did not measure it
+        loose["tokens_per_s"] = np.where(loose["tokens_per_s"] > 0, loose["tokens_per_s"], np.nan)
+    train = _table(loose, TRAIN, ("loss", "lr", "tokens_per_s", "grad_norm"), problems)
+    wanted = ("val_loss", "train_loss") if "train_loss" in loose else ("val_loss",)
+    evals = _table(loose, EVAL, wanted, problems)
+    if np.isnan(train["loss"]).all() and np.isnan(evals["val_loss"]).all():
+        raise UserError(f"{path}: not one row has both a step and a loss.")
+    if "train_loss" not in loose and "loss" in loose:
+        evals["train_loss"] = _beside(evals["step"], train["step"], train["loss"])
+    return Log(
+        path, form, train, evals, columns=gathered.known, problems=problems, step_is=step_is,
+        planned=_planned(loose), seconds=_largest(loose, "duration"),
+        other_task=names.other_task(gathered.seen),
+    )  # fmt: skip
+
+
+def _losses(path: Path, loose: Columns, problems: list[str]) -> None:
+    """A loss from a perplexity or from bits per byte, where the log has nothing else."""
     for loss, perplexity in (("loss", "perplexity"), ("val_loss", "val_perplexity")):
         if loss not in loose and perplexity in loose:
             with np.errstate(divide="ignore", invalid="ignore"):
                 loose[loss] = np.log(loose[perplexity])
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
-    if "val_bpb" in loose and not {"loss", "val_loss", "train_loss"} & set(loose):
+    if "val_bpb" in loose and not set(LOSSES) & set(loose):
         loose["val_loss"] = loose["val_bpb"] * LN_2
         problems.append("val_loss is bits per byte times ln 2: nats per byte, not per token")
     elif "val_bpb" in loose and "val_loss" not in loose:
         problems.append("validation is in bits per byte alone, which no train loss compares with")
-    if not {"loss", "val_loss", "train_loss"} & set(loose):
+    if not set(LOSSES) & set(loose):
         raise UserError(
             f"{path}: no loss column found. Known names are such as loss, train_loss, val_loss, "
             "perplexity; the log has to use one of them."
         )
-    loose = _in_nats(loose, known, problems)
-    loose = in_order(with_steps(loose, problems), problems)
-    for name in ("tokens", "time"):
-        if name in loose and not _rises(loose[name]):
-            problems.append(f"{name} does not rise, so it is of a row and not of the run: left out")
-            del loose[name]
-    train = _table(loose, TRAIN, ("loss", "lr", "tokens_per_s", "grad_norm"), problems)
-    wanted = ("val_loss", "train_loss") if "train_loss" in loose else ("val_loss",)
-    evals = _table(loose, EVAL, wanted, problems)
-    if "train_loss" not in loose and "loss" in loose:
-        evals["train_loss"] = _beside(evals["step"], train["step"], train["loss"])
-    return Log(path, form, train, evals, columns=known, problems=problems)
+
+
+def _of_one_run(loose: Columns, runs: list[str], problems: list[str]) -> Columns:
+    """The rows of the run that a column names last, if it names several and not each row."""
+    code = loose.pop(RUN, None)
+    if code is None or not 1 < len(runs) <= len(code) / FEWEST_ROWS:
+        return loose
+    last = int(code[np.isfinite(code)][-1])
+    problems.append(
+        f"the rows of {len(runs) - 1:,} other runs: a column names {len(runs):,}, the last one is "
+        f"{runs[last][:40]!r}"
+    )
+    return select(loose, code == last)
+
+
+def _refuse_results(path: Path, loose: Columns) -> None:
+    """A table with a row for each of many runs is no log of one."""
+    steps = loose["step"][np.isfinite(loose["step"])]
+    if len(steps) >= FEWEST_ROWS and (steps == steps[0]).all():
+        raise UserError(
+            f"{path}: all {len(steps):,} rows are of step {steps[0]:,.0f}: a table of results, "
+            "not the log of a run."
+        )
+
+
+def _planned(loose: Columns) -> float | None:
+    """The step to end at; fewer than were made are the steps of something else."""
+    planned = _largest(loose, "planned")
+    return planned if planned and planned >= (_largest(loose, "step") or 0) else None
+
+
+def _largest(loose: Columns, name: str) -> float | None:
+    values = loose.get(name, np.empty(0))
+    values = values[np.isfinite(values) & (values > 0)]
+    return float(values.max()) if len(values) else None
 
 
 def _in_nats(loose: Columns, known: dict[str, str], problems: list[str]) -> Columns:
@@ -206,7 +186,7 @@ def _settled(name: str, values: Array) -> Array:
 
 
 def _table(
-    loose: Columns, names: tuple[str, ...], needs: tuple[str, ...], problems: list[str]
+    loose: Columns, columns: tuple[str, ...], needs: tuple[str, ...], problems: list[str]
 ) -> Columns:
     """Rows that have a step and any of `needs`; a later row at or after the same step wins."""
     present = [loose[name] for name in needs if name in loose]
@@ -215,11 +195,11 @@ def _table(
     for column in present:
         mask |= ~np.isnan(column)
     mask &= np.isfinite(loose["step"]) & (loose["step"] >= 0) & (loose["step"] < 2**53)
-    table = {name: loose[name][mask] for name in names if name in loose}
+    table = {name: loose[name][mask] for name in columns if name in loose}
     table["step"] = loose["step"][mask]
-    table = _merge(table)
+    table = _merge(table, problems)
     table["attempt"] = _attempts(table["step"])
-    keep = _latest(table["step"], table["attempt"])
+    keep = _latest(table["step"])
     if len(keep) < len(table["step"]):
         problems.append(
             f"{len(table['step']) - len(keep)} rows were written again for the same steps "
@@ -227,19 +207,26 @@ def _table(
         )
     table = select(table, keep)
     missing = np.full(len(keep), np.nan)
-    return table | {name: missing.copy() for name in names if name not in table}
+    return table | {name: missing.copy() for name in columns if name not in table}
 
 
-def _merge(table: Columns) -> Columns:
+def _merge(table: Columns, problems: list[str]) -> Columns:
     """Neighbouring rows of one step as one row: the last value of each column that has one."""
     steps = table["step"]
     if not len(steps) or (np.diff(steps) != 0).all():
         return table
     starts = np.flatnonzero(np.concatenate([[True], np.diff(steps) != 0]))
+    widths = np.diff(np.append(starts, len(steps)))
     merged = {}
     for name, values in table.items():
         last = np.maximum.reduceat(np.where(np.isnan(values), -1, np.arange(len(steps))), starts)
         merged[name] = np.where(last >= 0, values[last], np.nan)
+        if name in LOSSES:
+            lost = np.isfinite(values) & (values != np.repeat(merged[name], widths))
+            if lost.any():
+                problems.append(
+                    f"{lost.sum():,} values of {name}: their steps have a later one beside them"
+                )
     return merged
 
 
@@ -248,7 +235,7 @@ def _attempts(steps: Array) -> Array:
     return 1.0 + np.concatenate([[0.0], np.cumsum(np.diff(steps) < 0)])[: len(steps)]
 
 
-def _latest(steps: Array, attempts: Array) -> NDArray[np.intp]:
+def _latest(steps: Array) -> NDArray[np.intp]:
     """Rows that no later row went over again, by step. O(n log n)."""
     if not len(steps):
         return np.empty(0, dtype=np.intp)

@@ -32,7 +32,6 @@ def read(path: Path) -> Log:
         raise UserError(f"{folder.log}: holds no readable row; nothing to report on.")
     sessions = _sessions(read.rows)
     kept = runfolder.current(read.rows)
-    best = runfolder.best_evaluation(read.rows)
     log = Log(
         source=path,
         format="run folder",
@@ -43,7 +42,6 @@ def read(path: Path) -> Log:
         checkpoint=[_dict(r) for r in kept if isinstance(r, runfolder.Checkpoint)],
         event=[_dict(r) for r in read.rows if isinstance(r, runfolder.Event)],  # as they happened
         session=sessions,
-        best=_dict(best) if best else None,
         whole=_whole(kept),
         replayed=_replayed(read.rows, kept),
         problems=[f"log.jsonl, {problem}" for problem in read.problems],

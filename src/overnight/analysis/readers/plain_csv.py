@@ -9,13 +9,15 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..tables import Log
-from .columns import KIND_FIELDS, MAX_COLUMNS, VALIDATION, Loose, build, other_runs, recognise
+from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build
 from .files import is_text, opened
+from .names import losses_by_run, of_one_run, recognise, run_of
 from .values import NAN
 from .values import number as parse
 
 MAX_LINE = 2**20
 MAX_PROBLEMS = 20
+OTHERS = 5  # runs that are named
 
 
 def fits(path: Path, head: bytes) -> bool:
@@ -43,12 +45,23 @@ def read(path: Path) -> Log:
         wanted = [(i, known[name]) for i, name in enumerate(header) if name in known]
         if not wanted:
             raise UserError(f"{path}: no known column in the header: {header_line.strip()[:120]}")
-        if others := other_runs(header, known):
-            problems.append(f"columns of other runs are not read: {', '.join(others)[:120]}")
-        loose = _rows(csv.reader(lines, delimiter=mark), header, wanted, problems)
+        loose = Loose(problems + _other_runs(header, known))
+        loose.known, loose.seen = known, dict.fromkeys(of_one_run(header))
+        _rows(csv.reader(lines, delimiter=mark), header, wanted, loose)
     if not loose.rows:
         raise UserError(f"{path}: a header and no rows; nothing to report on.")
-    return build(path, "csv", loose.columns(), known, problems)
+    return build(path, "csv", loose)
+
+
+def _other_runs(header: list[str], known: dict[str, str]) -> list[str]:
+    """Which of several runs (`RUN - NAME`, as W&B exports them) is read."""
+    runs = losses_by_run(header)
+    read = next((run_of(name) for name in known if run_of(name) in runs), "")
+    if len(runs) < 2:
+        return []
+    others = [run[:40] for run in runs if run != read]
+    more = f" and {len(others) - OTHERS:,} more" if len(others) > OTHERS else ""
+    return [f"other runs than {read[:40]}: {', '.join(others[:OTHERS])}{more}"]
 
 
 def _bounded(text: io.TextIOWrapper, problems: list[str]) -> Iterator[str]:
@@ -66,17 +79,18 @@ def _rows(
     reader: Iterator[list[str]],
     header: list[str],
     wanted: list[tuple[int, str]],
-    problems: list[str],
-) -> Loose:
-    loose = Loose()
+    loose: Loose,
+) -> None:
+    problems = loose.problems
     kind = next((i for i, name in enumerate(header) if name.lower() in KIND_FIELDS), None)
+    run = next((i for i, name in enumerate(header) if name.lower() in RUN_FIELDS), None)
     number = 1
     while True:
         number += 1
         try:
             cells = next(reader)
         except StopIteration:
-            return loose
+            return
         except csv.Error as error:
             _note(problems, f"line {number}: {error}")
             continue
@@ -92,7 +106,7 @@ def _rows(
                 _note(problems, f"line {number}: {cell[:40]!r} is not a number")
                 value = NAN
             values["val_loss" if validation and name == "loss" else name] = value
-        loose.add(values)
+        loose.add(values, cells[run] if run is not None and run < len(cells) else None)
 
 
 def _note(problems: list[str], problem: str) -> None:

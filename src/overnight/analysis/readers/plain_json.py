@@ -36,7 +36,11 @@ def read(path: Path) -> Log:
     rows = _rows(document)
     if not rows:
         raise UserError(f"{path}: no list of rows in it; nothing to report on.")
-    return plain_jsonl.tables(path, "json", enumerate(rows, 1), [])
+    log = plain_jsonl.tables(path, "json", enumerate(rows, 1), [])
+    most = document.get("max_steps") if isinstance(document, dict) else None  # transformers
+    if isinstance(most, int) and most > 0:
+        log.planned = float(most)
+    return log
 
 
 def _rows(document: Any) -> list[dict[str, Any]]:

@@ -15,8 +15,10 @@ import msgspec
 from ...errors import UserError
 from ...runfolder import MAX_ROW_BYTES
 from ..tables import Log
-from .columns import KIND_FIELDS, MAX_COLUMNS, VALIDATION, Loose, build, normalise, recognise
+from . import settings
+from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build
 from .files import is_text, opened
+from .names import normalise, rank, recognise
 from .plain_csv import _note
 from .values import BROKEN, LOSSES
 from .values import number as parse
@@ -52,10 +54,8 @@ def tables(
     path: Path, form: str, rows: Iterable[tuple[int, dict[str, Any]]], problems: list[str]
 ) -> Log:
     """The tables of numbered `rows` of any fields."""
-    loose = Loose()
+    loose = Loose(problems)
     config: dict[str, Any] | None = None
-    known: dict[str, str] = {}
-    seen: set[str] = set()
     kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
     for number, row in rows:
         if config is None:
@@ -66,18 +66,45 @@ def tables(
             if len(kinds) > MAX_COLUMNS:
                 _note(problems, f"line {number}: too many kinds of rows")
                 continue
-            seen.update(fields)
-            kinds[fields] = recognise(fields)
-            known |= kinds[fields]
-        values = {o: v for f, o in kinds[fields].items() if (v := _number(flat[f], o)) is not None}
+            kinds[fields] = _agreed(recognise(fields), loose.known)
+            loose.seen |= dict.fromkeys(f for f in fields if not isinstance(flat[f], dict | list))
+            loose.known |= kinds[fields]
+        values = {}
+        broken = _says_broken({ours for name, ours in kinds[fields].items() if flat[name] is None})
+        for name, ours in kinds[fields].items():
+            value = BROKEN if flat[name] is None and ours == broken else _number(flat[name], ours)
+            if value is not None:
+                values[ours] = value
+            elif isinstance(flat[name], str):
+                _note(problems, f"line {number}: {flat[name][:40]!r} is not a number")
         if values:
-            loose.add(values)
-    _split_train_loss(loose, seen)
+            loose.add(values, next((row[name] for name in RUN_FIELDS if name in row), None))
+    _split_train_loss(loose)
     if not loose.rows:
         raise UserError(f"{path}: no row with a known field; nothing to report on.")
-    log = build(path, form, loose.columns(), known, problems)
-    log.config = config
+    log = build(path, form, loose)
+    log.config = settings.ours(config) if config is not None else None
     return log
+
+
+def _agreed(kind: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    """The names of one kind of row, without a validation loss of another set than the one that
+    rows before it had: `eval_b_loss` is not `eval_a_loss`."""
+    before = next((name for name, ours in known.items() if ours == "val_loss"), None)
+    if before is None:
+        return kind
+    plainness = rank("val_loss", before)
+    return {
+        name: ours
+        for name, ours in kind.items()
+        if ours != "val_loss" or name == before or rank("val_loss", name) < plainness
+    }
+
+
+def _says_broken(nulls: set[str]) -> str:
+    """Which loss is broken in a row that has null for these: JSON has no other word for NaN. Not
+    where null stands for what cannot break, too; then it says that nothing was logged."""
+    return "loss" if "loss" in nulls and nulls <= {"loss", "grad_norm", "perplexity"} else ""
 
 
 def _row(file: Any, line: bytes, number: int, problems: list[str]) -> dict[str, Any] | None:
@@ -137,8 +164,6 @@ def _flatten(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any, name: str) -> float | None:
-    if value is None and name in LOSSES:  # what JSON knows for no number
-        return BROKEN
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
@@ -159,10 +184,10 @@ def _config(row: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _split_train_loss(loose: Loose, seen: set[str]) -> None:
+def _split_train_loss(loose: Loose) -> None:
     """Rows of one kind say `loss`, those of another `train_loss` beside a validation loss: the
     second is an estimator of its own (a mean over the evaluation), not another micro-batch."""
-    plain = {normalise(name) for name in seen}
+    plain = {normalise(name) for name in loose.seen}
     if not {"loss", "train_loss"} <= plain or "val_loss" not in loose.values:
         return
     loss, val = loose.values["loss"], loose.values["val_loss"]

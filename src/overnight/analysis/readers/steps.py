@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..tables import Array, Columns
+from .values import LOSSES
+
+Indices = NDArray[Any]
+
+JUMP = 0.3  # of all that was gained: a loss that jumps back further is that of another run
+REPEATED = 0.1  # share of epochs with two rows, at most
 
 
-def with_steps(loose: Columns, problems: list[str]) -> Columns:
-    """With a column `step` of whole numbers: epochs, where they are whole and each has a row of
-    its own, else rows, where the log has none."""
+def with_steps(loose: Columns, problems: list[str]) -> tuple[Columns, str]:
+    """With a column `step` of whole numbers, and what one is: a step; an epoch, where epochs are
+    whole and each has a row of its own; else a row."""
     n = len(next(iter(loose.values())))
     steps = loose.get("step")
     if steps is not None:
         if (np.mod(steps[np.isfinite(steps)], 1) == 0).all():
-            return loose
+            return loose, "step"
         problems.append("steps are no whole numbers: rows are counted instead, so a step is a row")
-        return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}
-    epochs = loose.get("epoch")
-    if epochs is not None and len(np.unique(epochs)) == n and (np.mod(epochs, 1) == 0).all():
+        return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}, "row"
+    if "epoch" in loose and _one_row_each(loose):
         problems.append("no step column: a step here is an epoch")
-        return loose | {"step": epochs}
+        return loose | {"step": loose["epoch"]}, "epoch"
     problems.append("no step column: rows are counted instead, so a step here is a row")
-    return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}
+    return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}, "row"
+
+
+def _one_row_each(loose: Columns) -> bool:
+    """Whether epochs are whole numbers and hardly one has two values of a loss."""
+    epochs = loose["epoch"]
+    if not (np.isfinite(epochs).all() and (np.mod(epochs, 1) == 0).all()):
+        return False
+    starts = np.append(True, np.diff(epochs) != 0)
+    group = np.cumsum(starts) - 1
+    most = 0
+    for name in LOSSES:
+        if name in loose:
+            counts = np.bincount(group[np.isfinite(loose[name])], minlength=group[-1] + 1)
+            most = max(most, int((counts > 1).sum()))
+    return bool(most <= REPEATED * (group[-1] + 1))
 
 
 def in_order(loose: Columns, problems: list[str]) -> Columns:
@@ -38,8 +62,10 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
         keep = np.delete(np.arange(len(loose["step"])), at[-1])
         return {name: values[keep] for name, values in loose.items()}
     begins, ends = steps[np.append(0, falls)], steps[np.append(falls - 1, len(steps) - 1)]
-    if len(falls) > 1 and (begins == begins[0]).all() and (ends[:-1] == ends[0]).all():
-        problems.append(f"steps begin again {len(falls)} times: they are counted on")
+    again = (begins == begins[0]).all() and (ends[:-1] == ends[0]).all() and ends[-1] <= ends[0]
+    if again and _goes_on(loose, at, falls):
+        times = "once" if len(falls) == 1 else f"{len(falls)} times"
+        problems.append(f"steps begin again {times}: they are counted on")
         counted = loose["step"].copy()
         turns = np.searchsorted(falls, np.arange(len(steps)), side="right")
         counted[at] = steps + turns * (ends[0] - begins[0] + _spacing(steps))
@@ -50,6 +76,47 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
         order = np.argsort(loose["step"], kind="stable")
         return {name: values[order] for name, values in loose.items()}
     return loose
+
+
+def _goes_on(loose: Columns, at: Indices, falls: Indices) -> bool:
+    """Whether the loss after most falls of the step goes on from where it was before, as it does
+    in the next epoch, and not from where it was at first, as it does in another run."""
+    name = "loss" if "loss" in loose and np.isfinite(loose["loss"][at]).any() else "val_loss"
+    if name not in loose:
+        return False
+    parts = [part[np.isfinite(part)] for part in np.split(loose[name][at], falls)]
+    parts = [part for part in parts if len(part)]
+    on = [
+        part[0] - before[-1] < JUMP * (parts[0][0] - before[-1])
+        for before, part in itertools.pairwise(parts)
+    ]
+    return bool(sum(on) > len(on) / 2)
+
+
+def last_run(loose: Columns, problems: list[str]) -> Columns:
+    """The last of several runs that stand one after the other: where steps fall back to the first
+    one or below, nothing of what was before goes on."""
+    at = np.flatnonzero(np.isfinite(loose["step"]))
+    steps = loose["step"][at]
+    lowest = np.minimum.accumulate(steps)
+    begins = np.flatnonzero((np.diff(steps) < 0) & (steps[1:] <= lowest[:-1])) + 1
+    begins = (
+        begins[[_both_sides(loose, at, int(begin)) for begin in begins]] if len(begins) else begins
+    )
+    if not len(begins):
+        return loose
+    problems.append(
+        f"{at[begins[-1]]:,} rows of {len(begins):,} earlier run{'s' * (len(begins) > 1)} in the "
+        f"same file: steps begin again at {steps[begins[-1]]:,.0f}"
+    )
+    return {name: values[at[begins[-1]] :] for name, values in loose.items()}
+
+
+def _both_sides(loose: Columns, at: Indices, begin: int) -> bool:
+    """Whether one loss is logged before and after: a table of evaluations behind one of updates is
+    no other run."""
+    logged = (np.isfinite(loose[name][at]) for name in LOSSES if name in loose)
+    return any(bool(has[:begin].any() and has[begin:].any()) for has in logged)
 
 
 def _spacing(steps: Array) -> float:

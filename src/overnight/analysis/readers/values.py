@@ -13,7 +13,7 @@ MISSING = {"", "none", "null", "na", "n/a", "-", "--", "–", "?", "undefined"}
 SUFFIX = {"k": 1e3, "K": 1e3, "m": 1e6, "M": 1e6, "b": 1e9, "B": 1e9, "G": 1e9}
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:[,' _\u00a0\u202f]\d{3})+(?:\.\d+)?")
 _COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
-_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
+_CLOCK = re.compile(r"(?:(\d+) days?,? )?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
 
 def number(cell: str, name: str) -> float | None:
@@ -45,10 +45,10 @@ def _spelt(cell: str, name: str) -> float | None:
 
 
 def _time(cell: str) -> float | None:
-    """Seconds of `1:02:03`, of `12.5 s`, or of a date."""
+    """Seconds of `1:02:03`, of `2 days, 1:02:03`, of `12.5 s`, or of a date."""
     if found := _CLOCK.fullmatch(cell):
-        hours, minutes, seconds = found.groups()
-        return 3600 * float(hours or 0) + 60 * float(minutes) + float(seconds)
+        days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+        return 86_400 * days + 3600 * hours + 60 * minutes + seconds
     try:
         return datetime.fromisoformat(cell).timestamp()
     except (ValueError, OverflowError, OSError):

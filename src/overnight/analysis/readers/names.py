@@ -1,0 +1,150 @@
+"""Foreign column names → ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from .values import LOSSES
+
+SYNONYMS = {
+    "step": "global_step trainer_global_step step steps iter iters iteration iterations update "
+    "updates num_updates train_step optimizer_step it current_steps current_step",
+    "epoch": "epoch epochs train_epoch trainer_epoch",
+    "loss": "loss train_loss training_loss tr_loss loss_train train_loss_step batch_loss "
+    "train_batch_loss lm_loss train_lm_loss train_cross_entropy cross_entropy train_ce ce_loss ce "
+    "train_nll nll nll_loss xent avg_loss mean_loss loss_avg loss_mean avg_train_loss "
+    "train_loss_avg train_loss_mean train_loss_epoch running_loss losses_train trn_loss "
+    "trainloss train",
+    "val_loss": "val_loss valid_loss validation_loss eval_loss loss_val loss_eval dev_loss "
+    "test_loss val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
+    "val_nll valid_nll eval_nll test_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
+    "losses_val losses_valid validation_cross_entropy vloss valloss val valid validation",
+    "val_se": "val_se val_loss_se eval_se val_stderr",
+    "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step",
+    "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
+    "validation_perplexity",
+    "val_bpb": "val_bpb eval_bpb validation_bpb bpb bits_per_byte val_bits_per_byte",
+    "lr": "lr learning_rate opt_lr optimizer_lr lr_adamw lr_adam lr_0 train_lr train_learning_rate",
+    "tokens_per_s": "tokens_per_s tokens_per_sec tokens_per_second tokens_s tok_s tok_per_s "
+    "tok_per_sec tok_sec toks_per_sec tps tokens_sec throughput train_tokens_per_second",
+    "grad_norm": "grad_norm gradient_norm gnorm norm train_grad_norm",
+    "tokens": "tokens tokens_seen total_tokens num_tokens n_tokens consumed_tokens "
+    "tokens_processed train_tokens num_input_tokens_seen",
+    "time": "time timestamp elapsed elapsed_s elapsed_time elapsed_sec elapsed_seconds "
+    "wall_time walltime wall time_s runtime wall_time_s wall_time_sec wall_time_seconds",
+    "duration": "train_runtime",  # of the whole run
+    "planned": "max_steps total_steps",  # the step at which it is to end
+}
+OURS = {name: ours for ours, names in SYNONYMS.items() for name in names.split()}
+PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "stats", "history")
+# What tools call the rate of a group of weights: `lr-AdamW/pg1`, `lr/group_0`
+RATE = re.compile(r"lr[-_/ ](adam|sgd|muon|lion|adagrad|rmsprop|adafactor|group|pg)", re.IGNORECASE)
+OF_ONE_SET = re.compile(r"eval_\w+_loss")  # transformers, where several sets are evaluated
+SPREAD = ("__MIN", "__MAX")  # what W&B's exports hold beside each column
+NAMED = 8  # columns that are not read
+# What a language model's log has, and what the log of another task does
+TOKENS = re.compile(r"tok|perplexity|ppl|bpb|bits_per_byte")
+OTHER_TASK = re.compile(
+    r"(^|_)(acc|accuracy|f1|auc|m?iou|dice|map|wer|cer|reward|psnr|ssim|fid|mae|rmse|top_?[15])(_|$)"
+)
+
+
+def normalise(name: str) -> str:
+    """`Train/Loss (nats)`, `trainLoss` and W&B's `run-7 - train/loss` → `train_loss`."""
+    name = re.sub(r"\(.*?\)|\[.*?\]", "", name.rpartition(" - ")[2])
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("%", "pct")).strip("_")
+
+
+def ours_of(name: str) -> str | None:
+    """Our name of a foreign column, None if it is not known. A `train_` in front of what is no
+    loss, and words such as `metrics_`, say nothing."""
+    if RATE.match(name.rpartition(" - ")[2]):
+        return "lr"
+    plain = normalise(name)
+    for prefix in PREFIXES:
+        if plain not in OURS:
+            plain = plain.removeprefix(f"{prefix}_")
+    found = OURS.get(plain)
+    if found is None and OF_ONE_SET.fullmatch(plain):
+        return "val_loss"
+    if found is None and plain.startswith(("train_", "perf_", "optim_", "trainer_")):
+        found = OURS.get(plain.partition("_")[2])
+        return None if found in ("loss", "val_loss", "perplexity", "val_perplexity") else found
+    return found
+
+
+def recognise(names: Iterable[str]) -> dict[str, str]:
+    """Foreign name → ours, for the names known. Where two name the same thing, the plainest
+    (earliest in SYNONYMS) counts; a `train_loss` beside a `loss` is the loss of evaluations."""
+    found: dict[str, str] = {}
+    names = of_one_run(list(names))
+    for name in names:
+        ours = ours_of(name)
+        if ours is None:
+            continue
+        rival = next((f for f, o in found.items() if o == ours), None)
+        if rival is None:
+            found[name] = ours
+        elif rank(ours, name) < rank(ours, rival):
+            found[name] = found.pop(rival)
+    if "loss" in found.values():
+        taken = next(f for f, o in found.items() if o == "loss")
+        for name in names:
+            plain = normalise(name)
+            if name != taken and normalise(taken) == "loss" and plain == "train_loss":
+                found[name] = "train_loss"
+    return found
+
+
+def rank(ours: str, name: str) -> int:
+    """How plain a name it is, 0 the plainest."""
+    names = SYNONYMS[ours].split()
+    if name.startswith("_"):  # W&B's own counters: of calls to log, of seconds
+        return len(names) + 1
+    return names.index(plain) if (plain := normalise(name)) in names else len(names)
+
+
+def run_of(name: str) -> str:
+    """The run that W&B's export of several (`RUN - NAME`) says a column is of; or nothing."""
+    return name.rpartition(" - ")[0]
+
+
+def of_one_run(names: list[str]) -> list[str]:
+    """The columns of the run that has most losses, the first of equals, and those of no run."""
+    runs = losses_by_run(names)
+    if len(runs) < 2:
+        return names
+    chosen = max(runs, key=lambda run: len(runs[run]))
+    return [name for name in names if run_of(name) in ("", chosen)]
+
+
+def losses_by_run(names: Iterable[str]) -> dict[str, set[str]]:
+    """The losses of each run, in the order of the columns."""
+    runs: dict[str, set[str]] = {}
+    for name in names:
+        if (ours := ours_of(name)) in LOSSES and run_of(name):
+            runs.setdefault(run_of(name), set()).add(str(ours))
+    return runs
+
+
+def other_task(names: Iterable[str]) -> str | None:
+    """A column that another task than language has, in a log that counts no tokens."""
+    plain = {name: normalise(name) for name in names}
+    if any(TOKENS.search(p) for p in plain.values()):
+        return None
+    return next((name for name, p in plain.items() if OTHER_TASK.search(p)), None)
+
+
+def unread(names: Iterable[str], known: set[str]) -> list[str]:
+    """What the problems say of columns that are not read: at most one line."""
+    left = [
+        name[:60]
+        for name in names
+        if not {name, name.lower()} & known and name.strip() and not name.endswith(SPREAD)
+    ]
+    if not left:
+        return []
+    more = f" and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
+    return [f"columns {', '.join(left[:NAMED])}{more}"]

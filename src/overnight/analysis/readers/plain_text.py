@@ -1,0 +1,79 @@
+"""What a trainer prints: lines that hold a step and a loss as names and numbers, in any words.
+
+nanoGPT, nanochat, modded-nanogpt, llm.c, Megatron, torchtitan and others write so:
+`iter 250: loss 3.21, time 90.1ms`, `s:250 trl:3.21`, `iteration 250/ 9000 | lm loss: 3.21E+00 |`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ...errors import UserError
+from ..tables import Log
+from . import plain_jsonl
+from .files import is_text, opened
+from .names import ours_of
+
+MAX_LINE = 4096  # of what is read of one
+TAIL = 16_384  # bytes
+FEWEST = 3  # lines of the head or the tail that hold a step and a loss
+PAIR = re.compile(
+    r"([A-Za-z][A-Za-z_/ ().-]*?)[ \t]*[:= \t][ \t]*"  # a name
+    r"([+-]?(?:\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?|nan|inf)\b)(?:/\s*(\d+))?",  # and of how many
+    re.IGNORECASE,
+)
+LEVEL = re.compile(r"^.*\b(?:info|debug|warning|root)\b[\s-]*", re.IGNORECASE)
+SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
+
+
+def fits(path: Path, head: bytes) -> bool:
+    """By its head, or by its tail: some trainers print their own source first."""
+    return path.is_file() and is_text(head) and (_holds_rows(head) or _holds_rows(_tail(path)))
+
+
+def _holds_rows(text: bytes) -> bool:
+    lines = text.decode("utf-8", errors="replace").splitlines()
+    return sum(_row(line) is not None for line in lines) >= FEWEST
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        return file.read(TAIL)
+
+
+def read(path: Path) -> Log:
+    """The tables of a trainer's output; lines that hold no step and loss are passed over."""
+    with opened(path) as file:
+        log = plain_jsonl.tables(path, "text", _rows(file), [])
+    if not len(log.train["step"]) and not len(log.eval["step"]):
+        raise UserError(f"{path}: no line with a step and a loss.")
+    return log
+
+
+def _rows(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        row = _row(line.decode("utf-8", errors="replace"))
+        if row is not None:
+            yield number, row
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """The known names of a line with their numbers as text; None without a step and a loss."""
+    row: dict[str, Any] = {}
+    found: set[str] = set()
+    for name, number, of in PAIR.findall(line[:MAX_LINE]):
+        name = SHORT.get(name, LEVEL.sub("", name)).strip()
+        ours = ours_of(name)
+        if ours is None or ours in found:
+            continue
+        found.add(ours)
+        row[name] = number.rstrip(",")
+        if ours == "step" and of:
+            row["max_steps"] = of
+    return row if "step" in found and len(found & {"loss", "val_loss", "val_bpb"}) else None

@@ -1,0 +1,260 @@
+"""What other tools write, in small: each case is a kind of log that was found in the wild."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from overnight.analysis.readers.names import other_task, ours_of, recognise
+from overnight.analysis.run import load_run
+from overnight.errors import UserError
+
+
+def run_of(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content if isinstance(content, str) else "\n".join(map(json.dumps, content)))
+    return load_run(path)
+
+
+def table(header, rows):
+    return "\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n"
+
+
+def problem(run, part):
+    return [p for p in run.problems if part in p]
+
+
+def test_a_closing_row_of_nulls_is_no_divergence(tmp_path):
+    """LLaMA-Factory; beside it, a loss that broke, as a JSON encoder without NaN writes it."""
+    rows = [
+        {"current_steps": i, "total_steps": 400, "loss": 3 - i / 400, "lr": 1e-3,
+         "elapsed_time": f"{i // 20} day{'s' * (i >= 40)}, 0:00:{i % 20:02d}"}
+        for i in range(20, 400, 5)
+    ]  # fmt: skip
+    end = {"current_steps": 400, "total_steps": 400, "loss": None, "eval_loss": None, "lr": None}
+    run = run_of(tmp_path, "trainer_log.jsonl", [*rows, end])
+    assert run.found.verdict("divergence").verdict == "no"
+    assert (run.found.ledger.steps, run.found.about.planned_steps) == (400, 400) or (
+        run.found.ledger.steps == 395
+    )
+    assert run.found.about.planned_steps == 400
+    assert run.found.ledger.seconds == pytest.approx(18 * 86400 + 15)
+    broken = [r | {"loss": None, "grad_norm": None} if i > 60 else r for i, r in enumerate(rows)]
+    assert run_of(tmp_path, "b.jsonl", broken).found.verdict("divergence").verdict == "yes"
+
+
+SEED = [(s, round(5 - s / 1000, 4), round(5.1 - s / 1000, 4)) for s in range(250, 2250, 250)]
+
+
+@pytest.mark.parametrize("header", ["step,loss,val_loss", "epoch,loss,val_loss"])
+def test_runs_one_after_the_other_are_not_one_that_was_resumed(header, tmp_path):
+    unit = 250 if header.startswith("epoch") else 1
+    first = [(s // unit, t + 1, v + 1) for s, t, v in SEED]
+    last = [(s // unit, t, v) for s, t, v in SEED]
+    run = run_of(tmp_path, "m.csv", table(header, first + last))
+    assert [r["step"] for r in run.tables["eval"]] == [s for s, _, _ in last]
+    assert run.found.best.loss == pytest.approx(3.1)
+    assert problem(run, "8 rows of 1 earlier run in the same file")
+    assert run.found.verdict("resume").verdict == "cannot_tell"
+
+
+def test_a_column_of_runs_parts_them(tmp_path):
+    rows = [(name, s, t + (name == "a")) for s, t, _ in SEED for name in ("a", "b")]
+    run = run_of(tmp_path, "m.csv", table("model,step,loss", rows))
+    assert [r["loss"] for r in run.tables["train"]] == [t for _, t, _ in SEED]
+    assert problem(run, "the last one is 'b'")
+    objects = [{"run_name": n, "step": s, "loss": t} for n, s, t in rows]
+    again = run_of(tmp_path, "m.jsonl", objects)
+    assert again.tables["train"] == run.tables["train"]
+    one = [{"run_name": "a", "step": s, "loss": t} for s, t, _ in SEED]
+    assert not problem(run_of(tmp_path, "o.jsonl", one), "other runs")
+
+
+def test_a_table_of_results_is_no_log(tmp_path):
+    rows = [(5000, 3 + i / 100) for i in range(20)]
+    with pytest.raises(UserError, match="all 20 rows are of step 5,000: a table of results"):
+        run_of(tmp_path, "runs.csv", table("iter,val_loss", rows))
+
+
+def test_values_that_others_replace_are_said(tmp_path):
+    rows = [{"step": s, "loss": t} for s, t, _ in SEED]
+    rows += [{"step": 2000, "eval_loss": v} for v in (3.0, 3.0, 2.9)]
+    run = run_of(tmp_path, "m.jsonl", rows)
+    assert run.found.best.loss == 2.9
+    assert problem(run, "2 values of val_loss: their steps have a later one beside them")
+
+
+def test_of_several_evaluated_sets_the_first_is_read(tmp_path):
+    sets = [{"step": s, f"eval_{g}_loss": v + g} for s, _, v in SEED for g in range(3)]
+    rows = [{"step": s, "loss": t, "epoch": s / 800} for s, t, _ in SEED]
+    run = run_of(tmp_path, "trainer_state.jsonl", rows + sets)
+    assert [r["val_loss"] for r in run.tables["eval"]] == [v for _, _, v in SEED]
+    assert problem(run, "columns eval_1_loss, eval_2_loss")
+    assert run.found.ledger.epochs == 2.5
+
+
+def test_transformers_says_how_long_and_until_when(tmp_path):
+    rows = [{"step": s, "loss": t} for s, t, _ in SEED] + [{"step": 2000, "train_runtime": 99.5}]
+    state = {"max_steps": 3000, "log_history": rows}
+    run = run_of(tmp_path, "trainer_state.json", json.dumps(state))
+    assert run.found.ledger.seconds == 99.5
+    assert run.found.about.planned_steps == 3000
+    of_an_epoch = [row | {"total_steps": 149} for row in rows]  # no end of the run
+    assert run_of(tmp_path, "m.jsonl", of_an_epoch).found.about.planned_steps is None
+
+
+def test_settings_in_a_log_are_understood(tmp_path):
+    config = {"warmup_steps": 500, "total_steps": 9000, "min_lr_ratio": 0.1, "vocab_size": 50257}
+    rows = [{"config": config | {"lr_scheduler_type": "cosine", "bf16": True}}]
+    rows += [{"step": s, "loss": t, "lr": 1e-3} for s, t, _ in SEED]
+    found = run_of(tmp_path, "m.jsonl", rows).found
+    schedule = found.schedule
+    assert (schedule.configured, schedule.configured_warmup) == ("cosine", 500)
+    assert schedule.configured_end_ratio == 0.1
+    assert (found.about.planned_steps, found.about.vocab_size) == (9000, 50257)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("lr-AdamW", "lr"), ("lr-SGD/pg1", "lr"), ("lr/group_0", "lr"), ("lr_scale", None),
+     ("wall_time_sec", "time"), ("current_steps", "step"), ("eval_c4_loss", "val_loss"),
+     ("eval_loss_ratio", None), ("opt_lr", "lr")],
+)  # fmt: skip
+def test_names(name, ours):
+    assert ours_of(name) == ours
+
+
+def test_the_step_of_the_whole_run_counts_before_that_of_an_epoch(tmp_path):
+    rows = [(i % 50, 10 * i, 3.0) for i in range(1, 99)]
+    run = run_of(tmp_path, "m.csv", table("step,global_step,loss", rows))
+    assert run.found.ledger.steps == 980
+    assert problem(run, "columns step")
+
+
+def test_columns_of_two_runs_are_never_one_run(tmp_path):
+    header = "Step,A - train/loss,B - train/loss,B - train/loss__MIN,B - val/loss,C - other"
+    assert set(recognise(header.split(","))) == {"Step", "B - train/loss", "B - val/loss"}
+    run = run_of(tmp_path, "w.csv", table(header, [(s, t + 3, t, t, v, 1) for s, t, v in SEED]))
+    assert [r["loss"] for r in run.tables["train"]] == [t for _, t, _ in SEED]
+    assert problem(run, "other runs than B: A")
+    assert not problem(run, "columns")
+
+
+def test_what_no_language_model_logs_is_not_taken_for_one(tmp_path):
+    rows = [(i, 0.5 / i, 0.9) for i in range(1, 40)]
+    run = run_of(tmp_path, "m.csv", table("epoch,loss,val_accuracy", rows))
+    assert run.found.about.other_task == "val_accuracy"
+    assert run.found.source.step_is == "epoch"
+    assert any("If it is not" in line for line in run.found.cannot_conclude)
+    assert not any("too_good" in advice.because for advice in run.found.advice)
+    assert other_task(["loss", "mean_token_accuracy"]) is None
+    assert other_task(["loss", "accuracy", "tokens"]) is None
+
+
+def test_a_speed_of_nothing_was_not_measured(tmp_path):
+    run = run_of(tmp_path, "m.csv", table("step,loss,throughput", [(i, 3, 0.0) for i in range(30)]))
+    assert run.found.ledger.tokens_per_s is None
+    assert run.found.verdict("throughput").verdict == "cannot_tell"
+
+
+def test_a_log_without_a_loss_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not one row has both a step and a loss"):
+        run_of(tmp_path, "m.csv", table("step,loss,lr", [(i, "", 0.1) for i in range(9)]))
+
+
+def rates_of(tmp_path, rates, first=10, every=10):
+    rows = [(first + every * i, 3, rate) for i, rate in enumerate(rates)]
+    return run_of(tmp_path, "m.csv", table("step,loss,lr", rows)).found.schedule
+
+
+def test_a_cosine_with_a_jump_is_no_staircase(tmp_path):
+    u = np.linspace(0, 1, 400)
+    rates = 1e-4 * np.minimum(1, np.arange(400) / 40) * (1 + np.cos(np.pi * u)) / 2
+    rates[130:] *= 0.6
+    assert rates_of(tmp_path, rates).kind == "unknown"
+    steps = np.repeat([1e-3, 1e-4, 1e-5], 60)
+    assert rates_of(tmp_path, steps).kind == "step"
+
+
+def test_the_last_rows_of_a_warm_up_are_no_part_of_the_decay(tmp_path):
+    step = np.arange(1, 2001)
+    found = rates_of(tmp_path, 1e-3 * np.minimum(step / 400, (2000 - step) / 1600), 1, 1)
+    assert (found.kind, found.warmup_steps) == ("linear", 400)
+    assert found.residual < 1e-6
+
+
+def test_a_rise_that_was_half_seen_is_no_warm_up(tmp_path):
+    rising = [*np.linspace(6e-8, 1e-7, 12), *np.linspace(1e-7, 2e-8, 40)]
+    assert rates_of(tmp_path, rising, first=33_000).warmup_steps is None
+    usual = [*(1e-3 * np.arange(1, 21) / 20), *np.linspace(1e-3, 0, 81)[1:]]
+    found = rates_of(tmp_path, usual)
+    assert (found.kind, found.warmup_steps) == ("linear", 200)
+    from_a_third = [*np.linspace(3e-4, 1e-3, 20), *np.linspace(1e-3, 0, 81)[1:]]
+    assert rates_of(tmp_path, from_a_third).warmup_steps == 200
+
+
+def test_the_last_digit_of_a_log_is_no_spike(tmp_path):
+    losses = [0.0002 if i % 7 else 0.0001 for i in range(60)] + [0.0004] + [0.0002] * 20
+    run = run_of(tmp_path, "m.csv", table("step,loss", list(enumerate(losses))))
+    assert run.found.verdict("spikes").verdict == "no"
+
+
+def test_a_useless_fall_is_no_reason_to_train_longer(tmp_path):
+    losses = [0.0100 - 0.00002 * i for i in range(40)]
+    run = run_of(tmp_path, "m.csv", table("step,loss,val_loss", [(i, x, x) for i, x in
+                                                                enumerate(losses)]))  # fmt: skip
+    assert not any("rain longer" in advice.do for advice in run.found.advice)
+
+
+def test_most_of_a_run_is_not_its_end(tmp_path):
+    """Six evaluations, the first of weights that are as drawn."""
+    losses = [9.2, 4.0, 3.2, 2.9, 2.85, 2.84]
+    rows = [(200 * i, x, x) for i, x in enumerate(losses)]
+    run = run_of(tmp_path, "m.csv", table("step,loss,val_loss", rows))
+    assert run.found.verdict("still_improving").verdict == "cannot_tell"
+    assert math.isclose(run.found.best.loss, 2.84)
+
+
+PRINTED = {
+    "nanogpt": ("step {0}: train loss {1}, val loss {2}", "iter {0}: loss {1}, time 9.12ms, mfu 1"),
+    "llm.c": ("s:{0} tel:{2}", "s:{0} trl:{1} lr:0.000600 norm:1.52"),
+    "megatron": (
+        " validation loss at iteration {0} | lm loss value: {2}E+00 | lm loss PPL: 1.0 |",
+        " 7: iteration {0:8d}/  9000 | consumed samples: 64 | learning rate: 6.0E-04 | lm loss: "
+        "{1}E+00 | loss scale: 1.0 | grad norm: 1.520 |",
+    ),
+    "modded": ("step:{0}/9000 val_loss:{2} train_time:274ms step_avg:nanms",
+               "step:{0}/9000 train_loss:{1} train_time:274ms"),
+    "torchtitan": ("[titan] 2026-01-01 10:00:00 - root - INFO - validate step: {0}  loss: {2}",
+                   "[titan] 2026-01-01 10:00:00 - root - INFO - step: {0}  loss: {1}  tps: 1,234"),
+    "nanochat": ("Step {0:05d} | Validation bpb: {2}",
+                 "step {0:05d}/09000 (1.0%) | loss: {1} | lrm: 1.00 | dt: 9.1ms | tok/sec: 1,234"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", PRINTED)
+def test_what_a_trainer_prints_is_read(tool, tmp_path):
+    evaluation, update = PRINTED[tool]
+    lines = ["import torch  # its own source, step 3 of 4", "x = 1\n" * 20_000, "loss: none yet"]
+    for row in SEED:
+        lines += [update.format(*row), "saving checkpoint 3 to out", evaluation.format(*row)]
+    run = run_of(tmp_path, "log.txt", "\n".join(lines))
+    assert run.found.source.format == "text"
+    assert [(r["step"], r["loss"]) for r in run.tables["train"]] == [(s, t) for s, t, _ in SEED]
+    if tool in ("nanogpt", "llm.c", "modded"):
+        assert [(r["step"], r["val_loss"]) for r in run.tables["eval"]] == [
+            (s, v) for s, _, v in SEED
+        ]
+    if tool in ("megatron", "modded", "nanochat"):
+        assert run.found.about.planned_steps == 9000
+    if tool in ("torchtitan", "nanochat"):
+        assert run.found.ledger.tokens_per_s == 1234
+
+
+def test_prose_is_no_log(tmp_path):
+    text = "In step 3 of the plan the loss was 5 men.\nStep 4 had none.\n" * 2
+    with pytest.raises(UserError):
+        run_of(tmp_path, "story.txt", text)

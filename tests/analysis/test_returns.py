@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import made
 import pytest
@@ -22,7 +23,7 @@ def returned(tmp_path):
     back |= {"kind": "rewind", "message": "back from step 230 to 200, on other data", "data": {}}
     full = {"type": "full", "attempt": 2, "seq": 901, "step": 400, "time": rows[-1]["time"]}
     full |= {"val_loss": 2.4, "val_se": 0.01, "val_bpb": 3.46, "val_tokens": 9000}
-    full |= {"val_bytes": 9000, "checkpoint": "best", "seconds": 1.0}
+    full |= {"val_bpb_se": 0.0144, "val_bytes": 9000, "checkpoint": "best", "seconds": 1.0}
     rows[at + 1 : at + 1] = [back]
     rows[-1:] = [full, rows[-1]]
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -47,8 +48,89 @@ def test_nothing_was_replayed(returned):
 def test_the_figure_to_quote(returned):
     found, text = returned.found, markdown.render(build(returned.found)).replace("\\", "")
     assert (found.whole.step, found.whole.bpb, found.whole.bytes) == (400, 3.46, 9000)
-    assert found.whole.bpb_se == pytest.approx(0.01 * 3.46 / 2.4)
+    assert found.whole.bpb_se == 0.0144
     assert found.yardsticks.model_bpb == 3.46
     assert "The figure to quote: 3.4600 ± 0.0144 bits per byte" in text
     assert (found.best.step, found.best.bpb is not None) == (400, True)
     assert "| 200 | went back |" in text
+    assert "on all 9,000 held-out bytes" in text
+
+
+def changed(folder, change, tmp_path):
+    """The report of the run after `change(row)` of every row of its log."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    rows = [json.loads(line) for line in (copy / "log.jsonl").read_text().splitlines()]
+    for row in rows:
+        change(row)
+    (copy / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = load_run(copy)
+    return run.found, markdown.render(build(run.found)).replace("\\", "")
+
+
+def test_a_figure_that_a_later_session_has_beaten_is_held_against_nothing(returned, tmp_path):
+    def older(row):
+        if row["type"] == "full":
+            row |= {"step": 40, "val_bpb": 9.0}
+
+    found, text = changed(returned.path, older, tmp_path)
+    assert found.whole.step == 40
+    assert found.yardsticks.model_bpb == found.best.bpb < 9
+    assert "A later session has found a better step since." in text
+
+
+def test_a_part_is_not_called_all(returned, tmp_path):
+    def larger(row):
+        if row["type"] == "start":
+            row["data"]["val_bytes"] = 20_000
+
+    found, text = changed(returned.path, larger, tmp_path)
+    assert (found.whole.bytes, found.whole.of_bytes) == (9000, 20_000)
+    assert text.count("9,000 of 20,000 held-out bytes, in blocks spread evenly") >= 2
+    assert "all 9,000" not in text
+
+
+@pytest.mark.parametrize("facts", [{"unknown": 7}, {"lossless": False}])
+def test_bits_of_a_lossy_tokenizer_compare_with_nothing(facts, returned, tmp_path):
+    def lossy(row):
+        if row["type"] == "start":
+            row["data"] |= facts
+
+    found, text = changed(returned.path, lossy, tmp_path)
+    assert found.verdict("comparability").verdict == "no"
+    assert found.yardsticks.model_bpb is None
+    assert all(row.beaten == "cannot_tell" for row in found.yardsticks.rows)
+    assert "compare with any tokenizer" not in text
+    assert "compare with nothing" in text
+
+
+def test_one_skipped_update_is_no_divergence(returned, tmp_path):
+    def change(row):
+        if row["type"] == "event" and row["kind"] == "rewind":
+            row |= {"kind": "non_finite", "step": 401}  # after the last row
+
+    assert changed(returned.path, change, tmp_path)[0].verdict("divergence").verdict == "no"
+
+
+def test_early_trouble_does_not_hide_late_divergence(returned, tmp_path):
+    def change(row):
+        if row["type"] == "event" and row["kind"] == "rewind":
+            row |= {"kind": "non_finite", "step": 50}
+        if row["type"] == "train" and row["step"] > 300:
+            row["loss"] = None
+
+    verdict = changed(returned.path, change, tmp_path)[0].verdict("divergence")
+    assert verdict.verdict == "yes"
+    assert 300 < verdict.since_step <= 320
+    assert verdict.because.startswith("The training loss is not finite")
+
+
+def test_updates_that_were_skipped_and_made_up_for_are_no_divergence(returned, tmp_path):
+    def change(row):
+        if row["type"] == "sample" and row["step"] <= 120:
+            row["type"] = "event"
+            row |= {"kind": "non_finite", "step": 50, "message": "update skipped", "data": {}}
+
+    found = changed(returned.path, change, tmp_path)[0]
+    assert sum(event.kind == "non_finite" for event in found.events) == 3
+    assert found.verdict("divergence").verdict == "no"

@@ -366,13 +366,65 @@ def test_a_reason_to_stop_is_one_sentence_and_only_of_proven_harm():
     assert all(overfitting.stop_reason(steps[:k], flat[:k]) == "" for k in range(32))
 
 
-@pytest.mark.parametrize(("after", "said"), [(0.0, True), (1.0, True), (1.6, False)])
-def test_held_out_text_in_the_training_text_is_said(after, said, tmp_path):
+@pytest.mark.parametrize(
+    ("alone", "after", "said"),
+    [(2.1, 0.0, True), (2.1, 1.0, True), (2.1, 1.6, False), (6.03, 2.93, False)],  # the last: 600 B
+)
+def test_held_out_text_in_the_training_text_is_said(alone, after, said, tmp_path):
     path = made.run_folder(tmp_path / "run")
     file = path / "yardsticks.json"
     measured = json.loads(file.read_text())
     xz = next(row for row in measured["yardsticks"] if row["name"] == "xz")
+    xz["bpb"] = alone
     measured["yardsticks"].append(xz | {"name": "xz after training text", "bpb": after})
     file.write_text(json.dumps(measured))
     advice = " ".join(a.do for a in load_run(path).found.advice)
     assert ("stands in the training text" in advice) == said
+
+
+def test_equal_evaluations_are_tied_with_each_other():
+    values = np.array([5.5, 5.1, 4.9, 4.6, 4.22, 4.05, 4.05])
+    mask = best.tied_on_blocks(values, lambda i: 0.01)
+    assert mask.tolist() == [False] * 5 + [True] * 2
+
+
+def test_what_a_trend_has_proven_to_rise_is_tied_with_nothing():
+    """A small held-out text: its blocks differ more than the loss has risen."""
+    steps = np.arange(0.0, 1001, 25)
+    rng = np.random.default_rng(0)
+    values = 2 + 0.3 * np.maximum(0, (steps - 300) / 700) + 0.5 * np.exp(-steps / 60)
+    values += 0.004 * rng.standard_normal(len(steps))
+    found = best.best(
+        steps,
+        values,
+        values,
+        values,
+        values,
+        np.ones(len(steps), bool),
+        noise.UNKNOWN,
+        None,
+        "",
+        "",
+    )
+    best.untie(found, steps, values)
+    assert found.step in found.tied_steps
+    assert 1000 not in found.tied_steps
+    assert {275, 300, 325} <= set(found.tied_steps)
+
+
+def test_a_checkpoint_on_disk_is_taken_where_the_best_is_gone():
+    steps, values = np.arange(5.0), np.array([5.0, 3.0, 1.0, 2.0, 4.0])
+    mask = values == 1.0
+    found = best.best(steps, values, values, values, values, mask, noise.UNKNOWN, {1, 3}, "", "")
+    assert (found.pick, found.pick_loss, found.pick_saved) == (3, 2.0, True)
+    none = best.best(steps, values, values, values, values, mask, noise.UNKNOWN, set(), "", "")
+    assert (none.pick, none.pick_saved) == (2, False)
+
+
+def test_overfitting_and_ties_do_not_contradict_each_other(tmp_path):
+    """Blocks that differ so much that by them alone the end would be as good as the lowest."""
+    found = load_run(made.run_folder(tmp_path / "r", 2400, 20, sigma=0.04, harm=0.04)).found
+    assert found.verdict("overfitting").verdict == "yes"
+    assert found.evaluations[-1].step == 2400
+    assert 2400 not in found.best.tied_steps
+    assert len(found.best.tied_steps) > 2

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 import made
 
 from overnight import cli
+from overnight.runfolder import RunLock
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
 QUESTION_001 = ["explain", "--loss", "3.9", "--steps", "3000", "--batch", "4"]
@@ -136,3 +137,47 @@ def test_watch_stops_a_process_when_harm_is_proven(tmp_path):
 def test_watch_refuses_a_bad_rule(folder, rule, capsys):
     assert cli.run(["watch", str(folder), "--on", rule]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_watch_sees_that_a_run_was_killed_between_two_looks(tmp_path, capfd, monkeypatch):
+    """Its log grows no more; its lock is free."""
+    run = made.run_folder(tmp_path / "k")
+    rows = (run / "log.jsonl").read_text().splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(row for row in rows if '"type":"end"' not in row))
+    lock = RunLock(run / "run.lock")
+    monkeypatch.setattr("time.sleep", lambda seconds: lock.release())
+    assert cli.run(["watch", str(run), "--on", "finished=true"]) == 0
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "finished: ran true" in err
+
+
+def test_report_of_a_run_that_may_only_be_read(folder, tmp_path, monkeypatch):
+    asked = []
+
+    def refused(*given):
+        asked.append(given)
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("overnight.report._remember", refused)
+    live = made.run_folder(tmp_path / "l")
+    log = (live / "log.jsonl").read_text().replace('"kind":"cosine"', '"kind":"constant"')
+    rows = [json.loads(line) for line in log.splitlines()]
+    rows[0]["config"]["length"] = {"steps": 600}
+    text = "".join(json.dumps(row) + "\n" for row in rows if row["type"] != "end")
+    (live / "log.jsonl").write_text(text)
+    assert cli.run(["report", str(live), "--out", str(tmp_path / "o")]) == 0
+    assert asked
+
+
+def test_explain_doubts_what_is_too_good_and_too_little(capsys):
+    assert cli.run(["explain", "--loss", "1.18", "--vocab", "16000"]) == 0
+    assert "suspect memorisation" in capsys.readouterr().out
+    assert cli.run(["explain", "--loss", "9.68", "--vocab", "16000"]) == 0
+    assert "knows nothing" in capsys.readouterr().out.splitlines()[1][-20:]
+
+
+def test_explain_counts_the_pass_that_is_under_way(capsys):
+    later = [*QUESTION_001[:4], "5000", *QUESTION_001[5:]]
+    assert cli.run(later) == 0
+    assert "a pass is 3,569 steps, 2,138 more finish pass 2" in capsys.readouterr().out

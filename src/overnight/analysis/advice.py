@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from .findings import About, Advice, Best, Ledger, Schedule, Verdict
+from .plateau import USEFUL
 
 SIMPLE = ("ln V", "unigram", "bigram")  # any model beats these after a few hundred steps
 ANNEALED = 0.2  # of the peak: below it the schedule has done its work
 LOOKS = 12  # evaluations from which on overfitting is found more often than not
 MANY_PASSES = 4.0  # Muennighoff et al. 2023: up to about four passes are nearly as good as new text
+PROSE = 4.0  # bits per byte: xz needs more only where its own frame fills a tiny text
 REPEATED = 0.55  # of what xz needs for held-out text alone; prose 0.76–0.85, half of it leaked 0.52
 
 
@@ -18,23 +22,24 @@ def advise(
     v = {verdict.id: verdict for verdict in verdicts}
     improving = v["still_improving"].verdict == "yes"
     return [
-        *_broken(v, best),
-        *_validation(v, best),
+        *_broken(v),
+        *_validation(best),
         *_overfit(v, best, counted),
-        *_trust(v),
+        *_trust(v, sure=True),
         *_twins(v),
         *(() if improving else _yardstick(v, counted, simple=True)),
         *_longer(v, rates, counted, about),
         *(_yardstick(v, counted, simple=True) if improving else ()),
         *_more_looks(v, counted),
         *_yardstick(v, counted, simple=False),
-        *_schedule(v, rates, counted),
+        *_schedule(v, rates),
         *_stability(v),
-        *_units_of_loss(v, best),
+        *_trust(v, sure=False),
+        *_units_of_loss(best),
     ]
 
 
-def _broken(v: dict[str, Verdict], best: Best | None) -> list[Advice]:
+def _broken(v: dict[str, Verdict]) -> list[Advice]:
     found = []
     if v["divergence"].verdict == "yes":
         since = v["divergence"].since_step
@@ -65,7 +70,7 @@ def _broken(v: dict[str, Verdict], best: Best | None) -> list[Advice]:
     return found
 
 
-def _validation(v: dict[str, Verdict], best: Best | None) -> list[Advice]:
+def _validation(best: Best | None) -> list[Advice]:
     if best is not None and best.estimator == "validation loss":
         return []
     return [
@@ -77,29 +82,28 @@ def _validation(v: dict[str, Verdict], best: Best | None) -> list[Advice]:
     ]
 
 
-def _trust(v: dict[str, Verdict]) -> list[Advice]:
-    found = []
-    suspicious = v["too_good"].verdict == "yes" or (
-        v["too_good"].verdict == "cannot_tell"
-        and v["too_good"].evidence.get("loss", 9.0) < v["too_good"].evidence.get("low", 0.0)
-    )
-    if suspicious:
-        found.append(
-            Advice(
-                do="Look for padding in the loss, for validation text in the training text, and "
-                "count the passes over the data.",
-                because=["too_good"],
-                expected="either the cause, or a loss that can be believed.",
-            )
+def _trust(v: dict[str, Verdict], sure: bool) -> list[Advice]:
+    """Too good to be true; not `sure`: if tokens are pieces of words, which no log says."""
+    found = v["too_good"]
+    low = found.evidence.get("loss", math.inf) < found.evidence.get("low", -math.inf)
+    if found.verdict != ("yes" if sure else "cannot_tell") or not (sure or low):
+        return []
+    look = "ook for padding in the loss, for validation text in the training text, and count the "
+    return [
+        Advice(
+            do=("L" if sure else "If its tokens are pieces of words, l") + look + "passes over "
+            "the data.",
+            because=["too_good"],
+            expected="either the cause, or a loss that can be believed.",
         )
-    return found
+    ]
 
 
 def _twins(v: dict[str, Verdict]) -> list[Advice]:
     """Held-out text that xz finds in the training text."""
     known = v["below_yardstick"].evidence
     alone, after = known.get("xz"), known.get("xz_after_training_text")
-    if alone is None or after is None or not after < REPEATED * alone < REPEATED * 8:
+    if alone is None or after is None or not after < REPEATED * alone < REPEATED * PROSE:
         return []
     return [
         Advice(
@@ -165,8 +169,9 @@ def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[
 
 def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: About) -> list[Advice]:
     improving = v["still_improving"]
-    if improving.verdict == "yes" and v["divergence"].verdict != "yes":
-        fell, first = -(improving.effect_nats or 0.0), improving.evidence["first"]
+    fell = -(improving.effect_nats or 0.0)
+    if improving.verdict == "yes" and fell >= USEFUL and v["divergence"].verdict != "yes":
+        first = improving.evidence["first"]
         last = improving.evidence["last"]
         expected = (
             f"less than the {fell:.3f} nats that steps {first:,} to {last:,} gave, for as many "
@@ -222,7 +227,7 @@ def _more_looks(v: dict[str, Verdict], counted: Ledger) -> list[Advice]:
     ]
 
 
-def _schedule(v: dict[str, Verdict], rates: Schedule, counted: Ledger) -> list[Advice]:
+def _schedule(v: dict[str, Verdict], rates: Schedule) -> list[Advice]:
     """Only for a rate that was seen to stay constant to the end of a run."""
     if v["overfitting"].verdict == "yes":
         return []
@@ -271,7 +276,7 @@ def _stability(v: dict[str, Verdict]) -> list[Advice]:
     return found
 
 
-def _units_of_loss(v: dict[str, Verdict], best: Best | None) -> list[Advice]:
+def _units_of_loss(best: Best | None) -> list[Advice]:
     if best is None or best.bpb is not None:
         return []
     return [

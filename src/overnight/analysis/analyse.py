@@ -9,7 +9,7 @@ import numpy as np
 from . import best as best_of
 from . import facts
 from .advice import advise
-from .findings import Best, Findings
+from .findings import SCHEMA, Best, Findings
 from .forecast import forecast
 from .ledger import ledger
 from .noise import Scatter
@@ -28,12 +28,18 @@ def analyse(log: Log) -> Findings:
     planned = facts.planned_steps(log)
     rates = schedule(log.train, log.config, planned)
     whole = facts.whole(log)
-    measured = yardsticks(log, found_best, whole)
+    stale = whole and found_best and whole.step not in (found_best.pick, *found_best.tied_steps)
+    valid = None if stale else whole  # a later session has found a better step
     about = facts.about(log, planned)
+    measured = yardsticks(log, found_best, valid, about.incomparable is None)
     foreseen = forecast(log, series, planned)
-    verdicts, unknown = judge(log, series, counted, found_best, whole, rates, measured, about)
+    verdicts, unknown = judge(log, series, counted, found_best, valid, rates, measured, about)
+    over = next(v for v in verdicts if v.id == "overfitting")
+    if found_best is not None and over.verdict == "yes":
+        # the error over blocks knows no trend: where the trend has proven a rise, nothing is tied
+        best_of.untie(found_best, series.steps, series.val)
     return Findings(
-        schema=facts.SCHEMA,
+        schema=SCHEMA,
         source=facts.source(log),
         about=about,
         ledger=counted,
@@ -65,8 +71,8 @@ def _best(log: Log, series: Series) -> Best | None:
     if series.n:
         mask, how = _tied(series)
         return best_of.best(
-            series.steps, series.val, series.val_se, series.bpb, mask, series.wiggle, saved,
-            "validation loss", how,
+            series.steps, series.val, series.val_se, series.bpb, series.bpb_se, mask,
+            series.wiggle, saved, "validation loss", how,
         )  # fmt: skip
     if not series.train_n:
         return None

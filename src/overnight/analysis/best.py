@@ -58,7 +58,7 @@ def tied_on_blocks(values: Array, difference_se: Callable[[int], float]) -> Mask
     mask = np.zeros(len(values), dtype=bool)
     mask[lowest] = True
     width = tie_width(len(values)) / np.sqrt(2)
-    for i in np.argsort(values)[1:]:
+    for i in np.argsort(values, kind="stable")[1:]:  # the first of equals is the lowest
         se = difference_se(int(i))
         if np.isfinite(se) and values[i] - values[lowest] <= width * se:
             mask[i] = True
@@ -70,6 +70,7 @@ def best(
     values: Array,
     se: Array,
     bpb: Array,
+    bpb_se: Array,
     mask: Mask,
     noise: Scatter,
     saved: set[int] | None,
@@ -85,10 +86,14 @@ def best(
     rule = f"the lowest of {len(values)} evaluations"
     if len(tied_steps) > 1:
         rule = "none of the tied is proven better; the lowest is taken"
-    kept = [i for i in np.flatnonzero(mask) if saved and int(steps[i]) in saved]
+    on_disk = [i for i, step in enumerate(steps) if saved and int(step) in saved]
+    kept = [i for i in on_disk if mask[i]]
     if kept and int(steps[lowest]) not in (saved or set()):
         pick = int(min(kept, key=lambda i: values[i]))
         rule = "the lowest is not on disk; of the tied ones that are, the lowest is taken"
+    elif on_disk and int(steps[lowest]) not in (saved or set()):
+        pick = min(on_disk, key=lambda i: float(values[i]))
+        rule = "neither the lowest nor one tied with it is on disk; the lowest that is, is taken"
     smooth, ci = None, None
     if noise.known and len(values) > 3:
         smooth, low, high = level(steps, values, lowest)
@@ -99,6 +104,7 @@ def best(
         loss=float(values[lowest]),
         se=_number(se[lowest]),
         bpb=_number(bpb[lowest]),
+        bpb_se=_number(bpb_se[lowest]),
         perplexity=perplexity(float(values[lowest])),
         smoothed=smooth,
         smoothed_ci=ci,
@@ -111,6 +117,12 @@ def best(
         threshold=float(above),
         n=len(values),
     )
+
+
+def untie(found: Best, steps: Array, values: Array) -> None:
+    """Take what is after the lowest and as high as the end out of the tie set."""
+    risen = set(steps[(steps > found.step) & (values >= values[-1])].astype(int).tolist())
+    found.tied_steps = [step for step in found.tied_steps if step not in risen]
 
 
 def _number(value: float) -> float | None:
@@ -132,7 +144,7 @@ def best_of_training(steps: Array, loss: Array, none: Array, noise: Scatter) -> 
     """The lowest logged training loss: it says where the log is lowest, not what to deploy."""
     mask = tied(loss, noise) if noise.known else np.arange(len(loss)) == int(np.argmin(loss))
     found = best(
-        steps, loss, none, none, mask, noise, None, "training loss",
+        steps, loss, none, none, none, mask, noise, None, "training loss",
         "no validation loss was logged",
     )  # fmt: skip
     if found is not None and len(found.tied_steps) > 50:

@@ -14,7 +14,7 @@ from .tables import Array, Log
 FEWEST = 8
 SIGMAS = 5.0  # robust, of one logged value
 LOST = 0.2  # share of what had been gained that has to be lost again
-NONFINITE = ("nonfinite", "non-finite", "non_finite", "nan")
+STRIKES = 3  # skipped updates after which a run goes back (training/guard.py)
 
 
 def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verdict:
@@ -29,14 +29,14 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
         if not recovered:
             return make(
                 "divergence", "yes",
-                "The {name} loss is not finite from step {broken:,} on.",
-                since_step=broken, name=name, broken=broken, n=n, estimator="non-finite values",
+                "The training loss is not finite from step {broken:,} on.",
+                since_step=broken, broken=broken, n=n, estimator="non-finite values",
             )  # fmt: skip
     if n < FEWEST:
         return make(
             "divergence", "cannot_tell",
             "Too few logged losses: {n}, at least {needed} are needed.",
-            n=n, needed=FEWEST,
+            n=max(n, series.train_n), needed=FEWEST,
         )  # fmt: skip
     width = int(np.clip(n // 50, 3, 501))
     level = _trailing_median(loss, width)
@@ -83,11 +83,12 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
 
 
 def _nonfinite(log: Log) -> int | None:
-    """The first step from which on no logged training loss is finite, or a logged event of it."""
-    found = [
-        int(e["step"]) for e in log.event if any(m in str(e["kind"]).lower() for m in NONFINITE)
-    ]
+    """The first step from which on no training loss is finite: as logged, or as the events of
+    updates that were skipped say, where so many came after the last loss that a run goes back."""
     loss, steps = log.train["loss"], log.train["step"]
+    last = max(steps[np.isfinite(loss)], default=-1.0)
+    skipped = [int(e["step"]) for e in log.event if e["kind"] == "non_finite" and e["step"] > last]
+    found = [min(skipped)] if len(skipped) >= STRIKES else []
     # A foreign log leaves cells empty; a run of trailing NaN after values is a loss that broke.
     good = np.flatnonzero(np.isfinite(loss))
     infinite = np.flatnonzero(np.isinf(loss))

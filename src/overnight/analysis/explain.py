@@ -72,7 +72,7 @@ def explain(
         corpus_tokens=corpus_tokens,
         passes=seen / corpus_tokens if seen is not None and corpus_tokens else None,
         steps_per_pass=per_pass,
-        steps_left=max(0, per_pass - steps) if per_pass and steps is not None else None,
+        steps_left=-steps % per_pass if per_pass and steps is not None else None,
         blocks=units.blocks_per_pass if units else None,
         seconds=steps * seconds_per_step if steps is not None and seconds_per_step else None,
     )

@@ -10,7 +10,6 @@ import numpy as np
 from ..ledger import counted, perplexity
 from ..runfolder import RunFolder, is_locked
 from .findings import (
-    SCHEMA,
     About,
     Best,
     Curve,
@@ -27,7 +26,6 @@ from .findings import (
 from .series import Series
 from .tables import Array, Log
 
-__all__ = ["SCHEMA"]
 POINTS = 1000  # of the thinned curve
 MOST = 500  # samples and events that are shown
 MAX_TEXT = 4000  # characters of one sample
@@ -40,6 +38,7 @@ def source(log: Log) -> Source:
         train_rows=len(log.train["step"]),
         eval_rows=len(log.eval["step"]),
         columns=log.columns,
+        step_is=log.step_is,
         problems=log.problems,
     )
 
@@ -55,24 +54,34 @@ def whole(log: Log) -> Whole | None:
         loss=loss,
         se=se,
         bpb=bpb,
-        bpb_se=se * bpb / loss if se and bpb and loss else None,
+        bpb_se=row.get("val_bpb_se"),
         perplexity=_perplexity(loss),
         tokens=row["val_tokens"],
         bytes=row["val_bytes"],
+        of_bytes=_integer(_start_data(log).get("val_bytes")),
     )
 
 
 def planned_steps(log: Log) -> int | None:
     length = (log.config or {}).get("length")
-    steps = length.get("steps") if isinstance(length, dict) else None
-    return steps if isinstance(steps, int) and steps > 0 else None
+    steps = length.get("steps") if isinstance(length, dict) else log.planned
+    return int(steps) if isinstance(steps, int | float) and 0 < steps < 2**53 else None
+
+
+def _start(log: Log) -> dict[str, Any]:
+    """The last start row."""
+    return next((s for s in reversed(log.session) if "config" in s), {})
+
+
+def _start_data(log: Log) -> dict[str, Any]:
+    return _section(_start(log), "data")
 
 
 def about(log: Log, planned: int | None) -> About:
     """The model line and what else the start row says."""
-    start: dict[str, Any] = next((s for s in reversed(log.session) if "config" in s), {})
-    config = start.get("config") or {}
-    model, data = _section(config, "model"), start.get("data") or {}
+    start = _start(log)
+    config = start.get("config") or log.config or {}
+    model, data = _section(config, "model"), _start_data(log)
     tokenizer = _section(config, "tokenizer")
     environment = start.get("environment") or {}
     total = (start.get("parameters") or {}).get("total")
@@ -84,14 +93,23 @@ def about(log: Log, planned: int | None) -> About:
         tokenizer=str(tokenizer["kind"]) if tokenizer.get("kind") else None,
         data=_data_line(data),
         optimizer=_optimizer_line(config),
-        device=", ".join(
-            str(environment[k]) for k in ("device", "dtype", "processor") if environment.get(k)
-        )
-        or None,
+        device=_device_line(config, environment),
         status=_status(log),
         planned_steps=planned,
         unknown=_integer(data.get("unknown")),
+        incomparable=_incomparable(data),
+        other_task=log.other_task,
     )
+
+
+def _incomparable(data: dict[str, Any]) -> str | None:
+    if unknown := _integer(data.get("unknown")):
+        return (
+            f"{unknown:,} characters of the text are unknown to the tokenizer and all count as one"
+        )
+    if data.get("lossless") is False:
+        return "the tokenizer loses part of the text, such as case and spaces"
+    return None
 
 
 def _status(log: Log) -> str:
@@ -134,6 +152,12 @@ def _optimizer_line(config: dict[str, Any]) -> str | None:
     if train.get("batch"):
         words.append(f"batch {train['batch']}")
     return ", ".join(words)
+
+
+def _device_line(config: dict[str, Any], environment: dict[str, Any]) -> str | None:
+    name = environment.get("device_name") or environment.get("processor")
+    parts = (environment.get("device"), _section(config, "train").get("dtype"), name)
+    return ", ".join(str(part) for part in parts if part) or None
 
 
 def _data_line(data: dict[str, Any]) -> str | None:

@@ -24,10 +24,11 @@ class Source(_Finding):
     """Where the findings come from."""
 
     name: str
-    format: str  # run folder, csv, jsonl
+    format: str  # run folder, csv, jsonl, json, text
     train_rows: int
     eval_rows: int
     columns: dict[str, str]  # of a foreign log: its name → ours
+    step_is: str  # step, epoch, row: what a step of a foreign log is
     problems: list[str]  # what could not be read
 
 
@@ -45,6 +46,8 @@ class About(_Finding):
     status: str = "unknown"  # running, killed, finished, interrupted, failed, unknown
     planned_steps: int | None = None
     unknown: int | None = None  # characters of the text that the tokenizer does not know
+    incomparable: str | None = None  # why bits per byte compare with nothing
+    other_task: str | None = None  # a column that tells of another task than language
 
 
 class Session(_Finding):
@@ -83,6 +86,7 @@ class Ledger(_Finding):
     micro_steps: int | None
     tokens: int | None
     passes: Number
+    epochs: Number  # the last one that a foreign log names
     tokens_per_step: int | None
     train_tokens: int | None
     seconds: Number  # wall time over all sessions
@@ -118,6 +122,7 @@ class Best(_Finding):
     loss: float
     se: Number
     bpb: Number
+    bpb_se: Number
     perplexity: Number
     smoothed: Number  # the level at that step with the luck of the minimum taken out
     smoothed_ci: Interval
@@ -126,7 +131,7 @@ class Best(_Finding):
     pick_loss: float
     pick_saved: bool | None  # is a checkpoint of the pick on disk
     rule: str
-    estimator: str  # val, or train where no validation was logged
+    estimator: str  # validation loss, or training loss where there is no other
     threshold: Number  # nats above the lowest that still count as tied
     n: int
 
@@ -142,6 +147,7 @@ class Whole(_Finding):
     perplexity: Number
     tokens: int
     bytes: int
+    of_bytes: int | None  # held out
 
 
 class Schedule(_Finding):

@@ -46,9 +46,10 @@ def ledger(log: Log) -> Ledger:
         micro_steps=own.micro_steps(last) if own else None,
         tokens=int(tokens) if tokens is not None else None,
         passes=own.passes(last) if own else _last(train["passes"]),
+        epochs=_last(np.sort(np.concatenate([train["epoch"], log.eval["epoch"]]))),
         tokens_per_step=own.tokens_per_step if own else None,
         train_tokens=own.train_tokens if own else None,
-        seconds=_total(s.seconds for s in sessions) if sessions else elapsed(train, log.eval),
+        seconds=_total(s.seconds for s in sessions) if sessions else _seconds(log),
         train_seconds=_total(s.train_seconds for s in sessions),
         eval_seconds=_total(s.eval_seconds for s in sessions),
         save_seconds=_total(s.save_seconds for s in sessions),
@@ -142,6 +143,11 @@ def _check(what: str, logged: Array, computed: Array) -> list[Check]:
             agrees=abs(middle - 1) <= TOLERANCE,
         )
     ]
+
+
+def _seconds(log: Log) -> float | None:
+    """As a foreign log says, else from its clock."""
+    return log.seconds if log.seconds is not None else elapsed(log.train, log.eval)
 
 
 def elapsed(train: Columns, evals: Columns) -> float | None:

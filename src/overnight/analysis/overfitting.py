@@ -68,15 +68,14 @@ class Trend:
 def harm(
     steps: Array,
     losses: Array,
-    se: Array | None = None,
     noise: Scatter | None = None,
     difference_se: float | None = None,
 ) -> Verdict:
     """Whether `losses` (validation, nats, by increasing `steps`) got worse: a verdict `harm`.
 
     `noise` is estimated from the series where it is not given. `difference_se` is the standard
-    error of the last loss minus the lowest over shared blocks; `se` that of each loss alone: both
-    only widen the interval of the effect, which speaks about other text of the same kind.
+    error of the last loss minus the lowest over shared blocks: it widens the interval of the
+    effect, which speaks about other text of the same kind.
 
     The verdict is for one look at a log. Early stopping looks again and again: use `proven`.
     """
@@ -238,7 +237,7 @@ def overfitting(series: Series, gaps: Verdict) -> Verdict:
             estimator="none",
         )  # fmt: skip
     paired = series.difference_se(series.n - 1) if series.paired else None
-    found = harm(series.steps, series.val, series.val_se, series.wiggle, paired)
+    found = harm(series.steps, series.val, series.wiggle, paired)
     if paired is not None:
         found.evidence["paired_se"] = paired
     found.evidence["gap"] = gaps.verdict

@@ -10,6 +10,7 @@ from .trend import recent, slope
 
 FEWEST = 6
 SHARE = 0.3  # of the run, at its end
+MOST = 0.75  # a slope over more of it says nothing of the end
 USEFUL = 0.01  # nats: an improvement below this is not worth a night
 
 
@@ -30,13 +31,14 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
         ]
     first = recent(series.steps, SHARE, FEWEST)
     trend = slope(series.steps[first:], series.val[first:], noise)
+    share = (trend.last - trend.first) / max(trend.last - int(series.steps[0]), 1)
     facts = {
         "effect_nats": trend.change,
         "ci": trend.change_ci,
         "p": trend.p,
         "p_raw": trend.p,
         "n": trend.n,
-        "estimator": "least squares slope of validation over the last 30 %",
+        "estimator": f"least squares slope of validation over the last {share:.0%}",
         "per_1000": trend.per_1000,
         "low": trend.ci[0],
         "high": trend.ci[1],
@@ -57,6 +59,12 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
         improving, plateau, why = "no", "no", f"The run diverged; before, its trend was {rate}."
     elif harmed:
         improving, plateau, why = "no", "no", f"Validation got worse; its trend is {rate}."
+    elif trend.ci[1] < 0 and share > MOST:
+        improving, plateau = "cannot_tell", "cannot_tell"
+        why = (
+            f"The trend is {rate}, but the last {{n}} evaluations are most of the run: how it is "
+            "at the end, so few cannot say."
+        )
     elif trend.ci[1] < 0 and int(np.argmin(series.val)) < first + trend.n // 2:
         improving, plateau = "cannot_tell", "cannot_tell"
         why = (

@@ -44,10 +44,16 @@ def init_loss(series: Series, about: About) -> Verdict:
     )  # fmt: skip
 
 
-def too_good(series: Series, best: Best | None, about: About, counted: Ledger) -> Verdict:
+def too_good(best: Best | None, about: About, counted: Ledger) -> Verdict:
     """Below what a small model reaches on natural text: a leak, padding, or memorisation."""
     if best is None:
         return make("too_good", "cannot_tell", "No loss was logged.")
+    if about.other_task is not None:
+        return make(
+            "too_good", "cannot_tell",
+            "The log has a column {column} and none that counts tokens: whether its loss is that "
+            "of a language model is not known.", column=about.other_task[:40],
+        )  # fmt: skip
     passes = counted.passes
     if best.bpb is not None:
         return make(
@@ -71,14 +77,15 @@ def too_good(series: Series, best: Best | None, about: About, counted: Ledger) -
         )  # fmt: skip
     piece = (
         "{loss:.4f} nats per token is about {bpb:.2f} bits per byte if a token is a word piece of "
-        "about {size:.1f} bytes: implausible for a small model on natural text. Suspect "
-        "memorisation or padding in the loss, and count the passes over the data."
+        "about {size:.1f} bytes: implausible for a small model on natural text. "
     )
     if words:
-        return make("too_good", "yes", piece, **facts)
+        cause = "Suspect memorisation or padding in the loss, and count the passes over the data."
+        return make("too_good", "yes", piece + cause, **facts)
     return make(
         "too_good", "cannot_tell",
-        piece + " If tokens are bytes or characters, it is possible.", **facts,
+        piece + "If tokens are bytes or characters, it is possible; if not, suspect memorisation "
+        "or padding in the loss.", **facts,
     )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from .findings import Schedule
 from .tables import Array, Columns, finite
 
 FITS = 0.005  # largest deviation from a shape, as a share of the peak: logs round to 3 digits
+LINEAR = 0.05  # largest deviation of a warm-up from a line through zero, likewise
+SOON = 0.1  # of a warm-up: a log that begins later has not seen its beginning
 ENOUGH = 5  # logged rates below which no shape is named
 GRID = 400  # rows that the shapes are fitted to
 
@@ -39,7 +41,7 @@ def schedule(train: Columns, config: dict[str, Any] | None, planned: int | None)
     level = lr >= peak * (1 - FITS)
     top, last_top = int(np.argmax(level)), len(lr) - 1 - int(np.argmax(level[::-1]))
     warmup, still = _warmup(steps, lr, peak, top)
-    kind, residual = _kind(steps, lr, peak, top, warmup or 0, planned)
+    kind, residual = _kind(steps, lr, peak, int(np.argmax(lr)), warmup or 0, planned)
     decays = last_top < len(lr) - 1
     return Schedule(
         kind=kind,
@@ -78,8 +80,11 @@ def _warmup(steps: Array, lr: Array, peak: float, top: int) -> tuple[int | None,
             return int(steps[top]), False
         # lr = peak·step/W by least squares: later steps count more, and carry less rounding
         length = peak * float(steps[rising] @ steps[rising]) / along
+        if np.abs(lr[rising] - peak * steps[rising] / length).max() > LINEAR * peak:
+            # it rises in another way, or the log begins on the way
+            return (int(steps[top]) if steps[0] <= SOON * steps[top] else None), False
         still = top == len(lr) - 1 and len(lr) >= ENOUGH
-        return (None if still else round(min(length, float(steps[top])))), still
+        return (None if still else round(min(length, float(steps[int(np.argmax(lr))])))), still
     return (0 if steps[0] <= 1 else None), False
 
 
@@ -98,7 +103,9 @@ def _kind(
     if best_residual <= FITS:
         return best_name, float(best_residual)
     levels = _levels(y)
-    return ("step", levels) if levels is not None else ("unknown", float(best_residual))
+    if levels is not None and levels <= FITS:
+        return "step", levels
+    return "unknown", float(best_residual)
 
 
 def _candidates(

@@ -12,7 +12,6 @@ from .readers.own import block_losses
 from .tables import Array, Log, finite
 
 LAGS = "mean of the training rows since the evaluation before"
-THIN = 4000  # training rows that a noise estimate looks at
 
 
 class Series:
@@ -27,7 +26,8 @@ class Series:
         keep = finite(log.eval["val_loss"])
         self.evals = {name: column[keep] for name, column in log.eval.items()}
         self.steps, self.val = self.evals["step"], self.evals["val_loss"]
-        self.val_se, self.bpb = self.evals["val_se"], self.evals["val_bpb"]
+        self.val_se = self.evals["val_se"]
+        self.bpb, self.bpb_se = self.evals["val_bpb"], self.evals["val_bpb_se"]
         self.n = len(self.steps)
         rows = finite(log.train["step"], log.train["loss"])
         self.train_steps, self.train_loss = log.train["step"][rows], log.train["loss"][rows]

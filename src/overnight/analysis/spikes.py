@@ -13,6 +13,7 @@ FEWEST = 20
 HALF = 10  # neighbours on each side
 SIGMAS = 8.0  # robust z; of 10⁶ normal values none is beyond 6, real logs have heavier tails
 NATS = 0.02  # of relative loss: rounding of a very smooth log is not a spike
+DIGITS = 3.0  # of the last digit logged, at least
 LISTED = 10
 
 
@@ -27,7 +28,10 @@ def spikes(series: Series) -> Verdict:
             n=n, needed=FEWEST,
         )  # fmt: skip
     above, scale = _stands_out(np.log(np.maximum(loss, 1e-9)))
-    hits = np.flatnonzero((above > SIGMAS * scale) & (above > NATS))
+    rise = loss * (1 - np.exp(-above))
+    hits = np.flatnonzero(
+        (above > SIGMAS * scale) & (above > NATS) & (rise > DIGITS * _digit(loss))
+    )
     groups = np.split(hits, np.flatnonzero(np.diff(hits) > HALF) + 1) if len(hits) else []
     facts = {"n": n, "sigmas": SIGMAS, "estimator": f"robust z among {2 * HALF} neighbours"}
     if not groups:
@@ -39,7 +43,7 @@ def spikes(series: Series) -> Verdict:
         )
     peaks = [int(g[np.argmax(above[g])]) for g in groups]
     worst = max(peaks, key=lambda i: above[i])
-    sizes = [float(loss[i] * (1 - np.exp(-above[i]))) for i in peaks]
+    sizes = [float(rise[i]) for i in peaks]
     lost = [i for i in peaks if not _recovers(loss, i)]
     facts |= {
         "count": len(peaks),
@@ -56,6 +60,12 @@ def spikes(series: Series) -> Verdict:
         "{effect_nats:+.4f} nats, to {worst_loss:.4f}.",
         **facts,
     )  # fmt: skip
+
+
+def _digit(loss: Array) -> float:
+    """The smallest difference of two logged values: the last digit that the log has."""
+    steps = np.diff(np.unique(loss))
+    return float(steps.min()) if len(steps) else 0.0
 
 
 def _stands_out(values: Array) -> tuple[Array, Array]:

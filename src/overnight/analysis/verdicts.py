@@ -48,7 +48,7 @@ def judge(
             train_drift(series, rates),
             spikes(series),
             plausible.init_loss(series, about),
-            plausible.too_good(series, best, about, counted),
+            plausible.too_good(best, about, counted),
             plausible.below_yardstick(measured),
             books.units(counted),
             books.schedule_mismatch(rates, about, counted),
@@ -107,10 +107,16 @@ def open_questions(
             f"How the run ends: its log breaks off at step {counted.steps:,}{planned}, and no "
             "process trains it here; `overnight train --resume` goes on."
         )
-    if about.unknown:
+    if about.incomparable is not None:
         lines.append(
-            f"How many bits the text takes: {about.unknown:,} of its characters are unknown to the "
-            "tokenizer and all count as one, so bits per byte are too low and compare with nothing."
+            f"How many bits the text takes: {about.incomparable}, so bits per byte compare with "
+            "nothing."
+        )
+    if about.other_task is not None:
+        lines.append(
+            f"Whether this is a language model: its log has a column {about.other_task[:40]} and "
+            "none that counts tokens. If it is not, nats stand for the unit of its loss, and "
+            "perplexities mean nothing."
         )
     if not series.n:
         lines.append(

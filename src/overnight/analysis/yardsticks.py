@@ -5,24 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from scipy import stats
-
 from .findings import Best, Whole, Yardstick, Yardsticks
 from .tables import Log
 
 SURE = 1.96  # standard errors between model and yardstick before "yes" or "no" is said
 
 
-def yardsticks(log: Log, best: Best | None, whole: Whole | None) -> Yardsticks | None:
+def yardsticks(
+    log: Log, best: Best | None, whole: Whole | None, comparable: bool
+) -> Yardsticks | None:
     """The rows of yardsticks.json beside the best model, on the same text where it was measured
-    there; None where there is no such file."""
+    there; None where there is no such file. Nothing is beaten by bits that are not `comparable`."""
     if log.yardsticks is None:
         return None
-    model = best.bpb if best else None
-    # The standard error over blocks, from nats per token to bits per byte.
-    se = best.se * best.bpb / best.loss if best and best.se and best.bpb and best.loss else None
-    if whole is not None and whole.bpb is not None:
-        model, se = whole.bpb, whole.bpb_se
+    measured = whole if whole is not None and whole.bpb is not None else best
+    model, se = (measured.bpb, measured.bpb_se) if measured and comparable else (None, None)
     listed = log.yardsticks.get("yardsticks")
     rows = [
         row
@@ -69,8 +66,3 @@ def _beaten(margin: float | None, se: float | None) -> str:
     if abs(margin) <= SURE * se:
         return "cannot_tell"
     return "yes" if margin > 0 else "no"
-
-
-def p_worse(margin: float, se: float | None) -> float | None:
-    """One-sided p that the model needs more than the yardstick by luck of the text alone."""
-    return float(stats.norm.cdf(margin / se)) if se else None

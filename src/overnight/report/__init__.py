@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..runfolder import not_linked
 
 if TYPE_CHECKING:
     from ..analysis.run import Run
@@ -34,7 +36,8 @@ def write(run: Run, out: Path | None = None) -> Path:
         _put(folder / "report.md", markdown.render(document).encode())
         _put(folder / "report.html", html.render(document, run.findings).encode())
         if run.log.folder is not None and found.forecast.status == "made":
-            _remember(run.log.folder / "report", run)
+            with contextlib.suppress(OSError):  # a run that may only be read
+                _remember(run.log.folder / "report", run)
     except OSError as error:
         raise UserError(f"{folder}: the report cannot be written: {error.strerror}", 1) from None
     return folder
@@ -55,7 +58,7 @@ def _remember(folder: Path, run: Run) -> None:
     if any(old.get("made_at") == row["made_at"] for old in run.log.forecasts):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FORECASTS).open("a", encoding="utf-8") as file:
+    with open(folder / FORECASTS, "a", encoding="utf-8", opener=not_linked) as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 

@@ -116,7 +116,7 @@ def _diagnosis(f: Findings) -> Section:
 def _advice(f: Findings) -> Section:
     lines = [words.advice(a) for a in f.advice]
     if not lines:
-        return Section("advice", "What to do next", [Text(words.no_advice(f))])
+        return Section("advice", "What to do next", [Text(words.NO_ADVICE)])
     return Section("advice", "What to do next", [Items(lines, ordered=True)])
 
 
@@ -253,7 +253,7 @@ def _forecast(f: Findings) -> Section:
             "made at", "for step", "forecast", "95 % interval", "came true", "error", "inside",
             "skill: no change", "skill: power law",
         ]  # fmt: skip
-        blocks.append(Text(words.scores(f), "quiet"))
+        blocks.append(Text(words.SCORES, "quiet"))
         blocks.append(Table(head, rows))
     return Section("forecast", "Forecast", blocks)
 

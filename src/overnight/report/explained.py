@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..analysis.explain import Explained
+from ..analysis.plausible import IMPLAUSIBLE
 from ..ledger import counted
 from . import numbers as n
 from .words import yardstick
+
+NOTHING = 0.01  # nats below ln V that are nothing, still
 
 
 def lines(e: Explained, measured: list[dict[str, Any]] | None = None) -> list[str]:
@@ -29,11 +32,16 @@ def lines(e: Explained, measured: list[dict[str, Any]] | None = None) -> list[st
 def _chance(e: Explained) -> list[str]:
     if e.chance is None:
         return []
-    if e.loss >= e.chance:
-        return [
-            f"A model that knows nothing has ln V = {n.loss(e.chance)}: this one knows nothing."
-        ]
-    return [f"A model that knows nothing has ln V = {n.loss(e.chance)}: this one has learnt."]
+    if e.loss >= e.chance - NOTHING:
+        knows = "knows nothing"
+    elif e.bits_per_byte is not None and e.bits_per_byte < IMPLAUSIBLE:
+        knows = (
+            f"knows more than a small model on natural text can (below {IMPLAUSIBLE} bits per "
+            "byte): suspect memorisation, or padding in the loss"
+        )
+    else:
+        knows = "has learnt"
+    return [f"A model that knows nothing has ln V = {n.loss(e.chance)}: this one {knows}."]
 
 
 def _size(e: Explained) -> list[str]:
@@ -57,11 +65,10 @@ def _data(e: Explained) -> list[str]:
     if e.steps is not None and e.tokens is not None:
         found.append(f"{counted(e.steps, 'step')} saw {e.tokens:,} tokens.")
     if e.passes is not None and e.steps_per_pass is not None and e.blocks is not None:
-        left = (
-            f"{e.steps_left:,} more finish the pass"
-            if e.steps_left
-            else "the first pass is complete"
-        )
+        current = -(-(e.steps or 0) // e.steps_per_pass)
+        left = f"{e.steps_left:,} more finish pass {max(current, 1)}"
+        if not e.steps_left:
+            left = f"pass {current} is complete" if current else "none is begun"
         found.append(
             f"That is {e.passes:.2f} passes over {e.corpus_tokens:,} tokens "
             f"({e.blocks:,} blocks that do not overlap); a pass is "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ..errors import inert
 from .document import Block, Cards, Document, Figure, Items, Quote, Quotes, Table, Text
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
@@ -11,7 +12,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
 
 def escape(text: str) -> str:
     """Plain text that Markdown shows as it is, on one line."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    flat = re.sub("[ \\n]+", " ", inert(text, " ")).strip(" ")
     flat = _SPECIAL.sub(r"\\\1", flat)
     flat = re.sub(r"^([+-])(?=\s|$)", r"\\\1", flat)  # a list item, at the start of a line
     flat = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", flat)
@@ -66,7 +67,7 @@ def _table(table: Table) -> list[str]:
 def _code(text: str) -> str:
     """Text of a sample as inline code: line breaks shown, the fence longer than any in it."""
     flat = text.replace("\r", "␍").replace("\n", "⏎")
-    flat = "".join(c if c.isprintable() else "�" for c in flat) or " "
+    flat = inert(flat) or " "
     longest = max((len(run) for run in re.findall(r"`+", flat)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if flat.startswith("`") or flat.endswith("`") else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from ..analysis.findings import Findings
+from ..errors import inert
 from . import numbers as n
 from .document import Block, Cards, Document, Figure, Items, Quote, Quotes, Table, Text
 
@@ -28,7 +29,7 @@ def show(document: Document, findings: Findings, console: Any) -> None:
 
 def plain(text: str) -> str:
     """Without control characters, which could move the cursor or worse."""
-    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+    return inert(text, keep="\n")
 
 
 def _block(block: Block, findings: Findings, console: Any) -> None:
@@ -79,7 +80,8 @@ def _table(table: Table) -> Any:
 
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for i, head in enumerate(table.head):
-        grid.add_column(plain(head), justify="right" if table.numeric and i else "left")
+        side: Literal["left", "right"] = "right" if table.numeric and i else "left"
+        grid.add_column(plain(head), justify=side, overflow="fold")
     hidden = len(table.rows) - ROWS
     shown = table.rows if hidden <= 0 else table.rows[-ROWS:]
     for row in shown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..analysis.findings import Advice, Best, Check, Findings, Verdict
+from ..analysis.findings import Advice, Best, Check, Findings, Verdict, Whole
 from ..ledger import counted
 from . import numbers as n
 from .headlines import tone
@@ -27,13 +27,13 @@ def advice(a: Advice) -> str:
     return f"{a.do} Expected: {a.expected} (from: {because})"
 
 
-def no_advice(f: Findings) -> str:
-    return "Nothing in this log calls for a change."
+NO_ADVICE = "Nothing in this log calls for a change."
 
 
 EVENTS = {
     "resume": "resumed",
     "warning": "warning",
+    "incomparable": "another model or text",
     "signal": "signal received",
     "non_finite": "loss not finite",
     "rewind": "went back",
@@ -90,7 +90,7 @@ def _card_best(f: Findings) -> Card:
         return question, "cannot tell", detail, "open", "best"
     w = f.whole
     if w is not None and w.step == b.pick:
-        detail = f"loss {n.within(w.loss, w.se)} on all held-out text"
+        detail = f"loss {n.within(w.loss, w.se)} on {_held_out(w)}"
         detail += f", {n.within(w.bpb, w.bpb_se)} bits per byte" if w.bpb is not None else ""
     else:
         detail = f"validation loss {n.within(b.pick_loss, b.se)}"
@@ -121,7 +121,7 @@ def _card_verdict(f: Findings, question: str, name: str, link: str) -> Card | No
 def _card_next(f: Findings) -> Card:
     question = "What next?"
     if not f.advice:
-        return question, "nothing", no_advice(f), "good", "advice"
+        return question, "nothing", NO_ADVICE, "good", "advice"
     first = f.advice[0]
     return question, first.do, f"Expected: {first.expected}", "", "advice"
 
@@ -183,8 +183,8 @@ def _card_passes(f: Findings) -> Card:
     if led.train_tokens is not None:
         parts.append(f"a pass is {led.train_tokens:,} tokens")
     answer = n.passes(led.passes) if led.passes is not None else "not known"
-    if led.passes is None and len(f.passes) > 1:
-        parts.append(f"epochs as logged: {f.passes[0].number} to {f.passes[-1].number}")
+    if led.passes is None and led.epochs is not None:
+        parts.append(f"epochs as logged: up to {led.epochs:g}")
     return "How many passes over the text?", answer, ", ".join(parts), "", "ledger"
 
 
@@ -198,7 +198,8 @@ def _card_speed(f: Findings) -> Card:
 
 def _card_lr(f: Findings) -> Card:
     if f.schedule.peak is None:
-        return "What was the learning rate?", "not logged", "", "open", "unknown"
+        answer = "0 throughout" if f.schedule.n else "not logged"
+        return "What was the learning rate?", answer, "", "open", "unknown"
     answer = f"{n.rate(f.schedule.peak)} → {n.rate(f.schedule.end)}"
     return "What was the learning rate?", answer, schedule(f), "", "schedule"
 
@@ -241,10 +242,8 @@ def best(f: Findings) -> list[str]:
         f"{n.perplexity(b.perplexity)}{bpb}.",
     ]
     if b.estimator != "validation loss":
-        lines.append(
-            f"It is the lowest of {b.n:,} noisy values, so it is biased low, and training loss "
-            "does not say which checkpoint is best."
-        )
+        biased = f"It is the lowest of {b.n:,} noisy values, so it is biased low. " * (b.n > 1)
+        lines.append(f"{biased}Training loss does not say which checkpoint is best.")
     elif len(b.tied_steps) > 1:
         lines.append(f"Tied within noise: steps {n.steps(b.tied_steps, 20)}.")
     elif b.n > 1 and _tells_ties(f, b):
@@ -263,16 +262,26 @@ def best(f: Findings) -> list[str]:
     return lines
 
 
+ALL = 0.98  # of the bytes: what is left of it fills no block
+
+
+def _held_out(w: Whole) -> str:
+    if w.of_bytes is None or w.bytes >= ALL * w.of_bytes:
+        return f"all {w.bytes:,} held-out bytes"
+    return f"{w.bytes:,} of {w.of_bytes:,} held-out bytes, in blocks spread evenly"
+
+
 def whole(f: Findings) -> list[str]:
     """The figure to quote."""
     w = f.whole
     if w is None:
         return []
     bpb = f"{n.within(w.bpb, w.bpb_se)} bits per byte, " if w.bpb is not None else ""
+    over = " (standard error over blocks)" if w.se is not None else " (one block, so no error)"
     line = (
-        f"The figure to quote: {bpb}loss {n.within(w.loss, w.se)} (standard error over blocks), "
-        f"perplexity {n.perplexity(w.perplexity)}, for step {w.step:,} on all {w.bytes:,} held-out "
-        "bytes. The evaluations on the way see a part of them where that saves time."
+        f"The figure to quote: {bpb}loss {n.within(w.loss, w.se)}{over}, perplexity "
+        f"{n.perplexity(w.perplexity)}, for step {w.step:,} on {_held_out(w)}. The evaluations on "
+        "the way see a part of them where that saves time."
     )
     late = f.best is not None and f.best.pick != w.step and w.step not in f.best.tied_steps
     return [line, "A later session has found a better step since."] if late else [line]
@@ -333,10 +342,17 @@ def speed_caption(f: Findings) -> str:
     return f"Tokens per second; the median is {n.count(f.ledger.tokens_per_s)}."
 
 
+STEP_IS = {
+    "step": "steps (optimizer updates)",
+    "epoch": "last epoch (the log has no steps)",
+    "row": "rows (the log has no steps)",
+}
+
+
 def ledger_rows(f: Findings) -> list[list[str]]:
     led = f.ledger
     rows = [
-        ["steps (optimizer updates)", n.count(led.steps)],
+        [STEP_IS.get(f.source.step_is, f.source.step_is), n.count(led.steps)],
         ["micro-steps", n.count(led.micro_steps)],
         ["tokens", n.count(led.tokens)],
         ["tokens per step", n.count(led.tokens_per_step)],
@@ -366,13 +382,12 @@ def check(c: Check) -> str:
 def yardsticks(f: Findings) -> str:
     y = f.yardsticks
     if y is None or y.model_bpb is None:
-        return "The log has no bits per byte of the model, so the yardsticks stand alone."
+        reason = f.about.incomparable or "the log has no bits per byte of the model"
+        return f"The yardsticks stand alone: {reason}."
     needs = f"The best model needs {n.within(y.model_bpb, y.model_se)} bits per byte"
-    if f.whole is not None:
-        where = f" on all {f.whole.bytes:,} held-out bytes, which the yardsticks were measured on"
-    else:
-        where = " on the evaluated part of the held-out text"
-        where += f"; the yardsticks on {y.bytes:,} bytes of it" if y.bytes is not None else ""
+    part = "the evaluated part of the held-out text" if f.whole is None else _held_out(f.whole)
+    where = f" on {part}"
+    where += f"; the yardsticks on {y.bytes:,}" if y.bytes is not None else ""
     return f"{needs}{where}. {beaten(f)}"
 
 
@@ -391,12 +406,10 @@ def forecast(f: Findings) -> list[str]:
     return [p.reason]
 
 
-def scores(f: Findings) -> str:
-    """What the table of earlier forecasts shows."""
-    return (
-        "Forecasts as made, or as they would have been made, at earlier steps. Skill is the share "
-        "of the error of a simpler forecast that this one avoids: 1 is perfect, below 0 is worse."
-    )
+SCORES = (  # what the table of earlier forecasts shows
+    "Forecasts as made, or as they would have been made, at earlier steps. Skill is the share "
+    "of the error of a simpler forecast that this one avoids: 1 is perfect, below 0 is worse."
+)
 
 
 def methods(f: Findings) -> list[str]:

@@ -86,7 +86,7 @@ def text_prepared(
 ) -> tuple[Settings, Prepared]:
     """Settings of `preset` with characters as tokens, and the token files of `text`."""
     settings = Settings()
-    settings.add(read_preset(preset).layer, f"preset {preset}")
+    settings.add_preset(read_preset(preset))
     settings.add({"data.text": text, "data.val_fraction": 0.1, "tokenizer.kind": "chars"}, "race")
     settings.add({"train.threads": 1, "train.dtype": "auto"} | changes, "race")
     resolved = settings.resolve()

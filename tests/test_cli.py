@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from overnight import cli
 from overnight.config import presets
-from overnight.runfolder import read_log
+from overnight.runfolder import Eval, read_log
 
 GOOD = "It was a dark and stormy night.\n" * 200
 SMALL = ["--preset", "nanogpt-cpu", "--max-steps", "2", "--threads", "1", "--sample.tokens", "0",
@@ -70,6 +71,7 @@ def refused(words: list[str], capfd: pytest.CaptureFixture[str], folder: Path) -
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.txt").write_text(GOOD)
+    (tmp_path / "loop").symlink_to("loop")
     return tmp_path
 
 
@@ -104,6 +106,19 @@ def test_bad_text(
         (["train", "good.txt", "--max-steps", "1.5"], "whole number"),
         (["explain", "--loss", "3", "--steps", "inf"], "whole number"),
         (["train", "good.txt", "--tokenizer", "words"], "words"),
+        (["train", "good.txt", "--tokenizer", "bpee"], 'Did you mean "bpe"? Known: auto, bytes'),
+        (["train", "good.txt", "--schedule.kind", "cosin"], 'Did you mean "cosine"?'),
+        (["train", "good.txt", "--vocab-size", "99999999999999999999"], "16777216"),
+        (["train", "good.txt", "--threads", "100000"], "threads = 100,000"),
+        (["train", "good.txt", "--device", "cpu:"], "give auto, cpu, cuda or mps"),
+        (["train", "good.txt", "--tokens", "0.5"], "length.tokens"),
+        (["train", "good.txt", "--model.width", "32", "--model.width", "64"], "given twice"),
+        (["train", "good.txt", "--begin-with", "x"], 'no option "--begin-with"'),
+        (["train", "a" * 300], "cannot be read"),
+        (["train", "loop"], "loop: no such file or folder."),
+        (["train", "good.txt", "--out", "loop"], "exists already"),
+        (["train", "bad\udcff.txt"], "not UTF-8"),
+        (["train", "good.txt", "--out", "bad\udcff"], "not a name for a folder"),
         (["train", "good.txt", "--device", "abacus"], "abacus"),
         (["train", "good.txt", "--settings", "absent.toml"], "absent.toml"),
         (
@@ -235,3 +250,56 @@ def test_separate_validation_text_and_resume_from_another_folder(
     more = ["--max-steps", "4", "--accept", "trajectory"]
     assert cli.run(["train", "--resume", "../run", *more]) == 0
     assert read_log(folder / "run" / "log.jsonl").rows[-1].step == 4
+
+
+def test_an_underscore_too_few_in_the_environment_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OVERNIGHT_MODEL_WIDTH", "32")
+    line = refused(["train", "good.txt"], capfd, folder)
+    assert 'Did you mean "OVERNIGHT_MODEL__WIDTH"?' in line
+
+
+def test_prompts_may_begin_with_a_dash(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
+    capfd.readouterr()
+    for prompt in ("- It was", "--it", "-5"):
+        words = ["generate", "run", "--prompt", prompt, "--max-tokens", "2", "--stop", "-x"]
+        assert cli.run([*words, "--json"]) == 0
+        assert json.loads(capfd.readouterr().out)[0]["prompt"] == prompt
+
+
+def test_closed_streams_are_no_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", None)
+        assert "closed" in refused(["train", "-"], capfd, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", None)
+        assert cli.run(["presets", "--json"]) == 0
+
+
+def test_the_plan_says_what_is_so(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "good.txt", *SMALL, "--dry-run"]
+    assert cli.run(words) == 0
+    plan = capfd.readouterr().out
+    (shown,) = re.findall(r"measured .* on ([\d,]+) val tokens", plan)
+    tokens = int(shown.replace(",", ""))
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
+    assert read_log(folder / "run" / "log.jsonl").of(Eval)[-1].val_tokens == tokens
+    capfd.readouterr()
+    assert cli.run([*words, "--tokenizer", "bytes"]) == 0
+    assert "bytes, vocabulary 256 (one for each byte)" in capfd.readouterr().out
+
+
+def test_a_finished_run_keeps_its_report(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
+    report = folder / "run" / "report" / "report.html"
+    report.write_text("mine")
+    assert cli.run(["train", "--resume", "run"]) == 0
+    assert report.read_text() == "mine"
+    report.unlink()
+    assert cli.run(["train", "--resume", "run"]) == 0
+    assert report.is_file()
+    assert cli.run(["train", "--resume", "run", "--from", "run"]) == 2

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from overnight import config
-from overnight.config import Settings
+from overnight.config import Preset, Settings
 from overnight.errors import UserError
 
 
@@ -100,3 +100,21 @@ def test_every_setting_says_what_it_is() -> None:
 def test_unknown_preset_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match='Did you mean "nexus-bytes"'):
         config.read_preset("nexus-byte")
+
+
+def test_a_presets_value_is_open_until_somebody_else_gives_it() -> None:
+    settings = Settings()
+    settings.add_preset(Preset("mine", "", "", {"model.width": 64, "model.heads": 4}))
+    assert settings.left_open("model.width")
+    assert settings.left_open("model.layers")
+    settings.choose("model.width", 128, "by trying")
+    settings.add({"model.heads": 4}, "command line")
+    assert not settings.left_open("model.width")
+    assert not settings.left_open("model.heads")
+
+
+def test_a_length_that_is_replaced_leaves_no_reason() -> None:
+    settings = Settings()
+    settings.add({"length.minutes": 3.0}, "preset fast")
+    settings.add({"length.steps": 7}, "command line")
+    assert settings.reasons == {"length.steps": "command line"}

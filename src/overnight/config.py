@@ -64,6 +64,7 @@ class Tokenizer(_Section, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
+            le=2**24,
             description="tokens wanted of bpe or wordpiece; 0: chosen by the size of the text",
         ),
     ] = 0
@@ -299,12 +300,27 @@ def check(name: str, value: Any, source: str) -> Any:
     try:
         checked = msgspec.convert(parsed, wanted, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
+        choices = _choices(wanted)
+        if choices and isinstance(value, str):
+            hint = f"{did_you_mean(value, choices)} Known: {', '.join(choices)}."
+            raise UserError(f'{source}: {name} = "{value}" is none.{hint}') from None
         raise UserError(f"{source}: {name} = {value!r}: {_lower(str(error))}.") from None
     if isinstance(checked, float) and not math.isfinite(checked):
         raise UserError(f"{source}: {name} = {value!r}: give a number that is finite.")
     if name.startswith("length.") and not checked:
         raise UserError(f"{source}: {name} = {value!r}: a length is above 0.")
     return checked
+
+
+def takes_list(name: str) -> bool:
+    """Whether setting `name` may be given more than once."""
+    return get_origin(get_args(settings()[name].type)[0]) is list
+
+
+def _choices(wanted: Any) -> list[str]:
+    """The words that a setting may be, where it may be only some."""
+    plain = get_args(wanted)[0]
+    return list(get_args(plain)) if get_origin(plain) is Literal else []
 
 
 def _parse_list(text: str, wanted: Any) -> Any:
@@ -326,6 +342,7 @@ class Settings:
         self.values: Layer = {}
         self.reasons: dict[str, str] = {}
         self.preset = ""
+        self.open: set[str] = set()  # given by a preset and by nobody after it
 
     def add(self, layer: Mapping[str, Any], source: str) -> None:
         """Lay `layer` over what is there. A length in it replaces every earlier length."""
@@ -338,9 +355,20 @@ class Settings:
         if lengths:
             for name in [k for k in self.values if k.startswith("length.")]:
                 del self.values[name]
+                self.reasons.pop(name, None)
         for name, value in layer.items():
             self.values[name] = check(name, value, source)
             self.reasons[name] = source
+            self.open.discard(name)
+
+    def add_preset(self, preset: Preset) -> None:
+        """Lay a preset over what is there; its values stay open to `model.size = "auto"`."""
+        self.add(preset.layer, f"preset {preset.name}")
+        self.open |= preset.layer.keys()
+
+    def left_open(self, name: str) -> bool:
+        """Whether `name` has the default or a preset's own value, and not the user's."""
+        return name not in self.values or name in self.open
 
     def get(self, name: str) -> Any:
         """The value so far: given, chosen, or the default."""
@@ -353,6 +381,7 @@ class Settings:
         """Fill `name` with the program's choice, and say why; overrides a 0 or "auto"."""
         self.values[name] = check(name, value, "chosen")
         self.reasons[name] = reason
+        self.open.discard(name)
         return value
 
     def resolve(self) -> Config:
@@ -368,6 +397,8 @@ def effect(name: str) -> Effect:
     trajectory, or weights and optimizer state that no longer fit. Where the text lies does nothing;
     what it says is compared by its fingerprint."""
     section = name.partition(".")[0]
+    if name == "eval.tokens":  # losses of other tokens compare with none before
+        return "trajectory"
     if section in ("log", "eval", "save", "sample") or name in ("data.text", "data.val"):
         return "harmless"
     if name == "optimizer.kind" or section in ("tokenizer", "model"):
@@ -438,12 +469,16 @@ def read_preset(name: str) -> Preset:
 
 
 def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
-    """`OVERNIGHT_MODEL__WIDTH=8` → `{"model.width": "8"}`."""
-    return {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."): value
-        for name, value in environ.items()
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name
-    }
+    """`OVERNIGHT_MODEL__WIDTH=8` → `{"model.width": "8"}`; one underscore for two is an error."""
+    found = {}
+    for name, value in environ.items():
+        setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in setting:
+            found[setting.replace("__", ".")] = value
+        elif name.startswith(ENVIRONMENT_PREFIX) and setting.replace("_", ".", 1) in settings():
+            meant = ENVIRONMENT_PREFIX + setting.upper().replace("_", "__", 1)
+            raise UserError(f'environment: {name} is no setting. Did you mean "{meant}"?')
+    return found
 
 
 def dump(config: Config, reasons: Mapping[str, str]) -> str:

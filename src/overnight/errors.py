@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -17,12 +18,27 @@ class UserError(Exception):
         self.code = code
 
 
+JOINERS = "\u200c\u200d"  # without a shape of their own, but part of how words are written
+
+
+def is_inert(character: str) -> bool:
+    """Whether a terminal shows `character` and does nothing else. Spaces of any width do no harm;
+    controls, marks of direction and what has no shape are not shown as they are."""
+    known = character.isprintable() or character in JOINERS
+    return known or unicodedata.category(character) == "Zs"
+
+
 def printable(text: str) -> str:
     """`text` with control characters (but newline and tab) as visible escapes: what comes from a
     file or a model is shown by a terminal, never obeyed."""
     return "".join(
-        c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text
+        c if c in "\n\t" or is_inert(c) else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def inert(text: str, instead: str = "\ufffd", keep: str = "") -> str:
+    """`text` with `instead` for each character that is not inert, but those to `keep`."""
+    return "".join(c if c in keep or is_inert(c) else instead for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -74,6 +74,7 @@ class Eval(Row, kw_only=True):
     val_loss: float | None  # nats per token
     val_se: float | None  # standard error over blocks
     val_bpb: float | None
+    val_bpb_se: float | None = None
     val_tokens: Count  # tokens evaluated
     probe_loss: float | None
     probe_se: float | None
@@ -90,6 +91,7 @@ class Full(Row, kw_only=True):
     val_loss: float | None
     val_se: float | None
     val_bpb: float | None
+    val_bpb_se: float | None = None
     val_tokens: Count
     val_bytes: Count
     checkpoint: str  # best
@@ -160,12 +162,19 @@ class RunFolder:
 
     def checkpoint_steps(self) -> list[int]:
         """Steps of the committed checkpoints, oldest first."""
-        steps = []
+        return sorted(s for s, folder in self._steps() if (folder / "manifest.json").is_file())
+
+    def headless_checkpoints(self) -> list[Path]:
+        """Newer than all that are committed, and without a manifest: each had one. (An older one
+        may be what a power cut left of one that was removed.)"""
+        newest = max(self.checkpoint_steps(), default=-1)
+        return [folder for step, folder in self._steps() if step > newest]
+
+    def _steps(self) -> Iterator[tuple[int, Path]]:
         for folder in self.checkpoints.glob("step-*"):
             number = folder.name.removeprefix("step-")
-            if number.isdecimal() and (folder / "manifest.json").is_file():
-                steps.append(int(number))
-        return sorted(steps)
+            if number.isdecimal() and folder.name == self.checkpoint_path(int(number)).name:
+                yield int(number), folder
 
     def eval_path(self, step: int, attempt: int) -> Path:
         return self.evals / f"step-{step:08d}-attempt-{attempt}.safetensors"
@@ -206,21 +215,27 @@ def read_bounded(path: Path, most: int) -> bytes:
     return content
 
 
+def not_linked(path: str, flags: int) -> int:
+    """An opener for `open`: what a link in somebody's folder leads to is not ours to write."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
 class RunLock:
     """At most one process trains a run: an advisory lock that the kernel frees when its owner
     ends, however it ends. The file says who holds it."""
 
     def __init__(self, path: Path) -> None:
         try:
-            # what a link in somebody's folder leads to is not ours to write
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            self._fd = not_linked(str(path), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UserError(f"{path}: cannot be locked: {error.strerror}.", 1) from None
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             owner = os.read(self._fd, 200).decode("ascii", "replace").strip()
             os.close(self._fd)
+            if not isinstance(error, BlockingIOError):  # as on some network file systems
+                raise UserError(f"{path}: cannot be locked: {error.strerror}.", 1) from None
             raise UserError(
                 f"{path.parent} is being trained by {owner or 'another process'}."
             ) from None
@@ -261,10 +276,11 @@ class LogWriter:
         self.seq = 0
         self.sealed = _ends_torn(path)
         self._waiting = b"\n" if self.sealed else b""
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._begun = time.time() - _steady()  # a clock that is set jumps, and durations with it
+        self._fd = not_linked(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def write(self, row: AnyRow) -> None:
-        row.attempt, row.seq, row.time = self.attempt, self.seq, time.time()
+        row.attempt, row.seq, row.time = self.attempt, self.seq, self._begun + _steady()
         self.seq += 1
         self._waiting += _encoder.encode(row) + b"\n"
         with contextlib.suppress(OSError):  # waits for the next row, or for `close`
@@ -293,6 +309,11 @@ class LogWriter:
             self.sync()
         finally:
             os.close(self._fd)
+
+
+def _steady() -> float:
+    """Seconds of a clock that nobody sets; the machine's sleep counts where that is known."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _ends_torn(path: Path) -> bool:
@@ -349,12 +370,17 @@ def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
+OTHER = "incomparable"  # the event behind which rows compare with none before it
+
+
 def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
     """The rows that count: where a later attempt went over a step again, its row replaces the
     earlier one. Sorted by step, then by the order written."""
-    rows = sorted(rows, key=lambda row: row.step)
+    rows = sorted(_comparable(list(rows)), key=lambda row: row.step)
     spans: dict[int, tuple[int, int]] = {}  # attempt → (from_step, last step reached)
     for row in rows:
+        if isinstance(row, Full):  # of an earlier step, which its attempt need not have been to
+            continue
         begin, _ = spans.get(row.attempt, (row.step, row.step))
         spans[row.attempt] = (begin, row.step)
     coming = sorted((begin, end, attempt) for attempt, (begin, end) in spans.items())[::-1]
@@ -370,6 +396,14 @@ def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
         if not replaced or isinstance(row, Start | End | Event):
             kept.append(row)
     return kept
+
+
+def _comparable(rows: list[AnyRow]) -> list[AnyRow]:
+    """Without what was measured of another model or on another text, in the order written."""
+    cut = max(
+        (i for i, r in enumerate(rows) if isinstance(r, Event) and r.kind == OTHER), default=0
+    )
+    return [row for i, row in enumerate(rows) if i >= cut or isinstance(row, Start | End | Event)]
 
 
 def best_evaluation(rows: Iterable[AnyRow]) -> Eval | None:

@@ -50,5 +50,5 @@ def test_yardsticks_only_for_the_weights_they_were_compared_with() -> None:
 
 
 def test_plain() -> None:
-    assert plain("a\n# b\u0007 [x](y) `c` |") == "a \\# b  \\[x\\](y) \\`c\\` \\|"
+    assert plain("a\n# b\u0007 [x](y) `c` |") == "a \\# b \\[x\\](y) \\`c\\` \\|"
     assert len(plain("x" * 5000)) == 1000

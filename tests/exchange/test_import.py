@@ -377,3 +377,16 @@ def test_commands(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert command(["generate", str(tmp_path / "back"), "--prompt", "a", "--max-tokens", "3"]) == 0
     assert command(["import", str(tmp_path / "none"), "--out", str(tmp_path / "x")]) == 2
     assert command(["export", str(tmp_path / "none"), "--out", str(tmp_path / "x")]) == 2
+
+
+def test_what_was_imported_begins_anew(
+    exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It has no plan that could go on."""
+    import_folder(exported, tmp_path / "taken")
+    words = ["train", "--resume", str(tmp_path / "taken"), "--max-steps", "5", "--device", "cpu"]
+    words += ["--threads", "1", "--accept", "trajectory"]
+    capfd.readouterr()
+    assert command(words) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"--from {tmp_path / 'taken'}" in line

@@ -20,7 +20,7 @@ from overnight.text.prepare import prepare
 from overnight.text.tokenizers import Tokenizer
 
 FACTS = {"fingerprint", "split", "documents", "val_documents", "bytes", "val_bytes",
-         "train_tokens", "val_tokens", "vocab_size", "unknown", "names"}  # fmt: skip
+         "train_tokens", "val_tokens", "vocab_size", "unknown", "names", "lossless"}  # fmt: skip
 
 
 def run(*texts, kind="bpe", size=0, val=(), **more):

@@ -144,3 +144,18 @@ def test_what_was_being_made_is_swept(run: RunFolder) -> None:
     checkpoint.sweep(run)
     assert not left.exists()
     assert run.checkpoint_steps() == [1]
+
+
+def test_one_that_lost_its_manifest_is_named(run: RunFolder) -> None:
+    """Newer than the rest it must have had one; an older one is what a removal left."""
+    for step in (1, 2, 3):
+        save(run, step)
+    for step in (1, 3):
+        (run.checkpoint_path(step) / "manifest.json").unlink()
+    warnings: list[str] = []
+    assert checkpoint.newest(run, warnings.append) == run.checkpoint_path(2)
+    assert len(warnings) == 1
+    assert "step-00000003 has no manifest.json; kept as damaged-" in warnings[0]
+    run.checkpoint_path(7).with_name("step-7").mkdir()  # somebody's own name for a copy
+    assert checkpoint.newest(run, warnings.append) == run.checkpoint_path(2)
+    assert len(warnings) == 1

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from overnight.config import Model
 from overnight.model.decoder import Decoder
 from overnight.text.batches import fixed_blocks
-from overnight.training.evaluate import full_tokens, score
+from overnight.training.evaluate import Score, full_tokens, score
 
 
 @pytest.fixture
@@ -37,6 +37,23 @@ def test_score_is_the_mean_over_every_token(model: Decoder) -> None:
     assert measured.bpb == pytest.approx(nats / n_bytes / math.log(2), rel=1e-6)
     assert measured.tokens == len(blocks) * 8
     assert measured.bytes == n_bytes
+
+
+def test_the_error_of_bits_per_byte_is_that_of_a_ratio() -> None:
+    """Against the scatter of many texts: blocks of more bytes cost more, so most of it cancels."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(2000):
+        n_bytes = rng.poisson(300, 40) + 1.0
+        nats = 0.9 * n_bytes + rng.normal(0, 12, 40)
+        found.append(Score(nats / 64, 64, nats, n_bytes))
+    scatter = np.std([one.bpb for one in found])
+    assert np.mean([one.bpb_se for one in found]) == pytest.approx(scatter, rel=0.04)
+    assert scatter < 0.8 * np.mean([one.se * one.bpb / one.loss for one in found])
+    of_two = Score(
+        np.ones(2), 1, np.array([1.0, 3.0]), np.ones(2)
+    )  # a mean's, where bytes are equal
+    assert of_two.bpb_se == pytest.approx(1 / math.log(2))
+    assert math.isnan(Score(np.ones(1), 64, np.ones(1), np.ones(1)).bpb_se)
 
 
 def test_dropout_is_off_and_the_random_state_untouched(model: Decoder) -> None:

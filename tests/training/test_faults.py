@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import final_tensors, interrupted_at, measured, train
+from tiny_runs import TEXT, final_tensors, interrupted_at, measured, train
 
 import overnight
-from overnight import cli
+from overnight import cli, load_run
 from overnight.errors import UserError
 from overnight.model import checkpoint
-from overnight.runfolder import Event, LogWriter, RunFolder, RunLock, Start, read_log
+from overnight.runfolder import (
+    Eval,
+    Event,
+    LogWriter,
+    RunFolder,
+    RunLock,
+    Start,
+    best_evaluation,
+    current,
+    read_log,
+)
 from overnight.training import guard, loop, saving, update
 
 
@@ -266,6 +276,7 @@ def test_an_owner_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     [
         ("log.every=2", "harmless"),
         ("eval.every=6", "harmless"),
+        ("eval.tokens=128", "trajectory"),
         ("save.keep=5", "harmless"),
         ("optimizer.lr=0.01", "trajectory"),
         ("length.steps=30", "trajectory"),
@@ -330,6 +341,36 @@ def test_what_a_resume_cannot_take_leaves_the_run_as_it_was(
     assert said in error
     assert len(error.splitlines()) == 1
     assert {name: (out / name).read_bytes() for name in before} == before
+
+
+def test_another_model_or_text_is_judged_by_what_follows_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its first evaluations are better than all that the narrower one reaches."""
+    out, mine = tmp_path / "run", tmp_path / "mine.txt"
+    mine.write_text(TEXT)
+    with monkeypatch.context() as patch:
+        interrupted_at(20, patch)
+        assert train(out, str(mine), eval_every="5") == 130
+    words = ["train", "--resume", str(out)]
+    with monkeypatch.context() as patch:
+        interrupted_at(22, patch)
+        narrower = ["--model.width", "16", "--accept", "incompatible"]
+        assert cli.run([*words, *narrower]) == 130
+    mine.write_text(TEXT.replace("square", "SQUARE"))
+    with monkeypatch.context() as patch:
+        interrupted_at(23, patch)
+        assert cli.run([*words, "--accept", "trajectory"]) == 130
+    capfd.readouterr()
+    assert cli.run([*words, "--max-steps", "22", "--accept", "trajectory"]) == 2
+    assert "at step 23 already" in capfd.readouterr().err
+    assert cli.run(words) == 0  # the text is this run's now
+    kept = read_log(out / "log.jsonl").rows
+    assert [row.step for row in current(kept) if isinstance(row, Eval)] == [24]
+    best = best_evaluation(kept)
+    assert best is not None
+    assert load_run(out).found.best.step == best.step == 24
+    assert cli.run(["generate", str(out), "--max-tokens", "2"]) == 0
 
 
 def test_another_thread_count_is_said(
@@ -401,3 +442,40 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be locked"):
         RunLock(tmp_path / "run.lock")
     assert theirs.read_text() == "kept"
+
+
+def test_a_log_without_its_first_row_does_not_stop_a_resume(
+    text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(11, patch)
+        assert train(out, text) == 130
+    log = out / "log.jsonl"
+    log.write_bytes(b"X" + log.read_bytes()[1:])
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert any("does not say which text" in e.message for e in events(out, "warning"))
+    assert final_tensors(out) == final_tensors(whole)
+
+
+def test_numbers_that_break_in_a_sample_end_the_run_properly(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> Any:
+        raise UserError("the model's numbers are no longer finite")
+
+    monkeypatch.setattr(loop.Trainer, "_continued", broken)
+    out = tmp_path / "run"
+    assert train(out, text) == 1
+    assert read_log(out / "log.jsonl").rows[-1].reason == "failed"
+    assert (out / "report" / "report.html").is_file()
+
+
+def test_what_a_killed_beginning_left_is_swept(text: str, tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for pid in (dead.pid, os.getppid()):
+        (tmp_path / f".run.{pid}.tmp").mkdir()
+    assert train(tmp_path / "run", text) == 0
+    left = [path.name for path in tmp_path.glob(".run.*.tmp")]
+    assert left == [f".run.{os.getppid()}.tmp"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from overnight.runfolder import (
     End,
     Eval,
     Event,
+    Full,
     LogWriter,
     RunLock,
     Start,
     best_evaluation,
     current,
+    not_linked,
     read_log,
 )
 
@@ -112,3 +115,39 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "run.lock").mkdir()
     with pytest.raises(UserError, match="cannot be locked"):
         RunLock(tmp_path / "run.lock")
+
+
+def test_the_figure_of_an_earlier_step_replaces_no_row() -> None:
+    """A second session, from 24 on, finds the best at 8: what the first one measured stays."""
+    first = [evaluation(step, 1, 3.0 + step / 100) for step in (8, 16, 24)]
+    figure = Full(step=8, attempt=2, val_loss=3.0, val_se=0, val_bpb=0, val_tokens=1, val_bytes=1,
+                  checkpoint="best", seconds=0)  # fmt: skip
+    rows = [*first, evaluation(32, 2, 3.4), figure]
+    kept = [row.step for row in current(rows) if isinstance(row, Eval)]
+    assert kept == [8, 16, 24, 32]
+
+
+def test_a_clock_that_is_set_moves_no_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogWriter(tmp_path / "log.jsonl", attempt=1)
+    log.write(Event(step=0, kind="x", message=""))
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + 3 * 86_400)
+    log.write(Event(step=1, kind="x", message=""))
+    log.close()
+    first, second = read_log(tmp_path / "log.jsonl").rows
+    assert 0 <= second.time - first.time < 60
+    assert abs(first.time - real()) < 60
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "run.lock"])
+def test_a_link_in_a_run_folder_is_not_followed(name: str, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine\n")
+    (tmp_path / name).symlink_to(victim)
+    with pytest.raises((OSError, UserError)):
+        LogWriter(tmp_path / name, 1) if name == "log.jsonl" else RunLock(tmp_path / name)
+    with pytest.raises(OSError, match="symbolic link"):
+        not_linked(str(tmp_path / name), os.O_WRONLY)
+    assert victim.read_text() == "mine\n"

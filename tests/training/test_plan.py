@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from overnight.config import Settings, read_preset
+from overnight.config import Preset, Settings, read_preset
 from overnight.errors import UserError
 from overnight.ledger import Ledger
 from overnight.training import plan as plan_module
@@ -17,7 +17,7 @@ from overnight.training.sizing import MOST_PASSES
 
 def planned(text: str, **given: Any) -> Plan:
     settings = Settings()
-    settings.add(read_preset("fast").layer, "preset fast")
+    settings.add_preset(read_preset("fast"))
     tiny = {"data.text": [text], "train.threads": 1, "sample.tokens": 0, "train.dtype": "float32",
             "train.compile": "off", "model.context": 16, "model.ngram_rows": 64}  # fmt: skip
     settings.add(tiny | given, "command line")
@@ -98,3 +98,14 @@ def test_unknown_characters_are_said(text: str, tmp_path: Path) -> None:
     (line,) = [line for line in plan.lines() if line.startswith("unknown")]
     assert f"{plan.prepared.facts['unknown']:,} characters" in line
     assert not any(line.startswith("unknown") for line in planned(text).lines())
+
+
+def test_a_presets_micro_batch_gives_way_to_a_given_batch(text: str) -> None:
+    for batch, part in ((4, 4), (12, 4), (16, 8)):
+        settings = Settings()
+        for layer in (read_preset("nanogpt-cpu").layer, {"train.micro_batch": 8}):
+            settings.add_preset(Preset("mine", "", "", layer))
+        settings.add({"data.text": [text], "train.batch": batch, "length.steps": 1}, "command line")
+        plan = plan_run(settings, lambda message: None)
+        assert plan.config.train.micro_batch == part
+        assert "the preset's 8" in plan.reasons["train.micro_batch"]

@@ -246,7 +246,7 @@ def test_an_early_end_is_the_end_after_a_kill(
     out = tmp_path / "run"
 
     def reason(steps: list[int], losses: list[float]) -> str:
-        return "worse" if len(steps) == 2 else ""
+        return "worse" if len(steps) == 3 else ""
 
     def dies(self: loop.Trainer) -> None:
         raise SystemExit(9)

@@ -129,7 +129,7 @@ def test_resume_with_other_text_is_refused(
     capfd.readouterr()
     assert cli.run(["train", "--resume", str(tmp_path / "run")]) == 2
     error = capfd.readouterr().err
-    assert "not the one this run began with" in error
+    assert "not the one of this run" in error
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == log
 
 
@@ -182,6 +182,13 @@ def test_a_changed_resume_keeps_the_reasons(text: str, tmp_path: Path) -> None:
     assert (out / "config.toml").read_text().count("#") == before
     first, second = read_log(out / "log.jsonl").of(Start)
     assert second.reasons == first.reasons | {"length.steps": second.reasons["length.steps"]}
+    more = ["--max-steps", "27", "--accept", "trajectory"]
+    assert cli.run(["train", "--resume", str(out), *more]) == 0
+    assert cli.run(["train", "--resume", str(out), "--max-steps", "28", "--log-every", "3",
+                    "--accept", "trajectory"]) == 0  # fmt: skip
+    assert cli.run(["train", "--resume", str(out), "--max-steps", "29", *more[2:]]) == 0
+    last = read_log(out / "log.jsonl").of(Start)[-1]
+    assert last.reasons["log.every"] == "was 5, changed at a resume"
 
 
 def test_characters_unknown_to_the_tokenizer_are_reported(text: str, tmp_path: Path) -> None:

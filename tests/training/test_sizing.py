@@ -8,7 +8,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from overnight.config import Config, Settings, read_preset
+from overnight.config import PRESETS, Config, Settings, read_preset
 from overnight.text.prepare import Prepared, prepare
 from overnight.training import sizing
 from overnight.training.sizing import choose_size
@@ -36,7 +36,7 @@ def sized(prepared: Prepared, **given: Any) -> Settings:
 
 def sized_in_minutes(prepared: Prepared, **given: Any) -> tuple[Settings, float]:
     settings = Settings()
-    settings.add(read_preset("fast").layer, "preset fast")
+    settings.add_preset(read_preset("fast"))
     settings.add({"tokenizer.kind": "chars", "train.dtype": "float32"} | given, "command line")
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "tokenizer")
     return settings, choose_size(settings, prepared, CPU)
@@ -194,12 +194,27 @@ def test_sizes_are_weighed_in_the_context_and_batch_they_get(
 
 def test_a_settings_file_is_the_users_whatever_its_name(prepared: Prepared) -> None:
     settings = Settings()
-    settings.add(read_preset("fast").layer, "preset fast")
+    settings.add_preset(read_preset("fast"))
     settings.add({"tokenizer.kind": "chars", "train.dtype": "float32"}, "command line")
     settings.add({"model.width": 100, "length.tokens": 10**8}, "presets/mine.toml")
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "tokenizer")
     choose_size(settings, prepared, CPU)
     assert settings.get("model.width") == 100
+
+
+def test_a_copy_of_a_preset_sizes_as_that_does(fresh: Prepared, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text((PRESETS / "fast.toml").read_text())
+    found = []
+    for name in ("fast", str(mine)):
+        settings = Settings()
+        settings.add_preset(read_preset(name))
+        settings.add({"length.tokens": 10**8, "tokenizer.kind": "chars"}, "command line")
+        settings.choose("model.vocab_size", 60, "tokenizer")
+        choose_size(settings, fresh, CPU)
+        found.append(settings.values)
+    assert found[0] == found[1]
+    assert found[0]["model.width"] > 256
 
 
 def test_a_size_is_timed_once(

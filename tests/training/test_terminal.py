@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from io import StringIO
@@ -13,15 +14,19 @@ from tiny_runs import TINY
 
 import overnight
 from overnight.cli import say
-from overnight.errors import printable
+from overnight.errors import inert, printable
 from overnight.runfolder import End, read_log
 from overnight.training.progress import Progress
+from overnight.training.stop import StopSignal, outlives_terminal
 
 
 def test_control_characters_are_shown_not_obeyed(capfd: pytest.CaptureFixture[str]) -> None:
     hostile = "a\x1b[2J\x9b\x07\r\u202eb\n\tc"
     shown = printable(hostile)
     assert shown == "a\\x1b[2J\\x9b\\x07\\r\\u202eb\n\tc"
+    for harmless in ("1\u00a0000", "私\u3000は", "می\u200cخواهم"):
+        assert printable(harmless) == inert(harmless) == harmless
+    assert inert("a\x1b\u200fb\n", keep="\n") == "a\ufffd\ufffdb\n"
     say(hostile)
     Progress().say(hostile)
     err = capfd.readouterr().err
@@ -42,11 +47,11 @@ class Broken(StringIO):
 def test_messages_that_nobody_reads(
     stream: type[StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_go: list[bool] = []
-    monkeypatch.setattr(Progress, "let_go", lambda self: let_go.append(True))
+    let_go: list[list[int]] = []
+    monkeypatch.setattr(Progress, "_to_nowhere", lambda self, streams: let_go.append(streams))
     monkeypatch.setattr(sys, "stderr", stream())
     Progress().say("hello")
-    assert let_go == [True]
+    assert let_go == [[2]]  # the summary on stdout is not lost
 
 
 def test_a_closed_pipe_ends_no_run(text: str, tmp_path: Path) -> None:
@@ -62,3 +67,35 @@ def test_a_closed_pipe_ends_no_run(text: str, tmp_path: Path) -> None:
     process.stderr.close()
     assert process.wait(timeout=120) == 0
     assert read_log(out / "log.jsonl").of(End)[-1].reason == "finished"
+
+
+def test_a_terminal_that_closes_before_the_first_step_ends_nothing() -> None:
+    let_go: list[bool] = []
+    with outlives_terminal(lambda: let_go.append(True)):
+        signal.raise_signal(signal.SIGHUP)
+        with StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.hung_up
+        signal.raise_signal(signal.SIGHUP)
+    assert let_go == [True, True]
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+def test_nohup_is_obeyed() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with outlives_terminal(lambda: None), StopSignal() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.hung_up
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_only_what_was_a_terminal_is_let_go(tmp_path: Path) -> None:
+    """A summary that goes to a file is not lost with the terminal."""
+    code = (
+        "from overnight.training.progress import Progress; import os, sys; p = Progress(); "
+        "p.let_go(); os.write(1, b'kept'); p._to_nowhere([2]); os.write(2, b'gone')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"kept", b"")

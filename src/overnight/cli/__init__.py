@@ -64,10 +64,12 @@ def say(message: str) -> None:
 
 def write_json(value: Any, indent: int | None = None) -> None:
     """`value` on stdout; for a terminal everything beyond ASCII is escaped, since a log or a
-    model may hold what a terminal obeys."""
+    model may hold what a terminal obeys, and where stdout is not UTF-8."""
     import json
 
-    plain = sys.stdout.isatty()
+    if sys.stdout is None:  # closed by who called
+        return
+    plain = sys.stdout.isatty() or (sys.stdout.encoding or "utf-8").lower() != "utf-8"
     text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=plain)
     sys.stdout.write(text + "\n")
 

@@ -8,7 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
+from ..runfolder import read_bounded
 from . import Whole
+
+MAX_TEXT_BYTES = 2**30
 
 
 def explain(
@@ -77,7 +80,7 @@ def explain(
         loss, steps, batch, accumulation, block, corpus_tokens, vocab, bytes_per_token,
         seconds_per_step,
     )  # fmt: skip
-    measured = _measure(text, vocab) if text is not None else None
+    measured = _measure(text) if text is not None else None
     if json:
         shown = msgspec.to_builtins(found) | {"yardsticks": measured}
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(shown), indent=1) + b"\n")
@@ -87,12 +90,13 @@ def explain(
     return 0
 
 
-def _measure(path: Path, vocab: int | None) -> list[dict[str, object]]:
-    """The yardsticks of the last tenth of `path`, the rest being the training text."""
+def _measure(path: Path) -> list[dict[str, object]]:
+    """The yardsticks of the last tenth of `path`, the rest being the training text. Of a text as
+    bytes, so what guessing costs is ln 256, whatever the vocabulary of the loss."""
     from ..text.yardsticks import MAX_VAL_BYTES, yardsticks
 
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_TEXT_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
     if len(content) < 1000:

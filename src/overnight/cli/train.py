@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ..config import Settings, environment_layer, flatten, read_preset, read_toml
+from ..config import Settings, environment_layer, flatten, read_preset, read_toml, takes_list
 from ..config import settings as all_settings
 from ..errors import UserError, did_you_mean, printable
 from ..runfolder import RunFolder, RunLock
-from . import Whole, say, write_json
+from . import Whole, write_json
 
 if TYPE_CHECKING:
     from ..generation.initial import Initial
@@ -113,7 +112,7 @@ def train(
         "tokenizer.kind": tokenizer,
         "tokenizer.vocab_size": vocab_size,
         "length.steps": max_steps,
-        "length.tokens": int(tokens) if tokens is not None and math.isfinite(tokens) else tokens,
+        "length.tokens": _whole_tokens(tokens),
         "length.passes": passes,
         "length.minutes": minutes if hours is None else _minutes(minutes, hours),
         "log.every": log_every,
@@ -127,7 +126,8 @@ def train(
     flags = {name: value for name, value in flags.items() if value is not None}
     flags |= _named(set or [])
     if resume is not None:
-        for name, value in (("--out", out), ("--preset", preset), ("--settings", settings)):
+        kept = {"--out": out, "--preset": preset, "--settings": settings, "--from": begin_with}
+        for name, value in kept.items():
             if value is not None:
                 raise UserError(f"--resume keeps the run's own settings; leave out {name}.")
         return _resume(resume, flags, accept, dry_run, json)
@@ -143,7 +143,8 @@ def _refuse_options(text: tuple[str, ...]) -> None:
     """A lone - is standard input, but a misspelt option is not a file."""
     for word in text:
         if word.startswith("-") and word != "-":
-            options = ["--" + name.replace("_", "-") for name in train.__annotations__]
+            names = [n for n in train.__annotations__ if n not in ("text", "return", "begin_with")]
+            options = ["--from", *("--" + name.replace("_", "-") for name in names)]
             known = options + ["--" + name for name in all_settings()]
             raise UserError(f'There is no option "{word}".{did_you_mean(word, known)}')
 
@@ -156,11 +157,18 @@ def _named(pairs: list[str]) -> dict[str, Any]:
         if not equals:
             raise UserError(f'--set "{pair}": give NAME=VALUE.')
         if name in layer:
+            if name in all_settings() and not takes_list(name):
+                raise UserError(f"--{name} is given twice; give it once.")
             before = layer[name] if isinstance(layer[name], list) else [layer[name]]
             layer[name] = [*before, value]
         else:
             layer[name] = value
     return layer
+
+
+def _whole_tokens(tokens: float | None) -> float | None:
+    """1e6 is a number of tokens; half a one is not, which `config.check` says."""
+    return int(tokens) if tokens is not None and tokens.is_integer() else tokens
 
 
 def _minutes(minutes: float | None, hours: float) -> float:
@@ -179,7 +187,7 @@ def _layers(
     if initial:
         settings.add(initial.layer, initial.source)
     if preset or not initial:
-        settings.add(chosen.layer, f"preset {chosen.name}")
+        settings.add_preset(chosen)
     if file:
         settings.add(flatten(read_toml(file), str(file)), str(file))
     settings.add(environment_layer(), "environment")
@@ -193,21 +201,23 @@ def _begin(
 ) -> int:
     from ..training import session
     from ..training.progress import Progress
+    from ..training.stop import outlives_terminal
 
     path = out or session.default_folder(settings.preset)
     session.refuse_existing(path)
     progress = Progress()
-    plan = session.plan_run(settings, progress.say, initial)
-    if dry_run:
-        if json:
-            write_json(plan.summary())
-        else:
-            sys.stdout.write(printable("\n".join(plan.lines())) + "\n")
-        return 0
-    for line in plan.lines():
-        progress.say(line)
-    progress.say(f"run       {path}")
-    return _finish(session.begin(plan, path, progress, _stop_reason), json)
+    with outlives_terminal(progress.let_go):
+        plan = session.plan_run(settings, progress.say, initial)
+        if dry_run:
+            if json:
+                write_json(plan.summary())
+            else:
+                sys.stdout.write(printable("\n".join(plan.lines())) + "\n")
+            return 0
+        for line in plan.lines():
+            progress.say(line)
+        progress.say(f"run       {path}")
+        return _finish(session.begin(plan, path, progress, _stop_reason), progress, json)
 
 
 def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json: bool) -> int:
@@ -215,10 +225,14 @@ def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json
     RunLock(RunFolder.open(run).lock).release()
     from ..training import session
     from ..training.progress import Progress
+    from ..training.stop import outlives_terminal
 
     if dry_run:
         raise UserError("--dry-run plans a new run; leave it out with --resume.")
-    return _finish(session.resume(run, Progress(), _stop_reason, changes, accept), json)
+    progress = Progress()
+    with outlives_terminal(progress.let_go):
+        done = session.resume(run, progress, _stop_reason, changes, accept)
+        return _finish(done, progress, json)
 
 
 def _stop_reason(steps: list[int], losses: list[float]) -> str:
@@ -228,15 +242,18 @@ def _stop_reason(steps: list[int], losses: list[float]) -> str:
     return stop_reason(steps, losses)
 
 
-def _finish(summary: Any, json: bool) -> int:
-    """Report on what was trained; print the summary."""
+def _finish(summary: Any, progress: Any, json: bool) -> int:
+    """Report on what was trained, unless a report of just that is there; print the summary."""
     import msgspec
 
     from ..analysis.run import load_run
     from ..report import write
 
-    place = write(load_run(summary.run))
-    say(f"report    {place / 'report.html'}")
+    run = RunFolder(Path(summary.run))
+    written = run.report / "report.html"
+    if not written.exists() or written.stat().st_mtime < run.log.stat().st_mtime:
+        write(load_run(summary.run))
+    progress.say(f"report    {written}")
     if json:
         shown = {k: v for k, v in msgspec.to_builtins(summary).items() if k != "exit_code"}
         write_json(shown)

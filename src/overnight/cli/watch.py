@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
+from ..runfolder import RunFolder, is_locked
 from . import Whole, say
 
 
@@ -50,11 +51,11 @@ def watch(
         raise UserError(f"--pid {pid}: not a training process.")
     if not 0.1 <= every <= 86_400:
         raise UserError(f"--every {every}: has to be between 0.1 and 86400 seconds.")
-    console, seen = Console(highlight=False), -1
+    console, seen = Console(highlight=False), None
     while True:
-        size = _size(run)
-        if size != seen:
-            seen = size
+        look = _look(run)
+        if look != seen:
+            seen = look
             loaded = load_run(run)
             if console.is_terminal:
                 console.clear()
@@ -68,6 +69,8 @@ def watch(
         time.sleep(every)
 
 
-def _size(run: Path) -> int:
+def _look(run: Path) -> tuple[int, bool]:
+    """What changes when there is news: the length of the log, and whether a process trains (one
+    that is killed writes no row)."""
     log = run / "log.jsonl" if run.is_dir() else run
-    return log.stat().st_size if log.exists() else -2
+    return log.stat().st_size if log.exists() else -1, is_locked(RunFolder(run).lock)

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..errors import inert
 from ..text.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -110,5 +111,5 @@ def _join(a: Any, b: Any, how: str) -> str | None:
 
 def plain(text: str) -> str:
     """`text` on one line, with nothing in it that Markdown or HTML would act on."""
-    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    line = re.sub(" +", " ", inert(text, " ")).strip(" ")
     return re.sub(r"([\\`*_{}\[\]<>&|#~$])", r"\\\1", line)[:1000]

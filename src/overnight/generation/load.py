@@ -65,6 +65,6 @@ def find_step(run: RunFolder, checkpoint: str | int) -> int:
         return best.step if best and best.step in steps else steps[-1]
     if not str(checkpoint).isdecimal():
         raise UserError(f'checkpoint "{checkpoint}": give best, last or a step.')
-    if int(checkpoint) not in steps:
+    if int(checkpoint) not in steps and not run.checkpoint_path(int(checkpoint)).is_dir():
         raise UserError(f"{run.path}: no checkpoint of step {checkpoint}; there are {steps}.")
     return int(checkpoint)

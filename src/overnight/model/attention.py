@@ -126,7 +126,7 @@ class Attention(Part):
         return causal_bias(T, S, alibi, like.dtype, like.device)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)  # each prompt length makes one
 @torch.inference_mode(False)  # what decoding makes, training may take
 def _causal_bias(
     T: int, S: int, alibi_heads: int | None, dtype: torch.dtype, device: torch.device

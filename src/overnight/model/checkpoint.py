@@ -174,6 +174,9 @@ def _decoded(path: Path, kind: type[Any]) -> Any:
 
 def newest(run: RunFolder, warn: Callable[[str], None]) -> Path | None:
     """The newest checkpoint that verifies; a damaged one is named, kept aside, passed over."""
+    for folder in run.headless_checkpoints():
+        aside = _set_aside(folder)
+        warn(f"checkpoint damaged: {folder} has no {MANIFEST}; kept as {aside.name}")
     for step in reversed(run.checkpoint_steps()):
         folder = run.checkpoint_path(step)
         try:
@@ -220,12 +223,11 @@ def check_fit(own: dict[str, Tensor], tensors: dict[str, Tensor], path: Path) ->
             )
 
 
-def load_what_fits(model: Any, tensors: dict[str, Tensor]) -> list[str]:
-    """Copy the weights whose name and shape are the model's; the names left as they were."""
+def load_what_fits(model: Any, tensors: dict[str, Tensor]) -> None:
+    """Copy the weights whose name and shape are the model's; the others stay as they are."""
     own = model.state_dict()
     fitting = {k: v for k, v in tensors.items() if k in own and _fits(own[k], v)}
     model.load_state_dict(own | fitting)
-    return sorted(set(own) - set(fitting))
 
 
 def _fits(own: Tensor, tensor: Tensor) -> bool:

@@ -16,6 +16,8 @@ ASSUMED_VOCABULARY = {
     "bpe": 4096,
     "auto": 4096,
     "wordpiece": 16_000,
+    "wordpiece-classic": 16_000,
+    "file": 32_000,
 }
 
 
@@ -74,7 +76,7 @@ def describe(name: str) -> dict[str, Any]:
     assumed and `vocabulary_assumed` says so."""
     preset = read_preset(name)
     settings = Settings()
-    settings.add(preset.layer, f"preset {name}")
+    settings.add_preset(preset)
     config = with_vocabulary(settings.resolve())
     model = config.model
     parameters = count_parameters(model)

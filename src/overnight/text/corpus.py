@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import msgspec
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, printable
 
 PIECE = 4 * 2**20  # bytes read at a time
 PACKED_PIECE = 8192  # of .zst: a piece can unpack to some 30,000 times its size
@@ -145,8 +145,9 @@ class Source:
 
 
 def _lower(error: Exception) -> str:
+    """A library's message within a sentence of ours; JSON stays JSON."""
     text = str(error).rstrip(".")
-    return text[:1].lower() + text[1:]
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 class _ZstFile(io.RawIOBase):
@@ -212,11 +213,21 @@ def names(texts: list[str]) -> list[str]:
 def _find(text: str, text_field: str, say: Say) -> list[Source]:
     if text == "-":
         return [_standard_input()]
-    path = Path(text).expanduser()
+    try:
+        text.encode()
+        return _at(Path(text).expanduser(), text, text_field, say)
+    except (OSError, RuntimeError) as error:  # a name that is too long, a ~nobody
+        raise UserError(f"{text[:80]}: cannot be read: {error}.") from None
+    except UnicodeError:
+        raise UserError(f"{printable(text)}: a name that is not UTF-8; rename it.") from None
+
+
+def _at(path: Path, text: str, text_field: str, say: Say) -> list[Source]:
     if path.is_dir():
         return _folder(path, text_field, say)
     if not path.exists():
         near = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+        near = [name for name in near if name != path.name]  # a link that leads nowhere
         raise UserError(f"{text}: no such file or folder.{did_you_mean(path.name, near)}")
     if not path.is_file():  # a pipe can be read only once, too
         return [_spooled(path.open("rb"), text)]
@@ -281,6 +292,8 @@ def _binary(path: Path) -> bool:
 
 
 def _standard_input() -> Source:
+    if sys.stdin is None:
+        raise UserError("Standard input (-) is closed.")
     return _spooled(sys.stdin.buffer, "-")
 
 

@@ -135,8 +135,9 @@ def suggest_vocab_size(n_bytes: int) -> tuple[int, str]:
     for 12 MB (measured best there), 16,384 for 100 MB; never more than 32,768."""
     megabytes = n_bytes / 1e6
     size = 2 ** round(math.log2(1024 * max(megabytes, 0.01) ** 0.6))
-    size = min(max(size, 1024), 32_768)
-    return size, f"fits {megabytes:,.1f} MB of training text (about 1,024 · MB^0.6)"
+    fit = min(max(size, 1024), 32_768)
+    rule = "about 1,024 · MB^0.6" if fit == size else "the least" if size < fit else "the most"
+    return fit, f"fits {megabytes:,.1f} MB of training text ({rule})"
 
 
 def _trained(

@@ -25,6 +25,7 @@ from .tokenizers import Tokenizer
 from .yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 
 FORMAT = 1  # of the files of an entry; a new number makes every older entry a miss
+LONG_TRAINING = 8 * 2**20  # merging, which tells nothing on its way, takes seconds from here on
 TRAINER_BYTES = 64 * 2**20  # text that a tokenizer is trained on at most
 
 Choose = Callable[[str, Any, str], None]
@@ -119,7 +120,7 @@ def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepare
         say(f"The cached tokens in {folder} are damaged: making them again.")
         cache.remove(folder)
         return None
-    facts = meta.facts | {"names": names}
+    facts = meta.facts | {"names": names, "lossless": tokenizer.lossless}
     return Prepared(train, val, tokenizer, facts, folder / "yardsticks.json", folder)
 
 
@@ -215,6 +216,8 @@ class _Job:
         elif wanted < (least := makers.least_vocab_size(kind, separator)):
             raise UserError(f"tokenizer.vocab_size = {wanted}: {kind} needs at least {least}.")
         limit = min(train.size, TRAINER_BYTES)
+        if limit > LONG_TRAINING:
+            self.say(f"training the tokenizer on {limit / 1e6:,.0f} MB of text")
         done = Progress(self.say, "training the tokenizer", limit)
         made = makers.train(kind, done.watch(train.texts(limit)), wanted, separator)
         if made.vocab_size > wanted and not reason:
@@ -229,6 +232,8 @@ class _Job:
         if reason:
             if made.vocab_size < wanted:
                 reason = "all pairs of this short text that occur twice"
+            elif made.vocab_size > wanted:
+                reason = "what the characters of the text need"
             self.choices.append(("tokenizer.vocab_size", made.vocab_size, reason))
         return made
 

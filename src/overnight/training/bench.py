@@ -173,8 +173,8 @@ def _measure(row: Measured, machine: Machine, seconds: float, patience: float) -
 
 
 def _named(name: str) -> Settings:
-    preset, settings = read_preset(name), Settings()
-    settings.add(preset.layer, f"preset {name}")
+    settings = Settings()
+    settings.add_preset(read_preset(name))
     return settings
 
 

@@ -27,17 +27,25 @@ class Score:
     """What one pass over fixed blocks gives. `block_losses` are means in nats per token, `[n]`.
 
     `se` is the standard error over blocks, each block one draw. Bits per byte count the tokens
-    that stand for text: special ones give neither nats nor bytes.
+    that stand for text: special ones give neither nats nor bytes; `nats` and `n_bytes` `[n]` are
+    those of each block. Their ratio scatters by both, which go together: the standard error of a
+    ratio of means (Cochran 1977, §6.4).
     """
 
-    def __init__(self, block_losses: np.ndarray, context: int, nats: float, n_bytes: int) -> None:
+    def __init__(
+        self, block_losses: np.ndarray, context: int, nats: np.ndarray, n_bytes: np.ndarray
+    ) -> None:
         self.block_losses = block_losses
         self.tokens = len(block_losses) * context
-        self.bytes = n_bytes
+        self.bytes = int(n_bytes.sum())
         self.loss = float(block_losses.mean())
         n = len(block_losses)
         self.se = float(block_losses.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-        self.bpb = bits_per_byte(nats, n_bytes) if n_bytes else math.nan
+        self.bpb = bits_per_byte(float(nats.sum()), self.bytes) if self.bytes else math.nan
+        self.bpb_se = math.nan
+        if n > 1 and self.bytes:
+            left = nats - n_bytes * (nats.sum() / self.bytes)
+            self.bpb_se = bits_per_byte(math.sqrt(n / (n - 1) * float(left @ left)), self.bytes)
 
 
 class StoppedError(Exception):
@@ -57,8 +65,7 @@ def score(
     was_training = model.training
     model.eval()
     lengths = torch.from_numpy(byte_lengths)
-    means: list[torch.Tensor] = []
-    nats, n_bytes = 0.0, 0
+    means, nats, n_bytes = [], [], []
     context = blocks.shape[1] - 1
     chunk = max(1, CHUNK_TOKENS // context)
     for begin in range(0, len(blocks), chunk):
@@ -71,7 +78,8 @@ def score(
         nll_BT = nll_BT.cpu().double()  # in this order: an Apple GPU has no float64
         bytes_BT = lengths[rows[:, 1:]]
         means.append(nll_BT.mean(1))
-        nats += float(nll_BT.masked_fill(bytes_BT == 0, 0.0).sum())
-        n_bytes += int(bytes_BT.sum())
+        nats.append(nll_BT.masked_fill(bytes_BT == 0, 0.0).sum(1))
+        n_bytes.append(bytes_BT.sum(1))
     model.train(was_training)
-    return Score(torch.cat(means).numpy(), context, nats, n_bytes)
+    loss_N, nats_N, bytes_N = (torch.cat(parts).numpy() for parts in (means, nats, n_bytes))
+    return Score(loss_N, context, nats_N, bytes_N)

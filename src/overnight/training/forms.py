@@ -8,6 +8,7 @@ bits, again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,8 @@ from .once import once
 from .update import Updater, knows_fused
 
 ADVANTAGE = 1.1  # that an alternative needs
-ROUNDS = 3
+ROUNDS, MOST_ROUNDS = 3, 40  # of short updates as many as take
+ENOUGH = 0.8  # seconds, lest the noise of the machine decide
 PATIENCE = {  # seconds of one update, above which no alternative is tried
     "train.attention": 1.5,
     "train.compile": 1.5,
@@ -34,7 +36,7 @@ WORTH_COMPILING = 30  # minutes a run must last: compiling takes the first half 
 OPEN = {"train.attention": "auto", "train.compile": "auto", "train.threads": 0}
 
 Say = Callable[[str], None]
-Found = dict[str, tuple[Any, str]]  # setting → value and reason
+SHAPE = ("batch", "micro_batch", "dtype", "threads", "attention", "compile")
 
 
 def left_open(settings: Settings) -> list[str]:
@@ -59,18 +61,10 @@ def choose_form(
         settings.choose("train.attention", "fused" if fused else "plain", reason)
     if device.type != "cpu":
         return
-    others = _alternatives(settings, names, minutes, device)
-    possible = {(name, settings.get(name)) for name, _ in others} | set(others)
-    config = settings.resolve()
-    shape = [getattr(config.train, n) for n in ("batch", "micro_batch", "dtype", "threads")]
-    found: Found = once(
-        [msgspec.to_builtins(config.model), shape, others],
-        dict[str, tuple[int | str, str]],
-        lambda: _timed(settings, others, train, device, say),
-        lambda kept: all((name, value) in possible for name, (value, _) in kept.items()),
-    )
-    for name, (value, why) in found.items():
-        settings.choose(name, value, why)
+    too_slow: set[str] = set()  # to try another
+    for name, other in _alternatives(settings, names, minutes, device):
+        if name not in too_slow and not _choose(settings, name, other, train, device, say):
+            too_slow.add(name)
     torch.set_num_threads(settings.get("train.threads"))
 
 
@@ -91,34 +85,42 @@ def _alternatives(
     return others
 
 
-def _timed(
+def _choose(
     settings: Settings,
-    others: list[tuple[str, Any]],
+    name: str,
+    other: Any,
     train: np.ndarray,
     device: torch.device,
     say: Say,
-) -> Found:
-    """Each alternative beside what stands; what wins stands for the next."""
-    found: Found = {}
-    too_slow: set[str] = set()  # to try another
-    for name, other in others:
-        if name in too_slow:
-            continue
+) -> bool:
+    """What stands beside the other value of one setting, and what wins stands for the next. False
+    where an update takes too long to try another."""
+
+    def find() -> list[float]:
         if name == "train.compile":
             say("timing    compiled updates: compiling takes a minute or so")
-        standing = settings.get(name)
-        seconds, others_seconds = _seconds(settings, name, (standing, other), train, device)
-        if others_seconds == float("inf"):
-            too_slow.add(name)
-            continue
-        if seconds > ADVANTAGE * others_seconds:
-            times = f"{1000 * others_seconds:.0f} ms an update, {standing} {1000 * seconds:.0f}"
-            found[name] = (other, times)
-        else:
-            times = f"{1000 * seconds:.0f} ms an update, {other} {1000 * others_seconds:.0f}"
-            found[name] = (standing, times)
-        settings.choose(name, *found[name])
-    return found
+        return _seconds(settings, name, (standing, other), train, device)
+
+    standing, config = settings.get(name), settings.resolve()
+    shape = [getattr(config.train, leaf) for leaf in SHAPE]
+    seconds = once(
+        [msgspec.to_builtins(config.model), shape, name, other],
+        list[float],
+        find,
+        lambda kept: all(s > 0 for s in kept) and (len(kept) == 2 or kept[:1] > [PATIENCE[name]]),
+    )
+    if len(seconds) < 2:
+        return False
+    first, second = (1000 * s for s in seconds)
+    if first > ADVANTAGE * second:
+        settings.choose(name, other, f"{_short(second)} ms an update, {standing} {_short(first)}")
+    else:
+        settings.choose(name, standing, f"{_short(first)} ms an update, {other} {_short(second)}")
+    return True
+
+
+def _short(milliseconds: float) -> str:
+    return f"{milliseconds:.1f}" if milliseconds < 10 else f"{milliseconds:.0f}"
 
 
 def _seconds(
@@ -127,24 +129,27 @@ def _seconds(
     values: tuple[Any, Any],
     train: np.ndarray,
     device: torch.device,
-) -> tuple[float, float]:
-    """Seconds of an update with each of two values, the least of rounds in turn; infinite for the
-    second where the first takes too long to try another."""
+) -> list[float]:
+    """Seconds of an update with each of two values, the least of rounds in turn; of the first
+    alone where that takes too long to try another. What other work takes is left out: the first
+    thread is busy in every part of an update, so its own time is the update's."""
     config = settings.resolve()
     leaf = name.removeprefix("train.")
     configs = [
         structs.replace(config, train=structs.replace(config.train, **{leaf: value}))
         for value in values
     ]
-    least, updaters = [float("inf")] * 2, [Updater(c, train, device) for c in configs]
-    for turn in range(1 + ROUNDS):  # the first one warms up
+    least, updaters = [math.inf] * 2, [Updater(c, train, device) for c in configs]
+    spent, turn = 0.0, 0
+    while turn <= ROUNDS or (spent < ENOUGH and turn <= MOST_ROUNDS):  # the first one warms up
         for i, (config, updater) in enumerate(zip(configs, updaters, strict=True)):
             torch.set_num_threads(config.train.threads)
-            begin = time.perf_counter()
+            begin = time.thread_time()
             updater.update(1 + turn, 10**6)
-            seconds = time.perf_counter() - begin
+            seconds = time.thread_time() - begin
             if i == 0 and seconds > PATIENCE[name] * (1 if turn else 4):  # a first one is slow
-                return seconds, float("inf")
+                return [seconds]
             if turn:
-                least[i] = min(least[i], seconds)
-    return least[0], least[1]
+                least[i], spent = min(least[i], seconds), spent + seconds
+        turn += 1
+    return least

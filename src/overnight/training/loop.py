@@ -19,6 +19,7 @@ import numpy as np
 import safetensors.numpy
 
 from ..config import Config
+from ..errors import UserError
 from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.checkpoint import State, Window
@@ -36,6 +37,7 @@ from ..runfolder import (
     best_evaluation,
     current,
     fsync_path,
+    not_linked,
     read_log,
 )
 from ..text.batches import FixedBlocks, fixed_blocks
@@ -111,7 +113,7 @@ class Trainer:
             reason = "finished"
         except StoppedError:
             reason = "interrupted"
-        except FailedError as error:
+        except (FailedError, UserError) as error:
             self._event("failed", str(error))
             reason = "failed"
         except (RuntimeError, MemoryError) as error:
@@ -252,7 +254,7 @@ class Trainer:
         known = {
             row.step: row.val_loss
             for row in evals
-            if 0 < row.step <= self.state.step and row.val_loss is not None
+            if row.step <= self.state.step and row.val_loss is not None
         }
         reason = self.stop_reason(list(known), list(known.values()))
         if reason:
@@ -273,6 +275,7 @@ class Trainer:
             val_loss=val.loss,
             val_se=val.se,
             val_bpb=val.bpb,
+            val_bpb_se=val.bpb_se,
             val_tokens=val.tokens,
             probe_loss=probe.loss,
             probe_se=probe.se,
@@ -287,8 +290,9 @@ class Trainer:
         improved = step > 0 and math.isfinite(val.loss) and (best is None or val.loss < best)
         if improved:
             self.best, self.saver.best_step = row, step
+        error = f" ± {val.se:.4f}" if math.isfinite(val.se) else " (one block: no standard error)"
         self.progress.say(
-            f"step {step:,}: val {val.loss:.4f} ± {val.se:.4f}, "
+            f"step {step:,}: val {val.loss:.4f}{error}, "
             f"train probe {probe.loss:.4f}, {val.bpb:.3f} bits per byte"
             + (" (best so far)" if improved else "")
         )
@@ -311,7 +315,7 @@ class Trainer:
             "probe": probe.block_losses.astype(np.float32),
         }
         try:
-            with path.open("wb") as file:
+            with open(path, "wb", opener=not_linked) as file:
                 file.write(safetensors.numpy.save(losses))
                 file.flush()
                 os.fsync(file.fileno())
@@ -388,13 +392,19 @@ class Trainer:
             weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
             checkpoint.load_into(self.updater.model, weights, folder)
         tokens = full_tokens(self.updater.ledger.tokens(self.steps))
-        whole = self._score(fixed_blocks(self.prepared.val, self.config.model.context, tokens))
+        blocks = fixed_blocks(self.prepared.val, self.config.model.context, tokens)
+        n_tokens = len(blocks) * self.config.model.context
+        self.progress.say(
+            f"last      evaluating step {self.best.step:,} on {n_tokens:,} val tokens"
+        )
+        whole = self._score(blocks)
         self.log.write(
             Full(
                 step=self.best.step,
                 val_loss=whole.loss,
                 val_se=whole.se,
                 val_bpb=whole.bpb,
+                val_bpb_se=whole.bpb_se,
                 val_tokens=whole.tokens,
                 val_bytes=whole.bytes,
                 checkpoint="best",

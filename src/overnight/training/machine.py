@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -26,8 +27,9 @@ def choose_machine(settings: Settings) -> None:
         device, reason = _best_device()
         settings.choose("train.device", device, reason)
     check_device(device)
+    check_threads(settings.get("train.threads"))
     if settings.get("train.threads") == 0:
-        cores = min(usable_cores(), psutil.cpu_count(logical=False) or 1)
+        cores = min(usable_cores(), psutil.cpu_count(logical=False) or usable_cores())
         settings.choose("train.threads", cores, f"{cores} physical cores usable")
     if settings.get("train.dtype") == "auto":
         settings.choose("train.dtype", *_best_dtype(device))
@@ -45,13 +47,13 @@ def _best_device() -> tuple[str, str]:
 
 def check_device(device: str) -> None:
     """Refuse one that is not here: a name, or a number after it."""
-    kind, _, index = device.partition(":")
+    kind, colon, index = device.partition(":")
     count = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }
-    if kind not in count or not (index or "0").isdecimal():
+    if kind not in count or (colon and not re.fullmatch("0|[1-9][0-9]{0,3}", index)):
         raise UserError(f'train.device = "{device}": give auto, cpu, cuda or mps.')
     if int(index or "0") >= count[kind]:
         raise UserError(
@@ -59,10 +61,17 @@ def check_device(device: str) -> None:
         )
 
 
+def check_threads(threads: int) -> None:
+    """Refuse more than can be of use, which the system may answer by ending the process."""
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if threads > most:
+        raise UserError(f"train.threads = {threads:,}: more than {most} help nobody here.")
+
+
 def _best_dtype(device: str) -> tuple[str, str]:
     if device.startswith("cuda") and torch.cuda.is_bf16_supported():
         return "bfloat16", "the GPU multiplies it natively; weights stay float32"
-    if device == "cpu" and has_bfloat16():
+    if device.startswith("cpu") and has_bfloat16():
         return "bfloat16", "the CPU multiplies it natively; weights stay float32"
     return "float32", "no fast bfloat16 here"
 
@@ -121,9 +130,10 @@ def settle(device: str, threads: int) -> torch.device:
     # the flag of `use_deterministic_algorithms`, without its import of the compiler (1.2 s)
     torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    _take_fast_float32()
+    settled = torch.device(device)
+    _take_fast_float32(settled)
     _keep_memory()
-    return torch.device(device)
+    return settled
 
 
 def _keep_memory() -> None:
@@ -160,14 +170,15 @@ def _ask_for_large_pages(libc: ctypes.CDLL) -> None:
                 libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), huge_pages)
 
 
-def _take_fast_float32() -> None:
+def _take_fast_float32(device: torch.device) -> None:
     """Let float32 products go to oneDNN, which the precision "medium" opens: on AMD it is more
     than twice as fast as the default library (docs/lab-notes.md, 2026-11-20). The word allows it
-    to round to bfloat16; only where it does not, as measured here, is it taken."""
+    to round to bfloat16, or to TF32 on a GPU; only where it does not, as measured, is it taken."""
     torch.set_float32_matmul_precision("medium")
     x = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
-    error = float(((x @ x).double() - x.double() @ x.double()).abs().max())
-    if error > 1e-3:  # float32 leaves 3e-5, bfloat16 0.2
+    y = x.to(device)
+    error = float(((y @ y).cpu().double() - x.double() @ x.double()).abs().max())
+    if error > 1e-3:  # float32 leaves 3e-5, TF32 some 0.02, bfloat16 0.2
         torch.set_float32_matmul_precision("highest")
 
 
@@ -175,6 +186,8 @@ def wait(device: torch.device) -> None:
     """Until what was asked of `device` is done: before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:

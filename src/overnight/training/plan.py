@@ -31,6 +31,7 @@ SAMPLINGS = 4  # and the end
 EVALUATION_SHARE = 0.012  # of the run's time, about, the last one on the whole split among it
 FEWEST_BLOCKS = 16  # of each set
 KEPT = 0.05  # of a time that is given: for evaluation, samples, saving and the last figure
+KEPT_BESIDE, MOST_KEPT = 0.03, 0.5  # beside a last figure that takes much of a short time
 PROMPT_BYTES = 24
 LONGEST = 10 * 365 * 24 * 3600  # seconds
 PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
@@ -101,13 +102,14 @@ class Plan(msgspec.Struct):
         steps = config.length.steps
         when = "%H:%M" if self.seconds < 12 * 3600 else "%Y-%m-%d %H:%M"
         end = time.strftime(when, time.localtime(time.time() + self.seconds))
-        evaluated = min(config.eval.tokens, facts["val_tokens"])
+        blocks = fixed_blocks(self.prepared.val, model.context, config.eval.tokens)
+        evaluated = len(blocks) * model.context
         parts = ", ".join(f"{k} {v:,}" for k, v in self.parameters.items() if k != "total")
         return [
             f"text      {facts['bytes']:,} bytes to train on, {facts['val_bytes']:,} held out "
             f"({facts['split']})",
             f"tokens    {config.tokenizer.kind}, vocabulary {model.vocab_size:,} "
-            f"({reasons.get('tokenizer.vocab_size', 'from the text')}): "
+            f"({_why_vocabulary(config, reasons)}): "
             f"{facts['train_tokens']:,} train, {facts['val_tokens']:,} val",
             f"model     {self.parameters['total']:,} parameters ({parts}): layers {model.layers}, "
             f"width {model.width}, heads {model.heads}, context {model.context}",
@@ -131,6 +133,12 @@ class Plan(msgspec.Struct):
             f"expected  {duration(self.seconds)} "
             f"({ledger.tokens_per_step / self.step_seconds:,.0f} tokens/s), until {end}",
         ]
+
+
+def _why_vocabulary(config: Config, reasons: dict[str, str]) -> str:
+    fixed = {"bytes": "one for each byte", "chars": "the characters of the text"}
+    fixed["file"] = f"of {config.tokenizer.path}"
+    return fixed.get(config.tokenizer.kind) or reasons.get("tokenizer.vocab_size", "as given")
 
 
 def duration(seconds: float) -> str:
@@ -166,7 +174,7 @@ def make_plan(
         if not memory.is_out_of_memory(error):
             raise
         raise UserError(memory.advice(settings.resolve(), device), 1) from None
-    steps = _choose_length(settings, updater.ledger, probe)
+    steps = _choose_length(settings, updater.ledger, probe, len(prepared.val))
     if steps * probe.step_seconds > LONGEST:
         raise UserError(
             f"{steps:,} steps at {probe.step_seconds:.2g} s each would take longer than ten years."
@@ -195,6 +203,9 @@ def _choose_micro_batch(settings: Settings, prepared: Prepared, device: torch.de
     free, _ = memory.memory(device)
     if not micro and memory.estimated(settings.resolve(), free) == batch:
         settings.choose("train.micro_batch", batch, "the whole batch at once")
+    elif micro > 0 and settings.left_open("train.micro_batch"):
+        part = math.gcd(batch, micro)
+        settings.choose("train.micro_batch", part, f"the preset's {micro}, as a part of {batch}")
     elif micro in (0, AUTO):
         found = memory.largest(settings.resolve(), prepared.train, device)
         settings.choose("train.micro_batch", found, f"the largest part of {batch} that fits")
@@ -224,7 +235,7 @@ class Probe:
         updater.reset()
 
 
-def _choose_length(settings: Settings, ledger: Ledger, probe: Probe) -> int:
+def _choose_length(settings: Settings, ledger: Ledger, probe: Probe, val_tokens: int) -> int:
     """Turn the given length into steps, once; the schedule ends there."""
     length = settings.resolve().length
     if length.steps:
@@ -232,11 +243,12 @@ def _choose_length(settings: Settings, ledger: Ledger, probe: Probe) -> int:
     if length.tokens:
         steps, reason = ledger.steps_for_tokens(length.tokens), f"{length.tokens:,} tokens"
     elif length.minutes:
-        seconds = 60 * length.minutes * (1 - KEPT)
-        steps = max(1, math.floor(seconds / probe.step_seconds))
+        whole = min(val_tokens, full_tokens(0)) * probe.eval_token_seconds / (60 * length.minutes)
+        kept = min(max(KEPT, whole + KEPT_BESIDE), MOST_KEPT)
+        steps = max(1, math.floor(60 * length.minutes * (1 - kept) / probe.step_seconds))
         reason = (
             f"{length.minutes:g} minutes at {1 / probe.step_seconds:.3g} steps/s, measured, "
-            f"with {KEPT:.0%} kept for what is not training"
+            f"with {kept:.0%} kept for what is not training"
         )
         most = ledger.steps_for_passes(MOST_PASSES)
         if settings.get("model.size") == "auto" and steps > most:

@@ -32,7 +32,7 @@ class Progress:
         plain = not self.console.is_terminal or os.environ.get("TERM") == "dumb"
         self._live = None if plain else Live(console=self.console, refresh_per_second=2)
         self._next = 0.0
-        self._line = ""
+        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -51,7 +51,6 @@ class Progress:
 
     def show(self, line: str) -> None:
         """Replace the live line; elsewhere print it, if the last one is some seconds old."""
-        self._line = line
         if self._live:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
         elif time.monotonic() >= self._next:
@@ -59,13 +58,16 @@ class Progress:
             self._next = time.monotonic() + PLAIN_SECONDS
 
     def let_go(self) -> None:
-        """The terminal is gone: write to nowhere from now on."""
+        """The terminal is gone: what was to appear there is written to nowhere from now on."""
+        self._to_nowhere(self._terminals)
+
+    def _to_nowhere(self, streams: list[int]) -> None:
         if self._live:
             with contextlib.suppress(OSError):
                 self._live.stop()
             self._live = None
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2):
+        for stream in streams:
             os.dup2(nowhere, stream)
         os.close(nowhere)
 
@@ -73,5 +75,5 @@ class Progress:
         """A message that stays."""
         try:
             self.console.print(printable(message))
-        except OSError:
-            self.let_go()
+        except OSError:  # who reads messages has gone; who reads the summary need not have
+            self._to_nowhere([2])

@@ -19,7 +19,8 @@ from ..model.checkpoint import State
 from ..runfolder import Checkpoint, LogWriter, RunFolder
 from .update import Updater
 
-SAVE_SECONDS, SAVE_SHARE = 45.0, 0.01  # between saves, of which each may cost 1 % of that time
+SAVE_SECONDS, SAVE_SHARE = 30.0, 0.01  # between saves, of which each may cost 1 % of that time
+PATIENCE = 4 / 3  # of that time, for a state that is the best so far
 SAVE_TRIES, SAVE_PAUSE = 5, 2.0  # for the last state of a session; seconds between
 
 
@@ -97,12 +98,12 @@ class Saver:
         self._held, self.best_step = None, best_step
 
     def is_due(self, step: int, best: bool) -> bool:
-        """By default a save waits for a state that is the best so far, once as long again: the
-        best and the newest state are then one checkpoint."""
+        """By default a save waits a little for a state that is the best so far: the best and the
+        newest state are then one checkpoint."""
         if self.settings.every:
             return step % self.settings.every == 0
         waited = time.monotonic() - self._saved_at
-        return waited >= max(SAVE_SECONDS, self._cost / SAVE_SHARE) * (1 if best else 2)
+        return waited >= max(SAVE_SECONDS, self._cost / SAVE_SHARE) * (1 if best else PATIENCE)
 
     def save(self, snapshot: Snapshot, reason: str, must: bool) -> None:
         """Save, or log why not. The run must not end without its last state: that is tried again

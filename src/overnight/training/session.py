@@ -3,6 +3,7 @@ went."""
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from .. import __version__, config
 from ..config import Config, Settings
@@ -20,6 +22,7 @@ from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
 from ..runfolder import (
+    OTHER,
     End,
     Eval,
     Event,
@@ -39,7 +42,7 @@ from ..text.tokenizers import Tokenizer
 from . import memory
 from .awake import awake
 from .loop import Trainer
-from .machine import check_device, environment, settle
+from .machine import check_device, check_threads, environment, settle
 from .plan import Plan, make_plan
 from .progress import Progress
 from .saving import restore
@@ -74,6 +77,8 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
     """Prepare the text and decide everything; nothing but the cache is written."""
     if initial:
         refuse_other_model(settings, initial)
+    if (device := settings.get("train.device")) != "auto":  # before the text takes its time
+        check_device(device)
     resolved = settings.resolve()
     fixed = initial.tokenizer if initial else None
     prepared = prepare(
@@ -100,7 +105,12 @@ def default_folder(preset: str) -> Path:
 
 
 def refuse_existing(path: Path) -> None:
-    if path.exists():
+    try:
+        str(path).encode()
+        there = os.path.lexists(path)  # a link that leads nowhere, too
+    except (UnicodeError, ValueError):
+        raise UserError(f"--out {str(path)!r}: not a name for a folder.") from None
+    if there:
         known = (path / "log.jsonl").is_file()
         hint = f"go on with --resume {path}, or give" if known else "give"
         raise UserError(f"{path} exists already: {hint} another --out.")
@@ -115,6 +125,7 @@ def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     run = RunFolder(temporary)
     make_folder(path.parent)
+    _sweep_beginnings(path)
     temporary.mkdir()
     try:
         lock = RunLock(run.lock)
@@ -149,6 +160,14 @@ def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -
                 stop_reason=stop_reason,
             )
         )
+
+
+def _sweep_beginnings(path: Path) -> None:
+    """Remove what processes that were killed had begun of this very run."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _keep_initial(run: RunFolder, log: LogWriter, plan: Plan) -> None:
@@ -194,8 +213,9 @@ def _resume(
     if finished and settings.length.steps <= before.length.steps:
         progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
+    _refuse_unsettled(run, settings)
     first = next(iter(starts), None)
-    fingerprint = str(first.data.get("fingerprint", "")) if first else ""
+    fingerprint = str(starts[-1].data.get("fingerprint", "")) if starts else ""
     prepared = prepare(
         settings.data,
         settings.tokenizer,
@@ -203,10 +223,15 @@ def _resume(
         fingerprint=fingerprint,
         say=progress.say,
     )
-    if fingerprint != prepared.facts["fingerprint"]:
-        _accept("the text is not the one this run began with", "trajectory", accept)
+    warnings: list[str] = []
+    if not fingerprint:
+        warnings.append("the log does not say which text this run began with: not compared")
+    elif fingerprint != prepared.facts["fingerprint"]:
+        _accept("the text is not the one of this run", "trajectory", accept)
         changed["data"] = "other text"
+        _replace(run.yardsticks, prepared.yardsticks.read_text(encoding="utf-8"))
     check_device(settings.train.device)
+    check_threads(settings.train.threads)
     device = settle(settings.train.device, settings.train.threads)
     memory.check(settings, device)
     if settings.train.micro_batch == config.AUTO:
@@ -214,12 +239,15 @@ def _resume(
         settings = memory.with_micro_batch(settings, micro)
     memory.check_micro_batch(settings.train.batch, settings.train.micro_batch)
     updater = Updater(settings, prepared.train, device)
-    warnings: list[str] = []
     checkpoint.sweep(run)
     folder = checkpoint.newest(run, warnings.append)
     state = restore(updater, folder, whole=accept != "incompatible")
+    if settings.length.steps < state.step:
+        raise UserError(
+            f"length.steps = {settings.length.steps:,}: the run is at step {state.step:,} already."
+        )
     log = LogWriter(run.log, attempt=read.attempts + 1)
-    reasons = (first.reasons if first else {}) | changed
+    reasons = (starts[-1].reasons if starts else {}) | changed
     start = _start_rows(settings, reasons, prepared, updater)
     log.write(start(state.step))
     if changed:
@@ -228,7 +256,9 @@ def _resume(
     if first:
         now = environment(updater.device, settings.train.threads)
         warnings += _inexact(first.environment, now, state.step)
+    other = [name for name in changed if name.startswith(("data", "model.", "tokenizer."))]
     for kind, messages in (
+        (OTHER, [f"evaluations before this do not count: {', '.join(other)}"] if other else []),
         ("torn_log", ["the last row was torn by a kill; it is sealed"] if log.sealed else []),
         ("log", [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]]),
         ("warning", warnings),
@@ -250,6 +280,17 @@ def _resume(
             stop_reason=stop_reason,
         )
     )
+
+
+def _refuse_unsettled(run: RunFolder, settings: Config) -> None:
+    """What was imported has never been planned. (Samples had no cadence of their own once.)"""
+    flat = config.flatten(msgspec.to_builtins(settings), "")
+    for name in ("length.steps", *CHOSEN):
+        if flat[name] in OPEN and name != "sample.every":
+            raise UserError(
+                f"{run.config}: {name} = {flat[name]} was never settled, so nothing can go on "
+                f"here; to train from these weights: --from {run.path}."
+            )
 
 
 def _edited(written: Config, starts: list[Start]) -> tuple[Config, dict[str, Any]]:

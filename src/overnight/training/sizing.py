@@ -14,7 +14,7 @@ import msgspec
 import torch
 from msgspec import structs
 
-from ..config import Config, Settings, presets
+from ..config import Config, Settings
 from ..text.prepare import Prepared
 from . import memory
 from .machine import device_name, wait
@@ -87,7 +87,7 @@ def choose_size(
         return minutes
     text = len(prepared.train)
     letters = settings.get("tokenizer.kind") in ("chars", "bytes")
-    if letters and _left_open(settings, "model.context"):
+    if letters and settings.left_open("model.context"):
         _choose_context(settings, prepared)
     ladder, recurring = (_with_given(settings, rungs) for rungs in (LADDER, RECURRING))
     memory.check(_sized(settings, ladder[0]), device)
@@ -120,9 +120,9 @@ def choose_size(
         f"and {rung.weights:,} weights in layers"
     )
     for name, value in chosen.items():
-        if _left_open(settings, name):
+        if settings.left_open(name):
             settings.choose(name, value, reason)
-    if _left_open(settings, "model.heads"):
+    if settings.left_open("model.heads"):
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
     return minutes * min(1.0, MOST_PASSES * text / tokens)
@@ -147,9 +147,9 @@ def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...
     given = {
         leaf: settings.get(f"model.{leaf}")
         for leaf in ("layers", "width")
-        if not _left_open(settings, f"model.{leaf}")
+        if not settings.left_open(f"model.{leaf}")
     }
-    if not _left_open(settings, "train.batch"):
+    if not settings.left_open("train.batch"):
         batch = settings.get("train.batch")
         memory.check_micro_batch(batch, max(1, settings.get("train.micro_batch")))
         given["tokens"] = batch * settings.get("model.context")
@@ -160,12 +160,6 @@ def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...
 
 def _heads(width: int) -> int:
     return next(n for n in range(max(1, width // HEAD), 0, -1) if width % n == 0)
-
-
-def _left_open(settings: Settings, name: str) -> bool:
-    """Whether `name` is a preset's own value or the default, and not the user's."""
-    sources = {f"preset {preset}" for preset in presets()}
-    return not settings.given(name) or settings.reasons[name] in sources
 
 
 def _tokens(
@@ -203,7 +197,7 @@ def _token_seconds(
 def _sized(settings: Settings, rung: Rung) -> Config:
     """The settings at this size."""
     config = settings.resolve()
-    own = _left_open(settings, "model.heads")
+    own = settings.left_open("model.heads")
     heads = _heads(rung.width) if own else config.model.heads
     model = structs.replace(config.model, layers=rung.layers, width=rung.width, heads=heads)
     train = structs.replace(config.train, batch=_batch(settings, rung))

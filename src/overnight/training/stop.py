@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+
+@contextmanager
+def outlives_terminal(let_go: Callable[[], None]) -> Iterator[None]:
+    """Within it a closed terminal ends nothing: `let_go` is called. Not where SIGHUP is ignored, as
+    nohup wants it, nor within a `StopSignal`, which does more."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: let_go())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 class StopSignal:
@@ -22,6 +37,8 @@ class StopSignal:
             signal.SIGTERM: self._stop,
             signal.SIGHUP: self._hang_up,
         }
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup wants it
+            del handlers[signal.SIGHUP]
         self._before = {s: signal.signal(s, handler) for s, handler in handlers.items()}
         return self
 

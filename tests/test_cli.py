@@ -303,3 +303,12 @@ def test_a_finished_run_keeps_its_report(folder: Path, capfd: pytest.CaptureFixt
     assert cli.run(["train", "--resume", "run"]) == 0
     assert report.is_file()
     assert cli.run(["train", "--resume", "run", "--from", "run"]) == 2
+
+
+def test_a_link_that_leads_nowhere_is_not_its_own_suggestion(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "lost.txt").symlink_to("nowhere")
+    assert refused(["train", "lost.txt"], capfd, folder).endswith("no such file or folder.")
+    (folder / "last.txt").write_text(GOOD)
+    assert refused(["train", "lost.txt"], capfd, folder).endswith('Did you mean "last.txt"?')

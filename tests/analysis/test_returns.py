@@ -114,8 +114,9 @@ def test_one_skipped_update_is_no_divergence(returned, tmp_path):
 
 def test_early_trouble_does_not_hide_late_divergence(returned, tmp_path):
     def change(row):
-        if row["type"] == "event" and row["kind"] == "rewind":
-            row |= {"kind": "non_finite", "step": 50}
+        if row["type"] == "sample" and row["step"] <= 120:
+            row["type"] = "event"
+            row |= {"kind": "non_finite", "step": 50, "message": "update skipped", "data": {}}
         if row["type"] == "train" and row["step"] > 300:
             row["loss"] = None
 

@@ -308,7 +308,7 @@ def test_a_finished_run_keeps_its_report(folder: Path, capfd: pytest.CaptureFixt
 def test_a_link_that_leads_nowhere_is_not_its_own_suggestion(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "lost.txt").symlink_to("nowhere")
-    assert refused(["train", "lost.txt"], capfd, folder).endswith("no such file or folder.")
-    (folder / "last.txt").write_text(GOOD)
-    assert refused(["train", "lost.txt"], capfd, folder).endswith('Did you mean "last.txt"?')
+    (folder / "chapters.md").symlink_to("nowhere")
+    assert refused(["train", "chapters.md"], capfd, folder).endswith("no such file or folder.")
+    (folder / "chapter.md").write_text(GOOD)
+    assert refused(["train", "chapters.md"], capfd, folder).endswith('Did you mean "chapter.md"?')

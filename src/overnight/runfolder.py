@@ -370,7 +370,7 @@ def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
-OTHER = "incomparable"  # the event behind which rows compare with none before it
+INCOMPARABLE = "incomparable"  # the event behind which rows compare with none before it
 
 
 def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
@@ -401,7 +401,8 @@ def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
 def _comparable(rows: list[AnyRow]) -> list[AnyRow]:
     """Without what was measured of another model or on another text, in the order written."""
     cut = max(
-        (i for i, r in enumerate(rows) if isinstance(r, Event) and r.kind == OTHER), default=0
+        (i for i, r in enumerate(rows) if isinstance(r, Event) and r.kind == INCOMPARABLE),
+        default=0,
     )
     return [row for i, row in enumerate(rows) if i >= cut or isinstance(row, Start | End | Event)]
 

@@ -362,8 +362,12 @@ def test_another_model_or_text_is_judged_by_what_follows_alone(
         interrupted_at(23, patch)
         assert cli.run([*words, "--accept", "trajectory"]) == 130
     capfd.readouterr()
+    mine.write_text(TEXT.replace("square", "CIRCLE"))
+    before = (out / "yardsticks.json").read_bytes()
     assert cli.run([*words, "--max-steps", "22", "--accept", "trajectory"]) == 2
     assert "at step 23 already" in capfd.readouterr().err
+    assert (out / "yardsticks.json").read_bytes() == before  # refused, so nothing is changed
+    mine.write_text(TEXT.replace("square", "SQUARE"))
     assert cli.run(words) == 0  # the text is this run's now
     kept = read_log(out / "log.jsonl").rows
     assert [row.step for row in current(kept) if isinstance(row, Eval)] == [24]

@@ -13,7 +13,16 @@ import pytest
 from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
 
 from overnight import cli, load_run
-from overnight.runfolder import Eval, Event, RunFolder, RunLock, Sample, Start, read_log
+from overnight.runfolder import (
+    Eval,
+    Event,
+    RunFolder,
+    RunLock,
+    Sample,
+    Start,
+    current,
+    read_log,
+)
 from overnight.training import loop, update
 
 
@@ -139,7 +148,7 @@ def test_a_text_that_was_moved_is_named_anew(
     mine, out = tmp_path / "mine.txt", tmp_path / "run"
     mine.write_text(TEXT)
     with monkeypatch.context() as patch:
-        interrupted_at(4, patch)
+        interrupted_at(9, patch)
         assert train(out, str(mine)) == 130
     mine.rename(tmp_path / "moved.txt")
     assert cli.run(["train", "--resume", str(out)]) == 2
@@ -147,6 +156,8 @@ def test_a_text_that_was_moved_is_named_anew(
     monkeypatch.chdir(tmp_path)
     assert cli.run(["train", "--resume", str(out), "moved.txt"]) == 0
     assert str(tmp_path / "moved.txt") in (out / "config.toml").read_text()
+    kept = [row.step for row in current(read_log(out / "log.jsonl").rows) if isinstance(row, Eval)]
+    assert kept == [0, 8, 16, 24]  # the text is the same, so what was measured counts
 
 
 def test_settings_edited_by_hand_are_changes_of_a_resume(

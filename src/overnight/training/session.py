@@ -22,7 +22,7 @@ from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
 from ..runfolder import (
-    OTHER,
+    INCOMPARABLE,
     End,
     Eval,
     Event,
@@ -229,7 +229,6 @@ def _resume(
     elif fingerprint != prepared.facts["fingerprint"]:
         _accept("the text is not the one of this run", "trajectory", accept)
         changed["data"] = "other text"
-        _replace(run.yardsticks, prepared.yardsticks.read_text(encoding="utf-8"))
     check_device(settings.train.device)
     check_threads(settings.train.threads)
     device = settle(settings.train.device, settings.train.threads)
@@ -250,15 +249,20 @@ def _resume(
     reasons = (starts[-1].reasons if starts else {}) | changed
     start = _start_rows(settings, reasons, prepared, updater)
     log.write(start(state.step))
+    if "data" in changed:
+        _replace(run.yardsticks, prepared.yardsticks.read_text(encoding="utf-8"))
     if changed:
         _replace(run.config, config.dump(settings, reasons))
         warnings.append("changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items()))
     if first:
         now = environment(updater.device, settings.train.threads)
         warnings += _inexact(first.environment, now, state.step)
-    other = [name for name in changed if name.startswith(("data", "model.", "tokenizer."))]
+    other = ", ".join(name for name in changed if _parts_evaluations(name))
     for kind, messages in (
-        (OTHER, [f"evaluations before this do not count: {', '.join(other)}"] if other else []),
+        (
+            INCOMPARABLE,
+            [f"evaluations before this do not count: {', '.join(other)}"] if other else [],
+        ),
         ("torn_log", ["the last row was torn by a kill; it is sealed"] if log.sealed else []),
         ("log", [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]]),
         ("warning", warnings),
@@ -280,6 +284,13 @@ def _resume(
             stop_reason=stop_reason,
         )
     )
+
+
+def _parts_evaluations(change: str) -> bool:
+    """Whether those before compare with none behind: of another model, or on another text. (A text
+    that was only moved is the same.)"""
+    other_model = config.effect(change) == "incompatible" and change != "optimizer.kind"
+    return other_model or change in ("data", "eval.tokens")
 
 
 def _refuse_unsettled(run: RunFolder, settings: Config) -> None:

@@ -99,11 +99,9 @@ def last_run(loose: Columns, problems: list[str]) -> Columns:
     at = np.flatnonzero(np.isfinite(loose["step"]))
     steps = loose["step"][at]
     lowest = np.minimum.accumulate(steps)
-    begins = np.flatnonzero((np.diff(steps) < 0) & (steps[1:] <= lowest[:-1])) + 1
-    begins = (
-        begins[[_both_sides(loose, at, int(begin)) for begin in begins]] if len(begins) else begins
-    )
-    if not len(begins):
+    falls = np.flatnonzero((np.diff(steps) < 0) & (steps[1:] <= lowest[:-1])) + 1
+    begins = [fall for fall in falls.tolist() if _both_sides(loose, at, fall)]
+    if not begins:
         return loose
     problems.append(
         f"{at[begins[-1]]:,} rows of {len(begins):,} earlier run{'s' * (len(begins) > 1)} in the "

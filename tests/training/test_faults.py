@@ -357,6 +357,10 @@ def test_another_model_or_text_is_judged_by_what_follows_alone(
         interrupted_at(22, patch)
         narrower = ["--model.width", "16", "--accept", "incompatible"]
         assert cli.run([*words, *narrower]) == 130
+    (parted,) = events(out, "incomparable")
+    assert parted.message == "evaluations before this do not count: model.width"
+    kept = current(read_log(out / "log.jsonl").rows)
+    assert [row.step for row in kept if isinstance(row, Eval)] == [20]
     mine.write_text(TEXT.replace("square", "SQUARE"))
     with monkeypatch.context() as patch:
         interrupted_at(23, patch)

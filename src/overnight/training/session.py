@@ -259,10 +259,7 @@ def _resume(
         warnings += _inexact(first.environment, now, state.step)
     other = ", ".join(name for name in changed if _parts_evaluations(name))
     for kind, messages in (
-        (
-            INCOMPARABLE,
-            [f"evaluations before this do not count: {', '.join(other)}"] if other else [],
-        ),
+        (INCOMPARABLE, [f"evaluations before this do not count: {other}"] if other else []),
         ("torn_log", ["the last row was torn by a kill; it is sealed"] if log.sealed else []),
         ("log", [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]]),
         ("warning", warnings),

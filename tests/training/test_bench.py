@@ -1,5 +1,6 @@
 """`overnight bench`: figures that fit together, words that follow from them."""
 
+import functools
 import json
 
 import pytest
@@ -34,6 +35,23 @@ def machine(**other: float) -> Machine:
     flops = {"float32": 1e11, "bfloat16": 4e11}
     figures = {"flops": flops, "bandwidth": 1e10, "step_seconds": 2e-6} | other
     return Machine(device="cpu", name="a processor", threads=1, **figures)
+
+
+@pytest.mark.parametrize(("rate", "side"), [(1e9, 512), (1e11, 2048)])
+def test_a_product_is_as_large_as_its_time_allows(
+    rate: float, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bfloat16 that is emulated, and float32 of the same processor."""
+    sides = []
+
+    def timed(product: functools.partial[torch.Tensor], device: torch.device) -> float:
+        sides.append(len(product.args[0]))
+        return 2 * sides[-1] ** 3 / rate
+
+    monkeypatch.setattr(bench, "_timed", timed)
+    assert bench.product_rate("bfloat16", torch.device("cpu"), 2048, 3) == pytest.approx(rate)
+    assert sides[-3:] == [side] * 3
+    assert max(sides) == side
 
 
 def test_the_table_on_stdout(

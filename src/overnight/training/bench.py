@@ -21,6 +21,7 @@ from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
 from .update import Updater
 
 PATIENCE = 5  # times the seconds of a preset that one update of it may be expected to take
+LONG = 0.05  # seconds; of a product that is large enough
 PROFILED = 3  # updates
 PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "linear", "attention")
 SMALL = 0.5  # of the ceiling, below which products are too small for the machine
@@ -88,14 +89,19 @@ def _machine_settings(device: str, threads: int) -> Settings:
 
 
 def product_rate(dtype: str, device: torch.device, size: int = 1024, rounds: int = 5) -> float:
-    """Floating-point operations per second of a square matrix product: the best of `rounds`."""
-    x = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
-    best = float("inf")
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        float((x @ x)[0, 0])  # waits for the device
-        best = min(best, time.perf_counter() - begin)
-    return 2 * size**3 / best
+    """Floating-point operations per second of a square matrix product: the best of `rounds`. It is
+    smaller than `size` where that takes long: bfloat16 on a CPU that has to emulate it runs at a
+    hundredth of the rate of float32."""
+    side = min(size, 256)
+    while True:
+        x = torch.ones(side, side, dtype=getattr(torch, dtype), device=device)
+        best = _timed(partial(torch.mm, x, x), device)
+        if side >= size or best > LONG:
+            break
+        side *= 2
+    for _ in range(rounds - 1):
+        best = min(best, _timed(partial(torch.mm, x, x), device))
+    return 2 * side**3 / best
 
 
 def _bandwidth(device: torch.device, rounds: int = 5) -> float:

@@ -19,13 +19,19 @@ from torch import Tensor
 
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon`, sooner. `maps` are the rows of each map in a parameter that holds
-    several, one above the other."""
+    several, one above the other. Directions are made orthogonal in `dtype`: torch's bfloat16 is
+    emulated on most CPUs and took more than half of an update there (docs/lab-notes.md, 2026-11-22).
+    """
 
     def __init__(
-        self, params: Iterable[Tensor], maps: Mapping[Tensor, Sequence[int]], **settings: Any
+        self,
+        params: Iterable[Tensor],
+        maps: Mapping[Tensor, Sequence[int]],
+        dtype: torch.dtype,
+        **settings: Any,
     ) -> None:
         super().__init__(params, **settings)
-        self._rows = maps
+        self._rows, self._dtype = maps, dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -52,13 +58,13 @@ class Muon(torch.optim.Muon):
                 yield from zip(parameter.split(rows), direction.split(rows), strict=True)
 
     def _direction(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
-        """The gradient with Nesterov's momentum, in bfloat16."""
+        """The gradient with Nesterov's momentum."""
         state, grad = self.state[matrix], matrix.grad
         assert grad is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(grad)
         momentum: Tensor = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
-        return grad.lerp(momentum, group["momentum"]).bfloat16()
+        return grad.lerp(momentum, group["momentum"]).to(self._dtype)
 
 
 def orthogonal(

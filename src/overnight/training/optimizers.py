@@ -23,9 +23,11 @@ def is_hidden(name: str, parameter: Tensor) -> bool:
 
 
 class Optimizers:
-    """The optimizers of one model, stepped together."""
+    """The optimizers of one model, stepped together; Muon's products in `dtype`."""
 
-    def __init__(self, model: nn.Module, settings: Optimizer) -> None:
+    def __init__(
+        self, model: nn.Module, settings: Optimizer, dtype: torch.dtype = torch.float32
+    ) -> None:
         named = dict(model.named_parameters())
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in named.items()}
         muon = {
@@ -39,6 +41,7 @@ class Optimizers:
             self.parts["muon"] = Muon(
                 muon.values(),
                 maps,
+                dtype,
                 lr=settings.muon_lr,
                 momentum=settings.muon_momentum,
                 weight_decay=settings.muon_weight_decay,

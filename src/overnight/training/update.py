@@ -43,8 +43,8 @@ class Updater:
     def __init__(self, config: Config, train: np.ndarray, device: torch.device) -> None:
         self.config, self.device = config, device
         self.model = Decoder(config.model).to(device)
-        dtype = torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
-        self.model.set_compute(dtype, fused=_fused(config, device))
+        self._dtype = torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
+        self.model.set_compute(self._dtype, fused=_fused(config, device))
         hidden = self.model.hidden  # compiled or not; the loss has its own slices, and stays
         self._hidden = compiled(hidden, device) if config.train.compile == "on" else hidden
         self.batches = Batches(train, config.model.context, config.train.seed)
@@ -54,7 +54,7 @@ class Updater:
     def reset(self) -> None:
         """Back to step 0."""
         self.model.initialise(self.config.train.seed).train()
-        self.optimizers = Optimizers(self.model, self.config.optimizer)
+        self.optimizers = Optimizers(self.model, self.config.optimizer, self._dtype)
 
     def update(self, step: int, steps: int, shift: int = 0, recent: Sequence[float] = ()) -> Update:
         """Make update number `step` (1 … `steps`) on the sequences of that number plus `shift`.

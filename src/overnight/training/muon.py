@@ -19,8 +19,9 @@ from torch import Tensor
 
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon`, sooner. `maps` are the rows of each map in a parameter that holds
-    several, one above the other. Directions are made orthogonal in `dtype`: torch's bfloat16 is
-    emulated on most CPUs and took more than half of an update there (docs/lab-notes.md, 2026-11-22).
+    several, one above the other. Directions are made orthogonal in `dtype`: bfloat16, as torch
+    has it, is emulated on most CPUs and took more than half of an update there
+    (docs/lab-notes.md, 2026-11-22).
     """
 
     def __init__(

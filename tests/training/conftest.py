@@ -16,3 +16,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     assert train(out, text) == 0
     return out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blank_pictures():
+    """Every run ends with a report; its pictures are drawn in tests/report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("overnight.report.figures.png", lambda drawing: b"\x89PNG")
+        yield

@@ -64,7 +64,7 @@ MUTANTS = [
            "        path.mkdir(exist_ok=True)\n", POWER),
     Mutant("fsync in LogWriter.sync", "runfolder.py",
            "        self._flush()\n        os.fsync(self._fd)\n", "        self._flush()\n", POWER),
-    Mutant("fsync of block losses", "training/loop.py",
+    Mutant("fsync of block losses", "training/measuring.py",
            "                os.fsync(file.fileno())\n            fsync_path(path.parent)\n", "", POWER),
     Mutant("fsync of new settings", "training/session.py",
            "    fsync_path(temporary)\n    temporary.rename(path)\n    fsync_path(path.parent)\n",

@@ -30,6 +30,7 @@ from overnight.runfolder import (
     read_log,
 )
 from overnight.training import guard, loop, saving, update
+from overnight.training.measuring import Measuring
 
 
 def events(run: Path, kind: str) -> list[Event]:
@@ -472,7 +473,7 @@ def test_numbers_that_break_in_a_sample_end_the_run_properly(
     def broken(*given: Any) -> Any:
         raise UserError("the model's numbers are no longer finite")
 
-    monkeypatch.setattr(loop.Trainer, "_continued", broken)
+    monkeypatch.setattr(Measuring, "_continued", broken)
     out = tmp_path / "run"
     assert train(out, text) == 1
     assert read_log(out / "log.jsonl").rows[-1].reason == "failed"

@@ -13,7 +13,9 @@ from tiny_runs import final_tensors, interrupted_at, measured, train
 from overnight import cli
 from overnight.model import checkpoint
 from overnight.runfolder import Checkpoint, Eval, Full, RunFolder, Sample, Train, read_log
-from overnight.training import loop, update
+from overnight.training import loop, measuring, update
+from overnight.training.measuring import Measuring
+from overnight.training.stop import StopSignal
 
 
 def rows(run: Path, kind: type[Any]) -> list[Any]:
@@ -24,17 +26,16 @@ def test_the_best_that_a_stop_broke_off_stays(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop within the evaluation of step 8, which is made up for, and is the best of the run."""
-    out, real, stops = tmp_path / "run", loop.Trainer._score, [True]
+    out, real, stops = tmp_path / "run", Measuring.evaluate, [True]
 
-    def scored(self: loop.Trainer, blocks: Any) -> Any:
-        if self.state.step == 8 and stops:
+    def evaluate(self: Measuring, step: int, stop: StopSignal) -> Eval:
+        if step == 8 and stops:
             stops.pop()
             signal.raise_signal(signal.SIGINT)
-        score = real(self, blocks)
-        score.loss = 0.5 if self.state.step == 8 else score.loss
-        return score
+        return real(self, step, stop)
 
-    monkeypatch.setattr(loop.Trainer, "_score", scored)
+    monkeypatch.setattr(Measuring, "evaluate", evaluate)
+    score_lower({1: 5.0}, monkeypatch)
     assert train(out, text, save__keep="1") == 130
     assert [row.step for row in rows(out, Eval)] == [0]
     assert cli.run(["train", "--resume", str(out)]) == 0
@@ -46,7 +47,7 @@ def test_the_last_evaluation_takes_as_many_tokens_as_the_run_is_worth(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(loop, "full_tokens", lambda trained: asked.append(trained) or 32)
+    monkeypatch.setattr(measuring, "full_tokens", lambda trained: asked.append(trained) or 32)
     assert train(tmp_path / "run", text) == 0
     assert asked == [24 * 4 * 16]
     assert [row.val_tokens for row in rows(tmp_path / "run", Full)] == [32]
@@ -99,7 +100,7 @@ def test_what_is_measured_is_not_measured_again(
 def test_a_signal_while_sampling_ends_the_sampling(
     text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, real = tmp_path / "run", loop.continue_text
+    out, real = tmp_path / "run", measuring.continue_text
 
     def signalled(*given: Any) -> Any:
         for part in real(*given):
@@ -107,7 +108,7 @@ def test_a_signal_while_sampling_ends_the_sampling(
             yield part
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "continue_text", signalled)
+        patch.setattr(measuring, "continue_text", signalled)
         assert train(out, text) == 143
     assert not rows(out, Sample)
     assert cli.run(["train", "--resume", str(out)]) == 0
@@ -147,7 +148,7 @@ def test_an_extended_run_goes_on_after_a_stop(
 
 def score_lower(by: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Lower the losses of evaluation number n (0 is that of step 0) by `by[n]`."""
-    real, calls = loop.score, [0]
+    real, calls = measuring.score, [0]
 
     def scripted(*given: Any) -> Any:
         found = real(*given)
@@ -155,7 +156,7 @@ def score_lower(by: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> None:
         calls[0] += 1
         return found
 
-    monkeypatch.setattr(loop, "score", scripted)
+    monkeypatch.setattr(measuring, "score", scripted)
 
 
 def test_the_best_state_is_held_until_a_save_and_written_first(
@@ -224,15 +225,14 @@ def test_a_kill_before_the_pruning_is_made_good(text: str, tmp_path: Path, whole
 def test_the_best_checkpoint_is_verified_before_its_figure_is_quoted(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.Trainer._evaluate_whole
+    real = Measuring.evaluate_whole
 
-    def damaged(self: loop.Trainer) -> None:
-        assert self.best is not None
-        path = self.run.checkpoint_path(self.best.step) / checkpoint.MODEL
+    def damaged(self: Measuring, best: int, step: int, stop: StopSignal) -> None:
+        path = self.run.checkpoint_path(best) / checkpoint.MODEL
         path.write_bytes(path.read_bytes()[:-1] + b"x")
-        real(self)
+        real(self, best, step, stop)
 
-    monkeypatch.setattr(loop.Trainer, "_evaluate_whole", damaged)
+    monkeypatch.setattr(Measuring, "evaluate_whole", damaged)
     assert train(tmp_path / "run", text) == 0
     log = (tmp_path / "run" / "log.jsonl").read_text()
     assert "the best checkpoint is damaged" in log
@@ -248,12 +248,12 @@ def test_an_early_end_is_the_end_after_a_kill(
     def reason(steps: list[int], losses: list[float]) -> str:
         return "worse" if len(steps) == 3 else ""
 
-    def dies(self: loop.Trainer) -> None:
+    def dies(*given: Any) -> None:
         raise SystemExit(9)
 
     monkeypatch.setattr("overnight.cli.train._stop_reason", reason)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_evaluate_whole", dies)
+        patch.setattr(Measuring, "evaluate_whole", dies)
         with pytest.raises(SystemExit):
             train(out, text, train__early_stop="true")
     assert cli.run(["train", "--resume", str(out)]) == 0

@@ -6,61 +6,47 @@ resumes from it does what an uninterrupted one would do next.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
-import safetensors.numpy
 
 from ..config import Config
 from ..errors import UserError
-from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.checkpoint import State, Window
-from ..model.decoder import in_float32
 from ..runfolder import (
     End,
     Eval,
     Event,
-    Full,
     LogWriter,
     RunFolder,
-    Sample,
     Start,
     Train,
     best_evaluation,
     current,
-    fsync_path,
-    not_linked,
     read_log,
 )
-from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
 from . import memory
-from .evaluate import Score, StoppedError, full_tokens, score
+from .evaluate import StoppedError
 from .guard import REMEMBERED, REWINDS, SPIKE_Z, STRIKES
+from .measuring import Measuring, described
 from .plan import duration
 from .progress import Progress
 from .saving import FailedError, Saver, Snapshot, restore
 from .stop import StopSignal
 from .update import Update, Updater
 
-DRAWN_TOKENS = 8192  # evaluated of weights that are as drawn
-
 
 class Clock(msgspec.Struct):
-    """Monotonic seconds of this session by what they were spent on."""
+    """Monotonic seconds of this session, of which those of updates, and how many these were."""
 
     begin: float
     train: float = 0.0
-    eval: float = 0.0
-    evals: int = 0
     steps: int = 0
 
 
@@ -80,19 +66,15 @@ class Trainer:
     stop_reason: Callable[[list[int], list[float]], str]
 
     def __post_init__(self) -> None:
-        self.val, self.probe = self._blocks(self.config.eval.tokens)
-        self.byte_lengths = self.prepared.tokenizer.byte_lengths()
         self.best = self._best_so_far()
         self.last_loss = math.nan
         self.clock = Clock(time.monotonic())
+        self.measuring = Measuring(
+            self.run, self.log, self.config, self.updater, self.prepared, self._event,
+            self.progress.say,
+        )  # fmt: skip
         self.saver = Saver(self.run, self.log, self.config.save, self._event)
         self.saver.best_step = self.best.step if self.best else None
-
-    def _blocks(self, tokens: int) -> tuple[FixedBlocks, FixedBlocks]:
-        """As many of the held-out as of the training text."""
-        context = self.config.model.context
-        val = fixed_blocks(self.prepared.val, context, tokens)
-        return val, fixed_blocks(self.prepared.train, context, len(val) * context)
 
     @property
     def steps(self) -> int:
@@ -109,7 +91,8 @@ class Trainer:
         self.stop = stop
         try:
             self._train()
-            self._evaluate_whole()
+            if self.best:
+                self.measuring.evaluate_whole(self.best.step, self.state.step, self.stop)
             reason = "finished"
         except StoppedError:
             reason = "interrupted"
@@ -242,7 +225,7 @@ class Trainer:
             return False
         improved = evaluates and self._evaluate()
         if samples:
-            self._sample()
+            self.measuring.sample(step, self.stop)
         self.state.measured = True
         return improved
 
@@ -263,100 +246,14 @@ class Trainer:
 
     def _evaluate(self) -> bool:
         """Score both fixed sets; whether this is the best val loss of everything logged."""
-        begin = time.monotonic()
-        step, ledger = self.state.step, self.updater.ledger
-        val, probe = (self._score(blocks) for blocks in self._sets())
-        seconds = time.monotonic() - begin
-        self._keep_block_losses(val, probe)
-        row = Eval(
-            step=step,
-            tokens=ledger.tokens(step),
-            passes=ledger.passes(step),
-            val_loss=val.loss,
-            val_se=val.se,
-            val_bpb=val.bpb,
-            val_bpb_se=val.bpb_se,
-            val_tokens=val.tokens,
-            probe_loss=probe.loss,
-            probe_se=probe.se,
-            probe_bpb=probe.bpb,
-            probe_tokens=probe.tokens,
-            seconds=seconds,
+        row = self.measuring.evaluate(self.state.step, self.stop)
+        improved = row.step > 0 and _is_less(
+            row.val_loss, self.best.val_loss if self.best else None
         )
-        self.log.write(row)
-        self.clock.eval += seconds
-        self.clock.evals += 1
-        best = self.best.val_loss if self.best else None
-        improved = step > 0 and math.isfinite(val.loss) and (best is None or val.loss < best)
         if improved:
-            self.best, self.saver.best_step = row, step
-        error = f" ± {val.se:.4f}" if math.isfinite(val.se) else " (one block: no standard error)"
-        self.progress.say(
-            f"step {step:,}: val {val.loss:.4f}{error}, "
-            f"train probe {probe.loss:.4f}, {val.bpb:.3f} bits per byte"
-            + (" (best so far)" if improved else "")
-        )
+            self.best, self.saver.best_step = row, row.step
+        self.progress.say(described(row) + (" (best so far)" if improved else ""))
         return improved
-
-    def _sets(self) -> tuple[FixedBlocks, FixedBlocks]:
-        """Held-out and training blocks; a few where weights are as drawn: the first step waits."""
-        if self.state.step == 0 and 0 not in self.run.checkpoint_steps():
-            return self._blocks(min(DRAWN_TOKENS, self.config.eval.tokens))
-        return self.val, self.probe
-
-    def _score(self, blocks: FixedBlocks) -> Score:
-        model, device = self.updater.model, self.updater.device
-        return score(model, blocks, self.byte_lengths, device, self.stop)
-
-    def _keep_block_losses(self, val: Score, probe: Score) -> None:
-        path = self.run.eval_path(self.state.step, self.log.attempt)
-        losses = {
-            "val": val.block_losses.astype(np.float32),
-            "probe": probe.block_losses.astype(np.float32),
-        }
-        try:
-            with open(path, "wb", opener=not_linked) as file:
-                file.write(safetensors.numpy.save(losses))
-                file.flush()
-                os.fsync(file.fileno())
-            fsync_path(path.parent)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-            self._event("disk", f"block losses not kept: {error}")
-
-    def _sample(self) -> None:
-        """Continue the fixed prompts; the random numbers depend on (seed, prompt), not on when."""
-        sample = self.config.sample
-        if not sample.tokens:
-            return
-        begin = time.monotonic()
-        for i, prompt in enumerate(sample.prompts):
-            sampling = Sampling(
-                max_tokens=sample.tokens,
-                temperature=sample.temperature,
-                top_k=sample.top_k,
-                seed=self.config.train.seed + i,
-            )
-            self.log.write(
-                Sample(
-                    step=self.state.step,
-                    prompt=prompt,
-                    text=self._continued(prompt, sampling),
-                    tokens=sample.tokens,
-                    seed=sampling.seed,
-                )
-            )
-        self.clock.eval += time.monotonic() - begin
-
-    def _continued(self, prompt: str, sampling: Sampling) -> str:
-        model, parts = self.updater.model, []
-        with in_float32(model) if self.updater.device.type == "cpu" else contextlib.nullcontext():
-            for part in continue_text(model, self.prepared.tokenizer, prompt, sampling, _silent):
-                parts.append(part)
-                if self.stop:
-                    raise StoppedError
-        return "".join(parts)
 
     def _save_if_due(self, improved: bool, last: bool) -> None:
         if improved:
@@ -377,42 +274,6 @@ class Trainer:
             self.state, self.updater.model.state_dict(), self.updater.optimizers.state()
         )
 
-    def _evaluate_whole(self) -> None:
-        """The figure to quote: the best checkpoint on the whole val split."""
-        if self.best is None or self.best.step not in self.run.checkpoint_steps():
-            return
-        begin = time.monotonic()
-        folder = self.run.checkpoint_path(self.best.step)
-        try:
-            checkpoint.verify(folder)
-        except checkpoint.DamagedError as error:
-            self._event("checkpoint", f"the best checkpoint is damaged: {error}")
-            return
-        if self.best.step != self.state.step:
-            weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
-            checkpoint.load_into(self.updater.model, weights, folder)
-        tokens = full_tokens(self.updater.ledger.tokens(self.steps))
-        blocks = fixed_blocks(self.prepared.val, self.config.model.context, tokens)
-        n_tokens = len(blocks) * self.config.model.context
-        self.progress.say(
-            f"last      evaluating step {self.best.step:,} on {n_tokens:,} val tokens"
-        )
-        whole = self._score(blocks)
-        self.log.write(
-            Full(
-                step=self.best.step,
-                val_loss=whole.loss,
-                val_se=whole.se,
-                val_bpb=whole.bpb,
-                val_bpb_se=whole.bpb_se,
-                val_tokens=whole.tokens,
-                val_bytes=whole.bytes,
-                checkpoint="best",
-                seconds=time.monotonic() - begin,
-            )
-        )
-        self.clock.eval += time.monotonic() - begin
-
     def _end(self, reason: str) -> None:
         if reason == "interrupted":
             name = signal.Signals(self.stop.number).name
@@ -424,7 +285,7 @@ class Trainer:
                 reason=reason,
                 seconds=time.monotonic() - self.clock.begin,
                 train_seconds=self.clock.train,
-                eval_seconds=self.clock.eval,
+                eval_seconds=self.measuring.seconds,
                 save_seconds=self.saver.seconds,
             )
         )
@@ -442,12 +303,12 @@ class Trainer:
 
     def _remaining(self, per_step: float) -> float:
         """Seconds to the end: updates, evaluations and saves at what they cost so far."""
-        clock, left = self.clock, self.steps - self.state.step
+        measuring, left = self.measuring, self.steps - self.state.step
         evals_left = math.ceil(left / self.config.eval.every)
-        evaluation = evals_left * clock.eval / max(1, clock.evals)
-        saving = left * self.saver.seconds / max(1, clock.steps)
+        evaluation = evals_left * measuring.seconds / max(1, measuring.evaluations)
+        saving = left * self.saver.seconds / max(1, self.clock.steps)
         return left * per_step + evaluation + saving
 
 
-def _silent(message: str) -> None:
-    """A sample that outgrows the window is no news during training."""
+def _is_less(loss: float | None, best: float | None) -> bool:
+    return loss is not None and math.isfinite(loss) and (best is None or loss < best)

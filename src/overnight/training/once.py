@@ -25,7 +25,9 @@ def once(
 ) -> Answer:
     """The answer of type `kind` that is kept for `question`, this processor, this torch and this
     version; else what `find` finds. A file that does not answer the question counts as none."""
-    machine = [processor_name(), str(torch.__version__), __version__]
+    # virtual machines call processors with other instructions by one name
+    processor = [processor_name(), torch.backends.cpu.get_cpu_capability()]
+    machine = [*processor, str(torch.__version__), __version__]
     asked = msgspec.json.encode([*machine, *question])
     path = Cache().timings / f"{hashlib.sha256(asked).hexdigest()[:32]}.json"
     try:

@@ -214,30 +214,16 @@ def _resume(
         progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
     _refuse_unsettled(run, settings)
-    first = next(iter(starts), None)
-    fingerprint = str(starts[-1].data.get("fingerprint", "")) if starts else ""
-    prepared = prepare(
-        settings.data,
-        settings.tokenizer,
-        fixed=Tokenizer.load(run.tokenizer),
-        fingerprint=fingerprint,
-        say=progress.say,
-    )
     warnings: list[str] = []
+    fingerprint = str(starts[-1].data.get("fingerprint", "")) if starts else ""
+    prepared = _prepared_again(run, settings, fingerprint, progress.say)
     if not fingerprint:
         warnings.append("the log does not say which text this run began with: not compared")
     elif fingerprint != prepared.facts["fingerprint"]:
         _accept("the text is not the one of this run", "trajectory", accept)
         changed["data"] = "other text"
-    check_device(settings.train.device)
-    check_threads(settings.train.threads)
-    device = settle(settings.train.device, settings.train.threads)
-    memory.check(settings, device)
-    if settings.train.micro_batch == config.AUTO:
-        micro = memory.largest(settings, prepared.train, device)
-        settings = memory.with_micro_batch(settings, micro)
-    memory.check_micro_batch(settings.train.batch, settings.train.micro_batch)
-    updater = Updater(settings, prepared.train, device)
+    updater = _updater(settings, prepared)
+    settings = updater.config
     checkpoint.sweep(run)
     folder = checkpoint.newest(run, warnings.append)
     state = restore(updater, folder, whole=accept != "incompatible")
@@ -254,17 +240,18 @@ def _resume(
     if changed:
         _replace(run.config, config.dump(settings, reasons))
         warnings.append("changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items()))
-    if first:
+    if starts:
         now = environment(updater.device, settings.train.threads)
-        warnings += _inexact(first.environment, now, state.step)
+        warnings += _inexact(starts[0].environment, now, state.step)
     other = ", ".join(name for name in changed if _parts_evaluations(name))
-    for kind, messages in (
-        (INCOMPARABLE, [f"evaluations before this do not count: {other}"] if other else []),
-        ("torn_log", ["the last row was torn by a kill; it is sealed"] if log.sealed else []),
-        ("log", [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]]),
-        ("warning", warnings),
-        ("resume", [f"resumed at step {state.step:,} of {settings.length.steps:,}"]),
-    ):
+    events = {
+        INCOMPARABLE: [f"evaluations before this do not count: {other}"] if other else [],
+        "torn_log": ["the last row was torn by a kill; it is sealed"] if log.sealed else [],
+        "log": [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]],
+        "warning": warnings,
+        "resume": [f"resumed at step {state.step:,} of {settings.length.steps:,}"],
+    }
+    for kind, messages in events.items():
         for message in messages:
             log.write(Event(step=state.step, kind=kind, message=message))
             progress.say(message)
@@ -281,6 +268,28 @@ def _resume(
             stop_reason=stop_reason,
         )
     )
+
+
+def _prepared_again(run: RunFolder, settings: Config, fingerprint: str, say: Say) -> Prepared:
+    """The text, cut with the run's own tokenizer; from the cache if it has this `fingerprint`."""
+    tokenizer = Tokenizer.load(run.tokenizer)
+    return prepare(
+        settings.data, settings.tokenizer, fixed=tokenizer, fingerprint=fingerprint, say=say
+    )
+
+
+def _updater(settings: Config, prepared: Prepared) -> Updater:
+    """On this machine, which may be another one than the run began on: what it lacks is refused,
+    and a micro-batch that is given as `auto` is found; `config` of the updater has it."""
+    check_device(settings.train.device)
+    check_threads(settings.train.threads)
+    device = settle(settings.train.device, settings.train.threads)
+    memory.check(settings, device)
+    if settings.train.micro_batch == config.AUTO:
+        micro = memory.largest(settings, prepared.train, device)
+        settings = memory.with_micro_batch(settings, micro)
+    memory.check_micro_batch(settings.train.batch, settings.train.micro_batch)
+    return Updater(settings, prepared.train, device)
 
 
 def _parts_evaluations(change: str) -> bool:

@@ -1,0 +1,188 @@
+"""What a run measures of itself: the loss on two fixed sets and samples at their cadence, and at
+the end the figure to quote. Training is the same with and without it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors.numpy
+
+from ..config import Config
+from ..generation.sample import Sampling, continue_text
+from ..model import checkpoint
+from ..model.decoder import in_float32
+from ..runfolder import Eval, Full, LogWriter, RunFolder, Sample, fsync_path, not_linked
+from ..text.batches import FixedBlocks, fixed_blocks
+from ..text.prepare import Prepared
+from .evaluate import Score, StoppedError, full_tokens, score
+from .stop import StopSignal
+from .update import Updater
+
+DRAWN_TOKENS = 8192  # evaluated of weights that are as drawn
+
+
+@dataclass
+class Measuring:
+    """Measures `updater`'s model and logs what it finds. All that takes long is broken off by
+    `StoppedError` once the `stop` it is given is set."""
+
+    run: RunFolder
+    log: LogWriter
+    config: Config
+    updater: Updater
+    prepared: Prepared
+    event: Callable[[str, str], None]  # kind and message
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.val, self.probe = self._blocks(self.config.eval.tokens)
+        self.byte_lengths = self.prepared.tokenizer.byte_lengths()
+        self.seconds, self.evaluations = 0.0, 0  # of this session
+
+    def _blocks(self, tokens: int) -> tuple[FixedBlocks, FixedBlocks]:
+        """As many of the held-out as of the training text."""
+        context = self.config.model.context
+        val = fixed_blocks(self.prepared.val, context, tokens)
+        return val, fixed_blocks(self.prepared.train, context, len(val) * context)
+
+    def evaluate(self, step: int, stop: StopSignal) -> Eval:
+        """Score both sets with the weights of `step`."""
+        begin = time.monotonic()
+        val, probe = (self._score(blocks, stop) for blocks in self._sets(step))
+        seconds = time.monotonic() - begin
+        self._keep_block_losses(step, val, probe)
+        row = Eval(
+            step=step,
+            tokens=self.updater.ledger.tokens(step),
+            passes=self.updater.ledger.passes(step),
+            val_loss=val.loss,
+            val_se=val.se,
+            val_bpb=val.bpb,
+            val_bpb_se=val.bpb_se,
+            val_tokens=val.tokens,
+            probe_loss=probe.loss,
+            probe_se=probe.se,
+            probe_bpb=probe.bpb,
+            probe_tokens=probe.tokens,
+            seconds=seconds,
+        )
+        self.log.write(row)
+        self.seconds += seconds
+        self.evaluations += 1
+        return row
+
+    def _sets(self, step: int) -> tuple[FixedBlocks, FixedBlocks]:
+        """Held-out and training blocks; a few where weights are as drawn: the first step waits."""
+        if step == 0 and 0 not in self.run.checkpoint_steps():
+            return self._blocks(min(DRAWN_TOKENS, self.config.eval.tokens))
+        return self.val, self.probe
+
+    def _score(self, blocks: FixedBlocks, stop: StopSignal) -> Score:
+        model, device = self.updater.model, self.updater.device
+        return score(model, blocks, self.byte_lengths, device, stop)
+
+    def _keep_block_losses(self, step: int, val: Score, probe: Score) -> None:
+        path = self.run.eval_path(step, self.log.attempt)
+        losses = {
+            "val": val.block_losses.astype(np.float32),
+            "probe": probe.block_losses.astype(np.float32),
+        }
+        try:
+            with open(path, "wb", opener=not_linked) as file:
+                file.write(safetensors.numpy.save(losses))
+                file.flush()
+                os.fsync(file.fileno())
+            fsync_path(path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            self.event("disk", f"block losses not kept: {error}")
+
+    def sample(self, step: int, stop: StopSignal) -> None:
+        """Continue the fixed prompts; the random numbers depend on (seed, prompt), not on when."""
+        sample = self.config.sample
+        if not sample.tokens:
+            return
+        begin = time.monotonic()
+        for i, prompt in enumerate(sample.prompts):
+            sampling = Sampling(
+                max_tokens=sample.tokens,
+                temperature=sample.temperature,
+                top_k=sample.top_k,
+                seed=self.config.train.seed + i,
+            )
+            self.log.write(
+                Sample(
+                    step=step,
+                    prompt=prompt,
+                    text=self._continued(prompt, sampling, stop),
+                    tokens=sample.tokens,
+                    seed=sampling.seed,
+                )
+            )
+        self.seconds += time.monotonic() - begin
+
+    def _continued(self, prompt: str, sampling: Sampling, stop: StopSignal) -> str:
+        model, parts = self.updater.model, []
+        with in_float32(model) if self.updater.device.type == "cpu" else contextlib.nullcontext():
+            for part in continue_text(model, self.prepared.tokenizer, prompt, sampling, _silent):
+                parts.append(part)
+                if stop:
+                    raise StoppedError
+        return "".join(parts)
+
+    def evaluate_whole(self, best: int, step: int, stop: StopSignal) -> None:
+        """The figure to quote: the checkpoint of step `best` on the whole held-out split. The model
+        is the one of `step`, and is afterwards the best one."""
+        if best not in self.run.checkpoint_steps():
+            return
+        begin = time.monotonic()
+        folder = self.run.checkpoint_path(best)
+        try:
+            checkpoint.verify(folder)
+        except checkpoint.DamagedError as error:
+            self.event("checkpoint", f"the best checkpoint is damaged: {error}")
+            return
+        if best != step:
+            weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
+            checkpoint.load_into(self.updater.model, weights, folder)
+        tokens = full_tokens(self.updater.ledger.tokens(self.config.length.steps))
+        blocks = fixed_blocks(self.prepared.val, self.config.model.context, tokens)
+        n_tokens = len(blocks) * self.config.model.context
+        self.say(f"last      evaluating step {best:,} on {n_tokens:,} val tokens")
+        whole = self._score(blocks, stop)
+        self.log.write(
+            Full(
+                step=best,
+                val_loss=whole.loss,
+                val_se=whole.se,
+                val_bpb=whole.bpb,
+                val_bpb_se=whole.bpb_se,
+                val_tokens=whole.tokens,
+                val_bytes=whole.bytes,
+                checkpoint="best",
+                seconds=time.monotonic() - begin,
+            )
+        )
+        self.seconds += time.monotonic() - begin
+
+
+def described(row: Eval) -> str:
+    """An evaluation in a line."""
+    error = " (one block: no standard error)"
+    if row.val_se is not None and math.isfinite(row.val_se):
+        error = f" ± {row.val_se:.4f}"
+    return (
+        f"step {row.step:,}: val {row.val_loss:.4f}{error}, "
+        f"train probe {row.probe_loss:.4f}, {row.val_bpb:.3f} bits per byte"
+    )
+
+
+def _silent(message: str) -> None:
+    """A sample that outgrows the window is no news during training."""

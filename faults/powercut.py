@@ -172,7 +172,7 @@ def record(root: Path, work: Any) -> Recorder:
     recorder = Recorder(root)
     recorder.stands()
     real_fsync, real_save, real_sync = os.fsync, checkpoint.save, LogWriter.sync
-    real_train, real_replace = loop.Trainer.train, session._replace
+    real_train, real_replace = loop.Trainer.train, session.replace
 
     def fsync(fd: int) -> None:
         Recorder.active = None
@@ -201,9 +201,9 @@ def record(root: Path, work: Any) -> Recorder:
         recorder.promise()
         return real_train(self, *given)
 
-    def new_settings(path: Path, text: str) -> None:
-        real_replace(path, text)
-        recorder.now.config = text
+    def new_settings(path: Path, content: bytes, durable: bool) -> None:
+        real_replace(path, content, durable)
+        recorder.now.config = content.decode()
         recorder.promise()
 
     with ExitStack() as stack:
@@ -212,7 +212,7 @@ def record(root: Path, work: Any) -> Recorder:
             (checkpoint, "save", save),
             (LogWriter, "sync", sync),
             (loop.Trainer, "train", train),
-            (session, "_replace", new_settings),
+            (session, "replace", new_settings),
         ):
             stack.enter_context(tiny.patched(place, name, value))
         Recorder.active = recorder

@@ -7,12 +7,10 @@ for other programs. Rows are appended by one `O_APPEND` write each and never rew
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import heapq
 import os
 import socket
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import UserError
+from .files import not_linked
 
 MAX_ROW_BYTES = 4 * 2**20  # a longer line is reported, not decoded
 CLOSE_TRIES, CLOSE_PAUSE = 5, 1.0  # for the last rows of a log; seconds between
@@ -184,40 +183,6 @@ def _nearby(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path()
     names = sorted(p.name for p in folder.iterdir() if (p / "log.jsonl").is_file())[-5:]
     return f" Runs in {folder}: {', '.join(names)}." if names else ""
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and what is missing above it, durably."""
-    if not path.is_dir():
-        make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        fsync_path(path.parent)
-
-
-def fsync_path(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, durable."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def read_bounded(path: Path, most: int) -> bytes:
-    """The content of an ordinary file of at most `most` bytes; OSError if it is another thing,
-    such as a link to a device that never ends."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "not an ordinary file")
-    with path.open("rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB")
-    return content
-
-
-def not_linked(path: str, flags: int) -> int:
-    """An opener for `open`: what a link in somebody's folder leads to is not ours to write."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 class RunLock:

@@ -11,6 +11,7 @@ import pytest
 
 from overnight import runfolder
 from overnight.errors import UserError
+from overnight.files import not_linked
 from overnight.runfolder import (
     Checkpoint,
     End,
@@ -22,7 +23,6 @@ from overnight.runfolder import (
     Start,
     best_evaluation,
     current,
-    not_linked,
     read_log,
 )
 

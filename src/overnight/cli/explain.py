@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
-from ..runfolder import read_bounded
+from ..files import read_bounded
 from . import Whole
 
 MAX_TEXT_BYTES = 2**30

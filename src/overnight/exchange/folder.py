@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..runfolder import fsync_path, read_bounded
+from ..files import fsync_path, read_bounded
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GENERATION, TOKENIZER, TOKENIZER_CONFIG, CARD, OURS = (

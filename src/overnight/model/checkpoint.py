@@ -21,7 +21,8 @@ import safetensors.torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..runfolder import RunFolder, fsync_path
+from ..files import fsync_path
+from ..runfolder import RunFolder
 
 MODEL, OPTIMIZER, STATE, MANIFEST = (
     "model.safetensors",

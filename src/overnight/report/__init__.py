@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..runfolder import not_linked
+from ..files import not_linked, replace
 
 if TYPE_CHECKING:
     from ..analysis.run import Run
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 def write(run: Run, out: Path | None = None) -> Path:
     """Write report.md, report.html, PNGs and findings.json of `run`; the folder they are in.
 
-    `out` defaults to the run folder's `report/`; for a log file, to `NAME-report` beside it. Each
-    file is written under another name and renamed, so a reader never sees half of one.
+    `out` defaults to the run folder's `report/`; for a log file, to `NAME-report` beside it.
     """
     from . import figures, html, markdown
     from .document import build
@@ -30,11 +28,11 @@ def write(run: Run, out: Path | None = None) -> Path:
     text = json.dumps(run.findings, indent=1, allow_nan=False, ensure_ascii=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _put(folder / "findings.json", text.encode())
+        replace(folder / "findings.json", text.encode())
         for name, draw in figures.FIGURES.items():
-            _put(folder / name, figures.png(draw(found)))
-        _put(folder / "report.md", markdown.render(document).encode())
-        _put(folder / "report.html", html.render(document, run.findings).encode())
+            replace(folder / name, figures.png(draw(found)))
+        replace(folder / "report.md", markdown.render(document).encode())
+        replace(folder / "report.html", html.render(document, run.findings).encode())
         if run.log.folder is not None and found.forecast.status == "made":
             with contextlib.suppress(OSError):  # a run that may only be read
                 _remember(run.log.folder / "report", run)
@@ -60,13 +58,3 @@ def _remember(folder: Path, run: Run) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / FORECASTS, "a", encoding="utf-8", opener=not_linked) as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
-
-
-def _put(path: Path, content: bytes) -> None:
-    """Write under another name, then rename: a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import UserError
+from ..files import replace
 
 DEFAULT_CAP_GB = 20.0
 STALE_SECONDS = 24 * 3600  # a temporary folder of a killed process
@@ -79,9 +80,7 @@ class Cache:
         shutil.rmtree(trash, ignore_errors=True)
 
     def write_setting(self, key: str, content: bytes) -> None:
-        temporary = self.settings / f".{key}.{os.getpid()}"
-        temporary.write_bytes(content)
-        temporary.replace(self.settings / f"{key}.json")
+        replace(self.settings / f"{key}.json", content)
 
     def trim(self, in_use: Path) -> None:
         """Keep to the cap: least recently used first, never the entry in use."""

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..runfolder import read_bounded
+from ..files import read_bounded
 from .formats import BEGIN, BYTE_OF, CONTINUATION, END, SEPARATOR, File
 
 SEPARATORS = (SEPARATOR, "<|end_of_text|>", "</s>", "<eos>")  # as known files call it

@@ -14,10 +14,11 @@ import numpy as np
 import safetensors.numpy
 
 from ..config import Config
+from ..files import fsync_path, not_linked
 from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.decoder import in_float32
-from ..runfolder import Eval, Full, LogWriter, RunFolder, Sample, fsync_path, not_linked
+from ..runfolder import Eval, Full, LogWriter, RunFolder, Sample
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
 from .evaluate import Score, StoppedError, full_tokens, score

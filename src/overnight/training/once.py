@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import msgspec
 import torch
 
 from .. import __version__
+from ..files import replace
 from ..text.cache import Cache
 from .machine import processor_name
 
@@ -37,7 +37,5 @@ def once(
     except (OSError, msgspec.MsgspecError):
         pass
     found = find()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(msgspec.json.encode(found))
-    temporary.replace(path)
+    replace(path, msgspec.json.encode(found))
     return found

@@ -17,6 +17,7 @@ import psutil
 from .. import __version__, config
 from ..config import Config, Settings
 from ..errors import UserError
+from ..files import fsync_path, make_folder, replace
 from ..generation.initial import Initial, refuse_other_model
 from ..model import checkpoint
 from ..model.checkpoint import State
@@ -33,8 +34,6 @@ from ..runfolder import (
     Start,
     Train,
     best_evaluation,
-    fsync_path,
-    make_folder,
     read_log,
 )
 from ..text.prepare import Prepared, prepare
@@ -236,9 +235,9 @@ def _resume(
     start = _start_rows(settings, reasons, prepared, updater)
     log.write(start(state.step))
     if "data" in changed:
-        _replace(run.yardsticks, prepared.yardsticks.read_text(encoding="utf-8"))
+        replace(run.yardsticks, prepared.yardsticks.read_bytes(), durable=True)
     if changed:
-        _replace(run.config, config.dump(settings, reasons))
+        replace(run.config, config.dump(settings, reasons).encode(), durable=True)
         warnings.append("changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items()))
     if starts:
         now = environment(updater.device, settings.train.threads)
@@ -364,15 +363,6 @@ def _inexact(before: dict[str, Any], now: dict[str, Any], step: int) -> list[str
     names = ("torch", "instructions", "float32_products", "device", "device_name", "threads")
     other = [f"{n} was {before.get(n)}, is {now[n]}" for n in names if before.get(n) != now[n]]
     return [f"no longer bit-exact from step {step} on: {', '.join(other)}"] if other else []
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    fsync_path(temporary)
-    temporary.rename(path)
-    fsync_path(path.parent)
 
 
 def _start_rows(

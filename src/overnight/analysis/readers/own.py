@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import runfolder
 from ...errors import UserError
+from ...files import read_bounded
 from ...runfolder import AnyRow, RunFolder
 from ..tables import EVAL, TRAIN, Columns, Log
 
@@ -160,7 +161,7 @@ def _loss(row: AnyRow) -> float | None:
 
 def _yardsticks(path: Path, problems: list[str]) -> dict[str, Any] | None:
     try:
-        loaded = json.loads(runfolder.read_bounded(path, MAX_JSON_BYTES))
+        loaded = json.loads(read_bounded(path, MAX_JSON_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

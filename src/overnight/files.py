@@ -1,0 +1,57 @@
+"""Files that are whole or not there, stay where power fails, and are what they say they are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def replace(path: Path, content: bytes, durable: bool = False) -> None:
+    """Write a file under another name, then rename it: no reader ever sees half of one. A `durable`
+    one is not lost with the power, either."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        if durable:
+            fsync_path(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if durable:
+        fsync_path(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and what is missing above it, durably."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync_path(path.parent)
+
+
+def fsync_path(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of an ordinary file of at most `most` bytes; OSError if it is another thing,
+    such as a link to a device that never ends."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not an ordinary file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB")
+    return content
+
+
+def not_linked(path: str, flags: int) -> int:
+    """An opener for `open`: what a link in somebody's folder leads to is not ours to write."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)

@@ -23,7 +23,7 @@ from overnight.runfolder import (
     current,
     read_log,
 )
-from overnight.training import loop, update
+from overnight.training import measuring, update
 
 
 @pytest.mark.parametrize("step", [1, 5, 7, 8, 9, 13, 24])
@@ -279,7 +279,7 @@ def test_training_goes_on_from_the_weights_of_a_run(
 def test_weights_just_drawn_are_scored_in_part_and_others_whole(
     whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "DRAWN_TOKENS", 32)
+    monkeypatch.setattr(measuring, "DRAWN_TOKENS", 32)
     assert train(tmp_path / "drawn", text, max_steps="8") == 0
     scored = {row.step: row.val_tokens for row in read_log(tmp_path / "drawn/log.jsonl").of(Eval)}
     assert scored == {0: 32, 8: 256}

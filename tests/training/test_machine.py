@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from overnight.config import Settings
+from overnight.training import machine
 from overnight.training.machine import usable_cores
 
 SETTLED = """
@@ -66,3 +69,30 @@ def test_a_container_uses_the_cores_it_may_fill(
     assert usable_cores(file) == 8
     file.write_text(f"{quota}\n")
     assert usable_cores(file) == cores
+
+
+@pytest.mark.parametrize(
+    ("device", "avx512", "amx", "gpu", "dtype"),
+    [
+        ("cpu", False, False, True, "float32"),
+        ("cpu", True, False, False, "bfloat16"),
+        ("cpu", False, True, False, "bfloat16"),
+        ("cuda", True, True, False, "float32"),  # a GPU that emulates it
+        ("cuda", False, False, True, "bfloat16"),
+        ("mps", True, True, True, "float32"),
+    ],
+)
+def test_bfloat16_only_where_it_is_in_the_hardware(
+    device: str, avx512: bool, amx: bool, gpu: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: gpu or including_emulation
+    )
+    monkeypatch.setattr(machine, "check_device", lambda device: None)
+    settings = Settings()
+    settings.add({"train.device": device, "train.threads": 1}, "test")
+    settings.add({"train.compile": "off"}, "test")
+    machine.choose_machine(settings)
+    assert settings.get("train.dtype") == dtype

@@ -69,7 +69,7 @@ def check_threads(threads: int) -> None:
 
 
 def _best_dtype(device: str) -> tuple[str, str]:
-    if device.startswith("cuda") and torch.cuda.is_bf16_supported():
+    if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16", "the GPU multiplies it natively; weights stay float32"
     if device.startswith("cpu") and has_bfloat16():
         return "bfloat16", "the CPU multiplies it natively; weights stay float32"

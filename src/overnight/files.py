@@ -13,9 +13,11 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
     one is not lost with the power, either."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        if durable:
-            fsync_path(temporary)
+        with open(temporary, "wb", opener=not_linked) as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -93,15 +93,15 @@ def product_rate(dtype: str, device: torch.device, size: int = 1024, rounds: int
     smaller than `size` where that takes long: bfloat16 on a CPU that has to emulate it runs at a
     hundredth of the rate of float32."""
     side = min(size, 256)
-    while True:
-        x = torch.ones(side, side, dtype=getattr(torch, dtype), device=device)
-        best = _timed(partial(torch.mm, x, x), device)
-        if side >= size or best > LONG:
-            break
+    # the first of two may load the library
+    while side < size and _product_seconds(dtype, device, side, 2) < LONG:
         side *= 2
-    for _ in range(rounds - 1):
-        best = min(best, _timed(partial(torch.mm, x, x), device))
-    return 2 * side**3 / best
+    return 2 * side**3 / _product_seconds(dtype, device, side, rounds)
+
+
+def _product_seconds(dtype: str, device: torch.device, side: int, rounds: int) -> float:
+    x = torch.ones(side, side, dtype=getattr(torch, dtype), device=device)
+    return min(_timed(partial(torch.mm, x, x), device) for _ in range(rounds))
 
 
 def _bandwidth(device: torch.device, rounds: int = 5) -> float:

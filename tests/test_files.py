@@ -1,0 +1,46 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from overnight import files
+
+
+def test_what_cannot_be_written_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings"
+    files.replace(path, b"old", durable=True)
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.replace(path, b"new", durable=True)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    files.replace(path, b"new")  # which promises nothing to last
+    assert path.read_bytes() == b"new"
+
+
+def test_a_link_under_the_other_name_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / f".report.{os.getpid()}.tmp").symlink_to("precious")
+    with pytest.raises(OSError):
+        files.replace(tmp_path / "report", b"theirs")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "report").exists()
+
+
+def test_only_ordinary_files_of_a_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    assert files.read_bounded(path, 3) == b"abc"
+    for other, most in ((path, 2), (Path("/dev/zero"), 10), (tmp_path, 10)):
+        with pytest.raises(OSError):
+            files.read_bounded(other, most)

@@ -18,7 +18,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
     return out
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _blank_pictures():
     """Every run ends with a report; its pictures are drawn in tests/report."""
     with pytest.MonkeyPatch.context() as patch:

@@ -31,8 +31,11 @@ def test_one_preset_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "matrix products" in err
 
 
+DTYPES = ("float32", "bfloat16")
+
+
 def machine(**other: float) -> Machine:
-    flops = {"float32": 1e11, "bfloat16": 4e11}
+    flops = dict(zip(DTYPES, (1e11, 4e11), strict=True))
     figures = {"flops": flops, "bandwidth": 1e10, "step_seconds": 2e-6} | other
     return Machine(device="cpu", name="a processor", threads=1, **figures)
 
@@ -71,6 +74,20 @@ def test_a_preset_that_takes_too_long_is_named() -> None:
     row, _ = bench.measure(["nanogpt-cpu", "fast"], slow, 0.1)
     assert row.tokens_per_second is None
     assert "--preset nanogpt-cpu" in row.skipped
+
+
+def test_tables_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most weights of `fast` are looked up, not multiplied: on this machine an update is expected
+    within the time that one may take, and would not be if they counted."""
+
+    def tried(*given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(bench, "choose_form", tried)
+    multiplied = 6_817_024 - 4_194_304  # all parameters, and those of the tables
+    rate = 4096 * 6 * multiplied / (bench.SMALL * 0.9 * bench.PATIENCE)
+    row, _ = bench.measure(["fast", "gpt-24"], machine(flops=dict.fromkeys(DTYPES, rate)), 1.0)
+    assert row.skipped == "out of memory"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from overnight.runfolder import (
     current,
     read_log,
 )
-from overnight.training import guard, loop, saving, update
+from overnight.training import guard, loop, machine, saving, session, update
 from overnight.training.measuring import Measuring
 
 
@@ -395,6 +395,24 @@ def test_another_thread_count_is_said(
     assert cli.run(words) == 0
     said = " ".join(event.message for event in events(out, "warning"))
     assert "no longer bit-exact from step 11 on: threads was 1, is 2" in said
+
+
+def test_another_version_is_said_and_bfloat16_that_is_emulated(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a run is taken up on a lesser machine, some months later."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "has_bfloat16", lambda: True)
+        patch.setattr(session, "__version__", "0.0.9")
+        interrupted_at(11, patch)
+        train(out, text, train__dtype="bfloat16", train__device="cpu")
+    assert not events(out, "warning")
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    said = " ".join(event.message for event in events(out, "warning"))
+    assert f"overnight was 0.0.9, is {overnight.__version__}" in said
+    assert "emulates bfloat16" in said
 
 
 def test_a_closed_terminal_saves_and_trains_on(

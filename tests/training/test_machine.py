@@ -87,9 +87,8 @@ def test_bfloat16_only_where_it_is_in_the_hardware(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: gpu or including_emulation
-    )
+    capability = (8, 6) if gpu else (7, 5)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(machine, "check_device", lambda device: None)
     settings = Settings()
     settings.add({"train.device": device, "train.threads": 1}, "test")

@@ -110,3 +110,14 @@ def test_a_presets_micro_batch_gives_way_to_a_given_batch(text: str) -> None:
         assert plan.config.train.micro_batch == part
         own = plan.reasons["train.micro_batch"] == "preset mine"
         assert own == (part == 8)
+
+
+@pytest.mark.parametrize("emulates", [True, False])
+def test_what_a_cpu_emulates_is_said(
+    emulates: bool, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("overnight.training.machine.has_bfloat16", lambda: not emulates)
+    given = {"train.device": "cpu", "model.size": "given", "length.steps": 3}
+    for dtype, said in (("bfloat16", emulates), ("float32", False)):
+        plan = planned(text, **given, **{"train.dtype": dtype})
+        assert ("emulates bfloat16" in "".join(plan.lines())) == said

@@ -268,3 +268,24 @@ def test_state_spaces_only_where_they_read_the_text_once(
     settings = sized(prepared, **{"length.minutes": 1.0})
     assert ("S" in settings.get("model.layers")) is expected
     assert settings.get("model.ngrams") == ([2] if expected else [2, 3, 4])
+
+
+@pytest.mark.parametrize(("enough", "updates"), [(1e9, 4), (0.0, 1)])
+def test_one_update_tells_enough_where_it_is_long(
+    enough: float, updates: int, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Counting(sizing.Updater):
+        def update(self, step: int, *given: Any) -> Any:
+            made.append(step)
+            return super().update(step, *given)
+
+    monkeypatch.setattr(sizing, "Updater", Counting)
+    monkeypatch.setattr(sizing, "LONG", enough)
+    settings = Settings()
+    tiny = {"model.layers": "A", "model.width": 16, "model.heads": 2, "model.context": 8}
+    settings.add({**tiny, "train.batch": 2, "train.micro_batch": 2, "train.dtype": "float32"}, "")
+    settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "tokenizer")
+    assert sizing._timed(settings.resolve(), prepared, CPU) > 0
+    assert len(made) == updates

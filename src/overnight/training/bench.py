@@ -14,6 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ..config import AUTO, Settings, presets, read_preset
+from ..model.decoder import count_parameters
 from ..model.size import describe, flops_per_token, with_vocabulary
 from .forms import choose_form, left_open
 from .machine import choose_machine, processor_name, settle, wait
@@ -160,7 +161,8 @@ def _measure(row: Measured, machine: Machine, seconds: float, patience: float) -
         row.skipped = f"needs {gigabytes(wanted)} of memory, {may} may be taken of what is free"
         return
     per_update = config.train.batch * config.model.context
-    rough = per_update * 6 * row.parameters / (SMALL * machine.flops[row.dtype])
+    multiplied = row.parameters - count_parameters(config.model).get("ngrams", 0)
+    rough = per_update * 6 * multiplied / (SMALL * machine.flops[row.dtype])
     if rough > patience:
         row.skipped = f"an update takes some {rough:,.0f} s; --preset {row.preset} measures it"
         return

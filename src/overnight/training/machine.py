@@ -19,6 +19,8 @@ import torch
 from ..config import Settings
 from ..errors import UserError
 
+AMPERE = (8, 0)  # the first GPUs of NVIDIA's that multiply bfloat16; torch emulates it on others
+
 
 def choose_machine(settings: Settings) -> None:
     """Fill `train.device`, `train.dtype`, `train.compile` and `train.threads`."""
@@ -69,7 +71,7 @@ def check_threads(threads: int) -> None:
 
 
 def _best_dtype(device: str) -> tuple[str, str]:
-    if device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False):
+    if device.startswith("cuda") and torch.cuda.get_device_capability(device) >= AMPERE:
         return "bfloat16", "the GPU multiplies it natively; weights stay float32"
     if device.startswith("cpu") and has_bfloat16():
         return "bfloat16", "the CPU multiplies it natively; weights stay float32"
@@ -82,6 +84,13 @@ def _best_form(device: str) -> tuple[str, str]:
         return "off", f"on {device} it pays in long runs alone"
     trouble = compiler_trouble(device)
     return ("off", f"torch cannot compile here: {trouble}") if trouble else ("on", "for the GPU")
+
+
+def emulated(device: str, dtype: str) -> str:
+    """A word of warning where this CPU has no instructions for the `dtype` that was asked for."""
+    if device.startswith("cpu") and dtype == "bfloat16" and not has_bfloat16():
+        return "this CPU emulates bfloat16: train.dtype = float32 is several times as fast here"
+    return ""
 
 
 @cache

@@ -21,7 +21,7 @@ from ..text.prepare import Prepared
 from . import memory
 from .evaluate import full_tokens, score
 from .forms import choose_form, left_open
-from .machine import choose_machine, settle, wait
+from .machine import choose_machine, emulated, settle, wait
 from .memory import gigabytes
 from .sizing import MOST_PASSES, choose_size
 from .update import Updater
@@ -84,7 +84,9 @@ class Plan(msgspec.Struct):
 
     def _warnings(self) -> list[str]:
         free, _ = memory.memory(self.updater.device)
-        warnings = []
+        train, warnings = self.config.train, []
+        if slow := emulated(train.device, train.dtype):
+            warnings.append(f"slow      {slow}")
         if self.updater.device.type == "cpu" and self.memory_bytes > free:
             advice = memory.advice(self.config, self.updater.device)
             warnings.append(f"memory    may not do: {advice}")

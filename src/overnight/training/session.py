@@ -41,7 +41,7 @@ from ..text.tokenizers import Tokenizer
 from . import memory
 from .awake import awake
 from .loop import Trainer
-from .machine import check_device, check_threads, environment, settle
+from .machine import check_device, check_threads, emulated, environment, settle
 from .plan import Plan, make_plan
 from .progress import Progress
 from .saving import restore
@@ -213,7 +213,7 @@ def _resume(
         progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
     _refuse_unsettled(run, settings)
-    warnings: list[str] = []
+    warnings = [slow] if (slow := emulated(settings.train.device, settings.train.dtype)) else []
     fingerprint = str(starts[-1].data.get("fingerprint", "")) if starts else ""
     prepared = _prepared_again(run, settings, fingerprint, progress.say)
     if not fingerprint:
@@ -240,8 +240,9 @@ def _resume(
         replace(run.config, config.dump(settings, reasons).encode(), durable=True)
         warnings.append("changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items()))
     if starts:
-        now = environment(updater.device, settings.train.threads)
-        warnings += _inexact(starts[0].environment, now, state.step)
+        before_all = starts[0].environment | {"overnight": starts[0].version}
+        now = environment(updater.device, settings.train.threads) | {"overnight": __version__}
+        warnings += _inexact(before_all, now, state.step)
     other = ", ".join(name for name in changed if _parts_evaluations(name))
     events = {
         INCOMPARABLE: [f"evaluations before this do not count: {other}"] if other else [],
@@ -360,7 +361,8 @@ def _accept(what: str, effect: str, accept: str) -> None:
 
 def _inexact(before: dict[str, Any], now: dict[str, Any], step: int) -> list[str]:
     """Why the session cannot be bit-exact with the first one, if it cannot."""
-    names = ("torch", "instructions", "float32_products", "device", "device_name", "threads")
+    names = ("overnight", "torch", "instructions", "float32_products", "device", "device_name",
+             "threads")  # fmt: skip
     other = [f"{n} was {before.get(n)}, is {now[n]}" for n in names if before.get(n) != now[n]]
     return [f"no longer bit-exact from step {step} on: {', '.join(other)}"] if other else []
 

@@ -25,6 +25,7 @@ Say = Callable[[str], None]
 
 HEAD = 64
 TIMED_TOKENS, TIMED = 4096, 3  # of an update; updates, after one that warms up
+LONG = 3.0  # seconds of an update that tells enough by itself
 
 
 class Rung(msgspec.Struct, frozen=True):
@@ -222,5 +223,8 @@ def _timed(config: Config, prepared: Prepared, device: torch.device) -> float:
         begin = clock()
         update = updater.update(step, 10**6)
         wait(device)
-        least = min(least, (clock() - begin) / update.tokens)
+        seconds = clock() - begin
+        least = min(least, seconds / update.tokens)
+        if seconds > LONG:
+            break
     return least

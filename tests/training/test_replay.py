@@ -12,7 +12,7 @@ from tiny_runs import final_tensors, interrupted_at, measured, train
 
 from overnight import cli
 from overnight.model import checkpoint
-from overnight.runfolder import Checkpoint, Eval, Full, RunFolder, Sample, Train, read_log
+from overnight.runfolder import Checkpoint, End, Eval, Full, RunFolder, Sample, Train, read_log
 from overnight.training import loop, measuring, update
 from overnight.training.measuring import Measuring
 from overnight.training.stop import StopSignal
@@ -259,3 +259,24 @@ def test_an_early_end_is_the_end_after_a_kill(
     assert cli.run(["train", "--resume", str(out)]) == 0
     assert RunFolder(out).checkpoint_steps()[-1] == 16
     assert [row.step for row in rows(out, Eval)] == [0, 8, 16]
+
+
+def test_what_measuring_takes_is_counted(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the time that is left, and for the end row."""
+    kept, real = [], Measuring.evaluate_whole
+
+    def evaluate_whole(self: Measuring, best: int, step: int, stop: StopSignal) -> None:
+        kept.append((self.evaluations, self.seconds))
+        real(self, best, step, stop)
+        kept.append((self.evaluations, self.seconds))
+
+    monkeypatch.setattr(Measuring, "evaluate_whole", evaluate_whole)
+    out = tmp_path / "run"
+    assert train(out, text, sample__tokens="0") == 0
+    evals, (full,), (end,) = rows(out, Eval), rows(out, Full), rows(out, End)
+    before, after = kept
+    assert before == (len(evals), pytest.approx(sum(row.seconds for row in evals)))
+    assert after[1] >= before[1] + full.seconds
+    assert end.eval_seconds == after[1]

@@ -280,3 +280,16 @@ def test_what_measuring_takes_is_counted(
     assert before == (len(evals), pytest.approx(sum(row.seconds for row in evals)))
     assert after[1] >= before[1] + full.seconds
     assert end.eval_seconds == after[1]
+
+
+def test_the_figure_to_quote_is_that_of_the_best_weights(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which are not the last ones; here every evaluation takes the whole split."""
+    score_lower({1: 5.0}, monkeypatch)
+    assert train(tmp_path / "run", text, eval__tokens="1000000") == 0
+    losses = {row.step: row.val_loss for row in rows(tmp_path / "run", Eval)}
+    (full,) = rows(tmp_path / "run", Full)
+    assert full.step == 8
+    assert full.val_loss == pytest.approx(losses[8] + 5.0, abs=1e-6)
+    assert abs(full.val_loss - losses[24]) > 0.01

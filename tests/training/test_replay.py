@@ -293,3 +293,13 @@ def test_the_figure_to_quote_is_that_of_the_best_weights(
     assert full.step == 8
     assert full.val_loss == pytest.approx(losses[8] + 5.0, abs=1e-6)
     assert abs(full.val_loss - losses[24]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("loss", "best", "less"),
+    [(1.0, None, True), (1.0, 2.0, True), (2.0, 2.0, False), (float("nan"), None, False),
+     (float("inf"), None, False), (None, None, False), (float("nan"), 2.0, False)],
+)  # fmt: skip
+def test_only_a_number_can_be_the_best(loss: float | None, best: float | None, less: bool) -> None:
+    """One that is none would stay the best: nothing is less."""
+    assert loop._is_less(loss, best) == less

@@ -303,3 +303,11 @@ def test_the_figure_to_quote_is_that_of_the_best_weights(
 def test_only_a_number_can_be_the_best(loss: float | None, best: float | None, less: bool) -> None:
     """One that is none would stay the best: nothing is less."""
     assert loop._is_less(loss, best) == less
+
+
+def test_weights_that_were_never_trained_are_not_the_best(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_lower({0: 50.0}, monkeypatch)
+    assert train(tmp_path / "run", text) == 0
+    assert [row.step for row in rows(tmp_path / "run", Full)] == [24]

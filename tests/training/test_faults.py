@@ -409,10 +409,14 @@ def test_another_version_is_said_and_bfloat16_that_is_emulated(
         train(out, text, train__dtype="bfloat16", train__device="cpu")
     assert not events(out, "warning")
     monkeypatch.setattr(machine, "has_bfloat16", lambda: False)
+    with monkeypatch.context() as patch:
+        interrupted_at(17, patch)
+        assert cli.run(["train", "--resume", str(out)]) == 130
     assert cli.run(["train", "--resume", str(out)]) == 0
-    said = " ".join(event.message for event in events(out, "warning"))
-    assert f"overnight was 0.0.9, is {overnight.__version__}" in said
-    assert "emulates bfloat16" in said
+    said = [event.message for event in events(out, "warning")]
+    other = f"overnight was 0.0.9, is {overnight.__version__}"  # than the first session's
+    assert [other in message for message in said] == [False, True] * 2
+    assert all("emulates bfloat16" in message for message in said[::2])
 
 
 def test_a_closed_terminal_saves_and_trains_on(

@@ -240,9 +240,8 @@ def _resume(
         replace(run.config, config.dump(settings, reasons).encode(), durable=True)
         warnings.append("changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items()))
     if starts:
-        before_all = starts[0].environment | {"overnight": starts[0].version}
-        now = environment(updater.device, settings.train.threads) | {"overnight": __version__}
-        warnings += _inexact(before_all, now, state.step)
+        now = environment(updater.device, settings.train.threads)
+        warnings += _inexact(starts[0], now, state.step)
     other = ", ".join(name for name in changed if _parts_evaluations(name))
     events = {
         INCOMPARABLE: [f"evaluations before this do not count: {other}"] if other else [],
@@ -359,8 +358,9 @@ def _accept(what: str, effect: str, accept: str) -> None:
         raise UserError(f"{what}: {meaning[effect]}; to do it all the same: --accept {effect}.")
 
 
-def _inexact(before: dict[str, Any], now: dict[str, Any], step: int) -> list[str]:
+def _inexact(first: Start, now: dict[str, Any], step: int) -> list[str]:
     """Why the session cannot be bit-exact with the first one, if it cannot."""
+    before, now = first.environment | {"overnight": first.version}, now | {"overnight": __version__}
     names = ("overnight", "torch", "instructions", "float32_products", "device", "device_name",
              "threads")  # fmt: skip
     other = [f"{n} was {before.get(n)}, is {now[n]}" for n in names if before.get(n) != now[n]]

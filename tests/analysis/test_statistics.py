@@ -16,7 +16,7 @@ from overnight.analysis.noise import Scatter
 from overnight.analysis.run import load_run
 from overnight.analysis.verdicts import holm
 from overnight.config import Schedule
-from overnight.training.schedule import rate
+from overnight.schedule import rate
 
 
 def test_scatter_finds_sigma_and_ignores_a_smooth_curve():
@@ -220,9 +220,20 @@ def test_warmup_from_next_to_nothing():
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "wsd"])
 def test_planned_rate_is_the_trainers(kind):
     section = {"kind": kind, "warmup": 30, "min_ratio": 0.1, "decay": 0.2}
-    planned = schedule.planned_rate({"schedule": section}, 500)
-    expected = [rate(Schedule(**section), s, 500) for s in range(1, 501)]
-    assert np.allclose(planned, expected)
+    steps = 50_000
+    planned = forecast.planned_rates({"schedule": section}, steps)
+    expected = [rate(Schedule(**section), s, steps) for s in range(1, steps + 1)]
+    assert np.allclose(planned, expected, atol=2e-3)
+    assert planned.sum() == pytest.approx(sum(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [None, [], "linear", {}, {"warmup": 20}, {"kind": "steps"}, {"kind": "wsd", "decay": 2}],
+)
+def test_no_rate_is_planned_where_the_settings_do_not_say(section):
+    assert forecast.planned_rates({"schedule": section}, 500) is None
+    assert forecast.planned_rates(None, 500) is None
 
 
 @pytest.mark.parametrize(("every", "digits", "warmup"), [(1, 6, 700), (250, 9, 500), (10, 5, 200)])

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from .. import config, schedule
 from .findings import Forecast, Score
-from .schedule import planned_rate
 from .series import Series
 from .tables import Array, Log
 
@@ -27,6 +27,8 @@ GAINS = np.array([0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3])  # nats, if all i
 MISFIT = 1.5  # the law is not exact: residuals may be this many σ
 DOUBT = 0.5  # and the fall still to come may be off by this share of it (as in three real runs)
 HINDCASTS = (0.4, 0.6, 0.8)  # of the run: what would have been said then
+MAX_STEPS = 10**7  # of a plan that is drawn step by step; a damaged log may claim any number
+GRID = 20_000  # of them the rate is computed for; in between it is a line
 CALIBRATION = "unknown: there are not yet enough finished runs to compare intervals with"
 
 
@@ -45,7 +47,7 @@ def forecast(log: Log, series: Series, planned: int | None) -> Forecast:
         return _refused("No forecast: there is no validation loss.")
     if planned is None:
         return _refused("No forecast: the log does not say at which step the run is to end.")
-    rates = planned_rate(log.config, planned)
+    rates = planned_rates(log.config, planned)
     if rates is None:
         return _refused("No forecast: the learning rate of the rest of the run is not known.")
     last = int(series.steps[-1])
@@ -80,6 +82,22 @@ def forecast(log: Log, series: Series, planned: int | None) -> Forecast:
         calibration=CALIBRATION,
         scores=scores,
     )
+
+
+def planned_rates(settings: dict[str, Any] | None, steps: int) -> Array | None:
+    """The learning rate of steps 1…`steps` as a share of the peak, by the settings of an own run;
+    None where they do not say."""
+    section = (settings or {}).get("schedule")
+    if not isinstance(section, dict) or "kind" not in section or not 1 <= steps <= MAX_STEPS:
+        return None
+    try:
+        own = msgspec.convert(section, config.Schedule)
+    except msgspec.ValidationError:
+        return None
+    known = np.linspace(1, steps, min(steps, GRID)).astype(int)
+    known = np.unique([*known, np.clip(own.warmup, 1, steps)])  # the peak among them
+    rates = [schedule.rate(own, step, steps) for step in known.tolist()]
+    return np.asarray(np.interp(np.arange(1, steps + 1), known, rates))
 
 
 def _refused(reason: str, scores: list[Score] | None = None) -> Forecast:

@@ -163,33 +163,3 @@ def _levels(y: Array) -> float | None:
         return None
     groups = np.split(y, np.flatnonzero(changes) + 1)
     return float(max(np.ptp(g) for g in groups))
-
-
-MAX_STEPS = 10**7  # of a plan that is drawn step by step; a damaged log may claim any number
-
-
-def planned_rate(config: dict[str, Any] | None, steps: int) -> Array | None:
-    """The learning rate of steps 1…`steps` as a share of the peak, from the settings of an own
-    run; None where they do not say. The same arithmetic as the trainer's."""
-    section = (config or {}).get("schedule")
-    if not isinstance(section, dict) or not 1 <= steps <= MAX_STEPS:
-        return None
-    kind, warmup = section.get("kind"), section.get("warmup", 0)
-    floor, decay = section.get("min_ratio", 0.0), section.get("decay", 0.2)
-    if not all(isinstance(x, int | float) for x in (warmup, floor, decay)):
-        return None
-    if steps == 1:
-        return np.ones(1)
-    warmup = min(warmup, steps // 2)
-    step = np.arange(1, steps + 1, dtype=np.float64)
-    u = np.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
-    shapes = {
-        "cosine": (1 + np.cos(np.pi * u)) / 2,
-        "linear": 1 - u,
-        "constant": np.ones(steps),
-        "wsd": np.clip((steps - step) / max(steps * decay, 1e-9), 0, 1),
-    }
-    if kind not in shapes:
-        return None
-    share = shapes[kind] if kind == "constant" else floor + (1 - floor) * shapes[kind]
-    return np.asarray(np.where(step < warmup, step / max(warmup, 1), share))

@@ -13,12 +13,12 @@ from ..keyed import key
 from ..ledger import Ledger
 from ..model.decoder import Decoder
 from ..model.loss import losses
+from ..schedule import rate
 from ..text.batches import Batches
 from .guard import SPIKE_Z, is_finite, spike_z
 from .machine import compiled
 from .optimizers import Optimizers
 from .rows import Touched, looked_up, touch
-from .schedule import rate
 
 
 class Update(msgspec.Struct):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from overnight.config import Schedule
-from overnight.training.schedule import rate
+from overnight.schedule import rate
 
 
 def rates(steps: int, **settings: object) -> list[float]:

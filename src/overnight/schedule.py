@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..config import Schedule
+from .config import Schedule
 
 
 def rate(schedule: Schedule, step: int, steps: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -24,14 +25,12 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
     name = "training" if train else "validation"
     broken = _nonfinite(log)
     n = len(loss)
-    if broken is not None:
-        recovered = n > 0 and steps[-1] > broken
-        if not recovered:
-            return make(
-                "divergence", "yes",
-                "The training loss is not finite from step {broken:,} on.",
-                since_step=broken, broken=broken, n=n, estimator="non-finite values",
-            )  # fmt: skip
+    if broken is not None and not (n and steps[-1] > broken):
+        return make(
+            "divergence", "yes",
+            "The training loss is not finite from step {broken:,} on.",
+            since_step=broken, broken=broken, n=n, estimator="non-finite values",
+        )  # fmt: skip
     if n < FEWEST:
         return make(
             "divergence", "cannot_tell",
@@ -41,33 +40,18 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
     width = int(np.clip(n // 50, 3, 501))
     level = _trailing_median(loss, width)
     best = int(np.argmin(level))
-    sigma = _robust_sigma(loss)
-    gained = float(max(level[0] - level[best], 0.0))
-    now, lowest = float(level[-1]), float(level[best])
-    facts = {
-        "name": name,
-        "effect_nats": now - lowest,
-        "n": n,
-        "sigma": sigma,
-        "now": now,
-        "lowest": lowest,
-        "lowest_step": int(steps[best]),
-        "gained": gained,
-        "width": width,
-        "estimator": f"trailing median of {width} values of the {name} loss",
-    }
-    needed = max(SIGMAS * sigma, LOST * gained)
-    facts["needed"] = needed
-    chance = math.log(vocab) if vocab else None
-    if chance is not None and steps[-1] > 2 * warmup and n >= 20 and now > chance + SIGMAS * sigma:
+    facts = _facts(name, steps, loss, level, width)
+    chance = math.log(vocab) if vocab else math.inf
+    guesses = facts["now"] > chance + SIGMAS * facts["sigma"]
+    if guesses and steps[-1] > 2 * warmup and n >= 20:
         return make(
             "divergence", "yes",
             "The median of the last {width} {name} losses is {now:.4f}, above ln V = "
             "{chance:.4f}: worse than guessing.",
             since_step=int(steps[best]), chance=chance, **facts,
         )  # fmt: skip
-    if now - lowest > needed and best < n - width:
-        since = best + int(np.argmax(level[best:] > lowest + needed))
+    if facts["effect_nats"] > facts["needed"] and best < n - width:
+        since = best + int(np.argmax(level[best:] > facts["lowest"] + facts["needed"]))
         return make(
             "divergence", "yes",
             "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats "
@@ -80,6 +64,25 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
         "its lowest level (from {needed:+.4f} on it would count).",
         **facts,
     )  # fmt: skip
+
+
+def _facts(name: str, steps: Array, loss: Array, level: Array, width: int) -> dict[str, Any]:
+    """Where the `level` of the loss was lowest, where it is, and how far it would have to be."""
+    best = int(np.argmin(level))
+    sigma, gained = _robust_sigma(loss), float(max(level[0] - level[best], 0.0))
+    return {
+        "name": name,
+        "effect_nats": float(level[-1] - level[best]),
+        "n": len(loss),
+        "sigma": sigma,
+        "now": float(level[-1]),
+        "lowest": float(level[best]),
+        "lowest_step": int(steps[best]),
+        "gained": gained,
+        "width": width,
+        "estimator": f"trailing median of {width} values of the {name} loss",
+        "needed": max(SIGMAS * sigma, LOST * gained),
+    }
 
 
 def _nonfinite(log: Log) -> int | None:

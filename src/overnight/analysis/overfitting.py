@@ -12,6 +12,7 @@ simulated plateaus, which are the curves that never rise on which the maximum is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -82,28 +83,20 @@ def harm(
     steps, losses = np.asarray(steps, float), np.asarray(losses, float)
     keep = np.isfinite(steps) & np.isfinite(losses)
     steps, losses = steps[keep], losses[keep]
-    n = len(losses)
-    if n < FEWEST:
+    if len(losses) < FEWEST:
         return make(
             "harm", "cannot_tell", "Too few evaluations: {n}, at least {needed} are needed.",
-            n=n, needed=FEWEST, estimator="trend of validation",
+            n=len(losses), needed=FEWEST, estimator="trend of validation",
         )  # fmt: skip
     noise = noise or scatter(steps, losses)
-    sigma, at = noise.sigma, int(np.argmin(losses))
-    shown_as = {  # as they were logged, also where means are tested
-        "sigma": sigma,
-        "lowest_step": int(steps[at]),
-        "lowest": float(losses[at]),
-        "final": float(losses[-1]),
-        "final_step": int(steps[-1]),
-    }
-    if n > LONGEST:
+    logged = _logged(steps, losses, noise)
+    if len(losses) > LONGEST:
         steps, losses = _thin(steps, losses)
         noise = scatter(steps, losses)
     if not noise.known:
         return make(
             "harm", "no", "Validation does not change at all over {n} evaluations.",
-            n=n, estimator="trend of validation",
+            n=logged["n"], estimator="trend of validation",
         )  # fmt: skip
     trend = rise(losses, noise)
     lowest = int(np.argmin(losses))
@@ -111,53 +104,63 @@ def harm(
     effect_se = effect_noise
     if difference_se is not None and np.isfinite(difference_se):
         effect_se = float(np.hypot(effect_se, difference_se))
-    shown = {
+    shown = logged | {
         "effect_nats": effect,
         "ci": (effect - noise.reach * effect_se, effect + noise.reach * effect_se),
         "p": trend.p,
         "p_raw": trend.p,
-        "n": n,
         "estimator": "largest trend over the last m evaluations, every m",
         "z": trend.z,
-        "critical": critical(n),
+        "critical": critical(logged["n"]),
         "rho": noise.rho,
-        **shown_as,
     }
-    rises = trend.z > critical(n)
-    if rises and _still_up(losses, lowest, effect, effect_noise, noise):
-        return make(
-            "harm", "yes",
+    return _judged(shown, _still_up(losses, lowest, effect, effect_noise, noise))
+
+
+def _logged(steps: Array, losses: Array, noise: Scatter) -> dict[str, Any]:
+    """What is shown as it was logged, also where means are tested."""
+    at = int(np.argmin(losses))
+    return {
+        "n": len(losses),
+        "sigma": noise.sigma,
+        "lowest_step": int(steps[at]),
+        "lowest": float(losses[at]),
+        "final": float(losses[-1]),
+        "final_step": int(steps[-1]),
+    }
+
+
+def _judged(shown: dict[str, Any], still_up: bool) -> Verdict:
+    rises, verdict, since = shown["z"] > shown["critical"], "no", None
+    if rises and still_up:
+        verdict, since = "yes", shown["lowest_step"]
+        because = (
             "Validation rose from {lowest:.4f} at step {lowest_step:,} to {final:.4f} at step "
             "{final_step:,}. Means of three there and here, which owe less to luck (σ of one is "
             "{sigma:.4f}), differ by {effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; noise "
-            "alone stays under {critical:.1f}).",
-            since_step=shown_as["lowest_step"], **shown,
-        )  # fmt: skip
-    if rises:
-        return make(
-            "harm", "cannot_tell",
+            "alone stays under {critical:.1f})."
+        )
+    elif rises:
+        verdict = "cannot_tell"
+        because = (
             "It rose (z = {z:.1f}; noise alone stays under {critical:.1f}), but the end is back "
-            "within noise of the lowest level ({effect_nats:+.4f} nats, σ = {sigma:.4f}).", **shown,
-        )  # fmt: skip
-    if n < ENOUGH:
-        return make(
-            "harm", "cannot_tell",
+            "within noise of the lowest level ({effect_nats:+.4f} nats, σ = {sigma:.4f})."
+        )
+    elif shown["n"] < ENOUGH:
+        verdict = "cannot_tell"
+        because = (
             "No rise beyond noise (σ = {sigma:.4f}), but {n} evaluations would not show a small "
-            "one.", **shown,
-        )  # fmt: skip
-    if at == n - 1:
-        return make(
-            "harm", "no",
-            "The last evaluation, {final:.4f} at step {final_step:,}, is the lowest of {n}.",
-            **shown,
-        )  # fmt: skip
-    return make(
-        "harm", "no",
-        "No rise beyond noise: the end is {effect_nats:+.4f} nats from the lowest level, and one "
-        "evaluation scatters by σ = {sigma:.4f} (z = {z:.1f}; noise alone stays under "
-        "{critical:.1f}).",
-        **shown,
-    )  # fmt: skip
+            "one."
+        )
+    elif shown["lowest_step"] == shown["final_step"]:
+        because = "The last evaluation, {final:.4f} at step {final_step:,}, is the lowest of {n}."
+    else:
+        because = (
+            "No rise beyond noise: the end is {effect_nats:+.4f} nats from the lowest level, and "
+            "one evaluation scatters by σ = {sigma:.4f} (z = {z:.1f}; noise alone stays under "
+            "{critical:.1f})."
+        )
+    return make("harm", verdict, because, since_step=since, **shown)
 
 
 def rise(losses: Array, noise: Scatter) -> Trend:

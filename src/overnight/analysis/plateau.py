@@ -6,7 +6,7 @@ import numpy as np
 
 from .findings import Verdict, make
 from .series import Series
-from .trend import recent, slope
+from .trend import Slope, recent, slope
 
 FEWEST = 6
 SHARE = 0.3  # of the run, at its end
@@ -32,6 +32,16 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
     first = recent(series.steps, SHARE, FEWEST)
     trend = slope(series.steps[first:], series.val[first:], noise)
     share = (trend.last - trend.first) / max(trend.last - int(series.steps[0]), 1)
+    early = int(np.argmin(series.val)) < first + trend.n // 2
+    harmed = harm.verdict == "yes"
+    improving, plateau, why = _judged(trend, share, early, harmed, diverged)
+    other = why
+    if plateau == "cannot_tell":
+        other = "Neither a useful fall nor a standstill is shown."
+    elif diverged:
+        other = "The run diverged."
+    elif improving == "yes" or harmed:
+        other = "Validation got worse." if harmed else "Validation still falls."
     facts = {
         "effect_nats": trend.change,
         "ci": trend.change_ci,
@@ -50,48 +60,44 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
         "useful": USEFUL,
         "lowest_step": int(series.steps[np.argmin(series.val)]),
     }
-    rate = (
-        "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {least:+.4f} to "
-        "{greatest:+.4f}), {per_1000:+.3g} per 1,000 steps"
-    )
-    harmed = harm.verdict == "yes"
-    if diverged:
-        improving, plateau, why = "no", "no", f"The run diverged; before, its trend was {rate}."
-    elif harmed:
-        improving, plateau, why = "no", "no", f"Validation got worse; its trend is {rate}."
-    elif trend.ci[1] < 0 and share > MOST:
-        improving, plateau = "cannot_tell", "cannot_tell"
-        why = (
-            f"The trend is {rate}, but the last {{n}} evaluations are most of the run: how it is "
-            "at the end, so few cannot say."
-        )
-    elif trend.ci[1] < 0 and int(np.argmin(series.val)) < first + trend.n // 2:
-        improving, plateau = "cannot_tell", "cannot_tell"
-        why = (
-            f"The trend is {rate}, but the lowest evaluation, at step {{lowest_step:,}}, is not in "
-            "the later half of that stretch."
-        )
-    elif trend.ci[1] < 0:
-        improving, plateau, why = "yes", "no", f"Validation changes by {rate}."
-    elif trend.ci[0] > 0:
-        improving, plateau, why = "no", "no", f"It does not fall: the trend is {rate}."
-    elif -trend.change_ci[0] < USEFUL:
-        improving, plateau = "no", "yes"
-        why = (
-            f"The trend is {rate}: as long a stretch again would give at most {{most:.4f}} nats, "
-            "less than {useful:.2f}."
-        )
-    else:
-        improving, plateau = "cannot_tell", "cannot_tell"
-        why = f"The trend is {rate}, which includes none and a useful one."
-    other = why
-    if plateau == "cannot_tell":
-        other = "Neither a useful fall nor a standstill is shown."
-    elif diverged:
-        other = "The run diverged."
-    elif improving == "yes" or harmed:
-        other = "Validation got worse." if harmed else "Validation still falls."
     return [
         make("still_improving", improving, why, **facts),
         make("plateau", plateau, other, **facts),
     ]
+
+
+def _judged(
+    trend: Slope, share: float, early: bool, harmed: bool, diverged: bool
+) -> tuple[str, str, str]:
+    """Whether it still improves, whether it stands still, and why. `share` of the run that the
+    trend goes over; `early`: the lowest evaluation is not in the later half of it."""
+    rate = (
+        "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {least:+.4f} to "
+        "{greatest:+.4f}), {per_1000:+.3g} per 1,000 steps"
+    )
+    if diverged:
+        return "no", "no", f"The run diverged; before, its trend was {rate}."
+    if harmed:
+        return "no", "no", f"Validation got worse; its trend is {rate}."
+    if trend.ci[0] > 0:
+        return "no", "no", f"It does not fall: the trend is {rate}."
+    if trend.ci[1] >= 0 and -trend.change_ci[0] < USEFUL:
+        return "no", "yes", (
+            f"The trend is {rate}: as long a stretch again would give at most {{most:.4f}} nats, "
+            "less than {useful:.2f}."
+        )  # fmt: skip
+    if trend.ci[1] >= 0:
+        why = f"The trend is {rate}, which includes none and a useful one."
+    elif share > MOST:
+        why = (
+            f"The trend is {rate}, but the last {{n}} evaluations are most of the run: how it is "
+            "at the end, so few cannot say."
+        )
+    elif early:
+        why = (
+            f"The trend is {rate}, but the lowest evaluation, at step {{lowest_step:,}}, is not in "
+            "the later half of that stretch."
+        )
+    else:
+        return "yes", "no", f"Validation changes by {rate}."
+    return "cannot_tell", "cannot_tell", why

@@ -12,7 +12,7 @@ import heapq
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -336,6 +336,7 @@ def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
 
 
 INCOMPARABLE = "incomparable"  # the event behind which rows compare with none before it
+INITIAL = "initial"  # the event of weights that are not drawn
 
 
 def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
@@ -372,8 +373,20 @@ def _comparable(rows: list[AnyRow]) -> list[AnyRow]:
     return [row for i, row in enumerate(rows) if i >= cut or isinstance(row, Start | End | Event)]
 
 
-def best_evaluation(rows: Iterable[AnyRow]) -> Eval | None:
-    """The evaluation after step 0 with the lowest finite val loss of all rows that count (the
-    first of equals): what *best* means, across all attempts."""
-    evals = [r for r in current(rows) if isinstance(r, Eval) and r.step and r.val_loss is not None]
+def best_evaluation(rows: Iterable[AnyRow], among: Container[int] | None = None) -> Eval | None:
+    """The evaluation with the lowest finite val loss of all rows that count (the first of equals):
+    what *best* means, across all attempts. `among`: of these steps alone, which are on disk.
+
+    Step 0 counts where it has weights to go back to; drawn ones are measured on a few blocks.
+    """
+    rows = current(rows)
+    given = any(isinstance(row, Event) and row.kind == INITIAL for row in rows)
+    evals = [
+        row
+        for row in rows
+        if isinstance(row, Eval)
+        and row.val_loss is not None
+        and (row.step or given)
+        and (among is None or row.step in among)
+    ]
     return min(evals, key=lambda r: (r.val_loss, r.step), default=None)

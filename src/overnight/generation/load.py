@@ -61,8 +61,8 @@ def find_step(run: RunFolder, checkpoint: str | int) -> int:
     if checkpoint == "last":
         return steps[-1]
     if checkpoint == "best":
-        best = best_evaluation(read_log(run.log).rows)
-        return best.step if best and best.step in steps else steps[-1]
+        best = best_evaluation(read_log(run.log).rows, among=steps)
+        return best.step if best else steps[-1]
     if not str(checkpoint).isdecimal():
         raise UserError(f'checkpoint "{checkpoint}": give best, last or a step.')
     if int(checkpoint) not in steps and not run.checkpoint_path(int(checkpoint)).is_dir():

@@ -91,8 +91,9 @@ class Trainer:
         self.stop = stop
         try:
             self._train()
-            if self.best:
-                self.measuring.evaluate_whole(self.best.step, self.state.step, self.stop)
+            kept = self.run.checkpoint_steps()
+            if best := best_evaluation(read_log(self.run.log).rows, among=kept):
+                self.measuring.evaluate_whole(best.step, self.state.step, self.stop)
             reason = "finished"
         except StoppedError:
             reason = "interrupted"
@@ -149,7 +150,7 @@ class Trainer:
         if update.z > SPIKE_Z:
             self._event("spike", f"loss {update.loss:.4f}, {update.z:.1f}σ above the last ones")
         state.strikes = 0
-        state.recent = [*state.recent[1 - REMEMBERED :], update.loss]
+        self._remember(update.loss)
         window = state.window
         window.steps += 1
         window.tokens += update.tokens
@@ -159,13 +160,17 @@ class Trainer:
         self.last_loss = window.nats / window.tokens
         return True
 
+    def _remember(self, loss: float) -> None:
+        self.state.recent = [*self.state.recent[1 - REMEMBERED :], loss]
+
     def _strike(self, update: Update) -> None:
         """An update was judged unfit: log it; after some in a row that are not finite, go back."""
         self._event(
             update.skipped,
             f"update skipped: loss {update.loss:.4g}, gradient norm {update.grad_norm:.4g}",
         )
-        if update.skipped != "non_finite":
+        if update.skipped == "spike":  # the level may have moved: then spikes are the new one
+            self._remember(update.loss)
             return
         self.state.strikes += 1
         if self.state.strikes >= STRIKES:
@@ -247,9 +252,8 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Score both fixed sets; whether this is the best val loss of everything logged."""
         row = self.measuring.evaluate(self.state.step, self.stop)
-        improved = row.step > 0 and _is_less(
-            row.val_loss, self.best.val_loss if self.best else None
-        )
+        counts = row.step > 0 or 0 in self.run.checkpoint_steps()
+        improved = counts and _is_less(row.val_loss, self.best.val_loss if self.best else None)
         if improved:
             self.best, self.saver.best_step = row, row.step
         self.progress.say(described(row) + (" (best so far)" if improved else ""))

@@ -141,8 +141,6 @@ class Measuring:
     def evaluate_whole(self, best: int, step: int, stop: StopSignal) -> None:
         """The figure to quote: the checkpoint of step `best` on the whole held-out split. The model
         is the one of `step`, and is afterwards the best one."""
-        if best not in self.run.checkpoint_steps():
-            return
         begin = time.monotonic()
         folder = self.run.checkpoint_path(best)
         try:

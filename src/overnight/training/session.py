@@ -19,11 +19,14 @@ from ..config import Config, Settings
 from ..errors import UserError
 from ..files import fsync_path, make_folder, replace
 from ..generation.initial import Initial, refuse_other_model
+from ..ledger import Ledger
 from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
 from ..runfolder import (
     INCOMPARABLE,
+    INITIAL,
+    Checkpoint,
     End,
     Eval,
     Event,
@@ -32,8 +35,8 @@ from ..runfolder import (
     RunFolder,
     RunLock,
     Start,
-    Train,
     best_evaluation,
+    current,
     read_log,
 )
 from ..text.prepare import Prepared, prepare
@@ -61,11 +64,11 @@ class Summary(msgspec.Struct):
     """What `overnight train --json` prints when done."""
 
     run: str
-    reason: str  # finished, interrupted
+    reason: str  # finished, interrupted, failed
     steps: int
     tokens: int
     passes: float
-    best: dict[str, Any] | None  # step, val_loss, se, bpb
+    best: dict[str, Any] | None  # of those on disk: step, val_loss, se, bpb
     last: dict[str, Any] | None
     bpb: float | None  # the best checkpoint on the whole val split, if the run has finished
     seconds: float
@@ -96,7 +99,7 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
 
 def _absolute(paths: list[str]) -> list[str]:
     """A resume may be called from another folder."""
-    return [p if p == "-" else str(Path(p).resolve()) for p in paths]
+    return [p if p == "-" else str(Path(p).expanduser().resolve()) for p in paths]
 
 
 def default_folder(preset: str) -> Path:
@@ -171,11 +174,13 @@ def _sweep_beginnings(path: Path) -> None:
 
 def _keep_initial(run: RunFolder, log: LogWriter, plan: Plan) -> None:
     """Save weights that were not drawn at step 0: a resume before the first checkpoint, and a
-    return, must find them."""
+    return, must find them; and none may be better."""
     message = f"begins with the weights of {plan.initial}"
-    log.write(Event(step=0, kind="initial", message=message))
-    updater = plan.updater
-    checkpoint.save(run, State(), updater.model.state_dict(), updater.optimizers.state())
+    log.write(Event(step=0, kind=INITIAL, message=message))
+    model, optimizers = plan.updater.model, plan.updater.optimizers
+    size, seconds = checkpoint.save(run, State(), model.state_dict(), optimizers.state())
+    path = str(run.checkpoint_path(0).relative_to(run.path))
+    log.write(Checkpoint(step=0, path=path, bytes=size, seconds=seconds, reason=INITIAL))
 
 
 def resume(
@@ -225,7 +230,8 @@ def _resume(
     settings = updater.config
     checkpoint.sweep(run)
     folder = checkpoint.newest(run, warnings.append)
-    state = restore(updater, folder, whole=accept != "incompatible")
+    state, loss = _restored(updater, folder, accept)
+    warnings += loss
     if settings.length.steps < state.step:
         raise UserError(
             f"length.steps = {settings.length.steps:,}: the run is at step {state.step:,} already."
@@ -267,6 +273,18 @@ def _resume(
             stop_reason=stop_reason,
         )
     )
+
+
+def _restored(updater: Updater, folder: Path | None, accept: str) -> tuple[State, list[str]]:
+    """The state in `folder`; of one that does not fit what does, if `accept` covers that, and what
+    was lost."""
+    try:
+        return restore(updater, folder), []
+    except UserError:
+        if accept != "incompatible":
+            raise
+    state = restore(updater, folder, whole=False)
+    return state, ["only the weights that fit were taken; the optimizer begins anew"]
 
 
 def _prepared_again(run: RunFolder, settings: Config, fingerprint: str, say: Say) -> Prepared:
@@ -408,20 +426,23 @@ def _train(trainer: Trainer) -> Summary:
 
 def summarise(run: RunFolder, reason: str, seconds: float) -> Summary:
     """The figures of a run, read from its log."""
-    read = read_log(run.log)
-    trained = read.of(Train)
-    evals = [row for row in read.of(Eval) if row.step]
-    full = read.of(Full)
-    last_train = max(trained, key=lambda row: row.step, default=None)
+    written = read_log(run.log).rows
+    rows = current(written)
+    sessions = [row for row in written if isinstance(row, Start | End)]
+    ledger = Ledger(**next(row.ledger for row in reversed(sessions) if isinstance(row, Start)))
+    evals = [row for row in rows if isinstance(row, Eval) and row.step]
+    best = best_evaluation(rows, among=run.checkpoint_steps())
+    whole = [row for row in rows if isinstance(row, Full) and best and row.step == best.step]
+    steps = sessions[-1].step
     return Summary(
         run=str(run.path),
         reason=reason,
-        steps=max((row.step for row in read.rows), default=0),
-        tokens=last_train.tokens if last_train else 0,
-        passes=last_train.passes if last_train else 0.0,
-        best=_figures(best_evaluation(read.rows)),
+        steps=steps,
+        tokens=ledger.tokens(steps),
+        passes=ledger.passes(steps),
+        best=_figures(best),
         last=_figures(max(evals, key=lambda row: (row.step, row.attempt), default=None)),
-        bpb=full[-1].val_bpb if full else None,
+        bpb=whole[-1].val_bpb if whole else None,
         seconds=seconds,
     )
 

@@ -71,6 +71,7 @@ def refused(words: list[str], capfd: pytest.CaptureFixture[str], folder: Path) -
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.txt").write_text(GOOD)
+    (tmp_path / "odd.toml").write_text('preset = "gpt"')
     (tmp_path / "loop").symlink_to("loop")
     return tmp_path
 
@@ -113,6 +114,9 @@ def test_bad_text(
         (["train", "good.txt", "--device", "cpu:"], "give auto, cpu, cuda or mps"),
         (["train", "good.txt", "--tokens", "0.5"], "length.tokens"),
         (["train", "good.txt", "--model.width", "32", "--model.width", "64"], "given twice"),
+        (["train", "good.txt", "--seed", "1", "--train.seed", "2"], "train.seed is given twice"),
+        (["train", "good.txt", "--preset", "odd.toml"], "preset = 'gpt': give a table"),
+        (["train", "-", "--val", "-"], "only once"),
         (["train", "good.txt", "--begin-with", "x"], 'no option "--begin-with"'),
         (["train", "a" * 300], "cannot be read"),
         (["train", "loop"], "loop: no such file or folder."),
@@ -131,6 +135,7 @@ def test_bad_text(
         (["train", "--resume", ".", "--preset", "fast"], "leave out"),
         (["generate", "absent"], "absent"),
         (["generate", ".", "--temperature", "-1"], "temperature"),
+        (["watch", ".", "--on", "finished=stop", "--pid", "9" * 20], "not a training process"),
         (["report", "absent"], "absent"),
         (["trian"], "train"),
         (["train", "good.txt", "--set", "nonsense"], "NAME=VALUE"),

@@ -58,6 +58,7 @@ def test_text_of_flags_is_parsed() -> None:
     )
     resolved = settings.resolve()
     assert resolved.model.ngrams == [2, 3]
+    assert config.check("model.ngrams", ["2", "4"], "command line") == [2, 4]  # given twice
     assert resolved.model.bias is True
     assert resolved.sample.prompts == ["a, b"]
     settings.add({"optimizer.lr": "1e-3"}, "command line")

@@ -297,8 +297,9 @@ def check(name: str, value: Any, source: str) -> Any:
         value = SPOKEN.get((name, value), value)
     wanted = known[name].type
     parsed = _parse_list(value, wanted) if isinstance(value, str) else value
+    words = isinstance(value, str | list) and all(isinstance(part, str) for part in value)
     try:
-        checked = msgspec.convert(parsed, wanted, strict=not isinstance(value, str))
+        checked = msgspec.convert(parsed, wanted, strict=not words)
     except msgspec.ValidationError as error:
         choices = _choices(wanted)
         if choices and isinstance(value, str):
@@ -460,6 +461,8 @@ def read_preset(name: str) -> Preset:
         raise UserError(f'There is no preset "{name}".{did_you_mean(name, presets())}')
     tree = read_toml(path)
     about = tree.pop("preset", {})
+    if not isinstance(about, dict):
+        raise UserError(f"{path}: preset = {about!r}: give a table, [preset], or leave it out.")
     return Preset(
         path.stem,
         str(about.get("description", "")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 
@@ -252,6 +253,16 @@ def test_what_a_trainer_prints_is_read(tool, tmp_path):
         assert run.found.about.planned_steps == 9000
     if tool in ("torchtitan", "nanochat"):
         assert run.found.ledger.tokens_per_s == 1234
+
+
+@pytest.mark.parametrize("pack", [str.encode, lambda t: gzip.compress(t.encode()),
+                                  lambda t: t.encode("utf-16")])  # fmt: skip
+@pytest.mark.parametrize("source", ["", "x = 1\n" * 20_000])
+def test_lines_that_begin_with_a_bracket_are_read_packed_or_not(source, pack, tmp_path):
+    lines = [PRINTED["torchtitan"][1].format(*row) for row in SEED]
+    path = tmp_path / "log.txt"
+    path.write_bytes(pack(source + "\n".join(lines)))
+    assert [r["loss"] for r in load_run(path).tables["train"]] == [t for _, t, _ in SEED]
 
 
 def test_prose_is_no_log(tmp_path):

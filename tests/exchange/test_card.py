@@ -49,6 +49,21 @@ def test_yardsticks_only_for_the_weights_they_were_compared_with() -> None:
     assert "xz" not in card(EXPORTED, bytes_tokenizer(separator=True), findings)
 
 
+def test_the_figure_is_that_of_all_held_out_text_where_it_is_known() -> None:
+    evaluated = {"step": 10, "val_loss": 2.5, "val_se": 0.1, "val_bpb": 3.6}
+    findings = {
+        "source": {"name": "run"},
+        "evaluations": [evaluated],
+        "whole": {"step": 10, "loss": 2.4, "se": 0.01, "bpb": 3.62},
+    }
+    text = card(EXPORTED, bytes_tokenizer(separator=True), findings)
+    assert "2.4000 ± 0.0100" in text
+    assert "3.6200" in text
+    assert "3.6000" not in text
+    findings["whole"]["step"] = 20  # of other weights
+    assert "2.5000 ± 0.1000" in card(EXPORTED, bytes_tokenizer(separator=True), findings)
+
+
 def test_plain() -> None:
     assert plain("a\n# b\u0007 [x](y) `c` |") == "a \\# b \\[x\\](y) \\`c\\` \\|"
     assert len(plain("x" * 5000)) == 1000

@@ -128,7 +128,6 @@ def test_standard_input(monkeypatch):
 
     monkeypatch.setattr(sys, "stdin", Stdin)
     assert documents("-") == ["von außen".encode()]
-    assert "only once" in refused("-", "-")
 
 
 def test_the_embedded_speeches():

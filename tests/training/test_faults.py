@@ -139,6 +139,25 @@ def test_spikes_are_skipped_only_when_asked(
     assert final_tensors(tmp_path / "a") != final_tensors(tmp_path / "b")
 
 
+def test_a_level_that_has_moved_is_no_spike_for_ever(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, now = update.Updater.update, [0]
+
+    def counted(self: update.Updater, step: int, *more: Any) -> update.Update:
+        now[0] = step
+        return real(self, step, *more)
+
+    moved = property(lambda self: self.nats / self.tokens * (4 if now[0] > 40 else 1))
+    monkeypatch.setattr(update.Updater, "update", counted)
+    monkeypatch.setattr(update.Update, "loss", moved)
+    assert train(tmp_path / "a", text, "--train.skip_spikes", "true", max_steps="100") == 0
+    skipped = [e.step for e in events(tmp_path / "a", "spike")]
+    assert skipped[0] == 41
+    assert 30 <= len(skipped) <= 45
+    assert skipped[-1] < 90
+
+
 def full_disk(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
     """The next `times` checkpoints find no space left while they are written."""
     left, real = [times], checkpoint._write

@@ -75,7 +75,15 @@ def test_best_is_the_lowest_that_counts_and_the_first_of_equals() -> None:
     # attempt 2 begins at 9 and comes to another result at 16: what attempt 1 found there is gone
     two = [evaluation(9, 2, None), evaluation(16, 2, 2.5), evaluation(24, 2, 2.6)]
     assert best(*one, *two) == (2, 16)
-    assert best_evaluation([evaluation(0, 1, 1.0), evaluation(8, 1, None)]) is None
+    drawn = [evaluation(0, 1, 1.0), evaluation(8, 1, None)]
+    assert best_evaluation(drawn) is None
+    given = best_evaluation([Event(step=0, kind="initial", message=""), *drawn])
+    assert given is not None
+    assert given.step == 0
+    kept = best_evaluation(one, among=[8, 24])
+    assert kept is not None
+    assert kept.step == 24
+    assert best_evaluation(one, among=[9]) is None
 
 
 def test_which_rows_count_by_brute_force() -> None:

@@ -13,9 +13,11 @@ import pytest
 from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
 
 from overnight import cli, load_run
+from overnight.generation.load import find_step
 from overnight.runfolder import (
     Eval,
     Event,
+    Full,
     RunFolder,
     RunLock,
     Sample,
@@ -274,6 +276,42 @@ def test_training_goes_on_from_the_weights_of_a_run(
     shutil.rmtree(RunFolder(again).checkpoint_path(2))
     assert cli.run(["train", "--resume", str(again)]) == 0
     assert final_tensors(again) == final_tensors(out)
+
+
+def test_given_weights_that_nothing_beats_are_the_best(
+    whole: Path, text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """For training, summary, report and `generate` alike; and they stay on disk."""
+    out = tmp_path / "worse"
+    words = ["train", text, "--from", str(whole), "--max-steps", "24", "--save-every", "4",
+             "--eval-every", "8", "--threads", "1", "--optimizer.lr", "3"]  # fmt: skip
+    capfd.readouterr()
+    assert cli.run([*words, "--json", "--out", str(out)]) == 0
+    summary = json.loads(capfd.readouterr().out)
+    assert summary["best"]["step"] == 0
+    assert summary["bpb"] == read_log(out / "log.jsonl").of(Full)[-1].val_bpb
+    run = RunFolder(out)
+    assert 0 in run.checkpoint_steps()
+    assert find_step(run, "best") == 0
+    best = load_run(out).findings["best"]
+    assert (best["step"], best["pick"], best["pick_saved"]) == (0, 0, True)
+    shutil.rmtree(run.checkpoint_path(0))  # without it: the lowest of those that are there
+    losses = {row.step: row.val_loss for row in read_log(run.log).of(Eval)}
+    there = min((losses[step], step) for step in run.checkpoint_steps() if step in losses)[1]
+    assert find_step(run, "best") == load_run(out).findings["best"]["pick"] == there
+
+
+def test_the_summary_of_a_stop_counts_what_was_trained(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Between two rows of the log, too; and it has no figure of other weights than the best."""
+    interrupted_at(7, monkeypatch)
+    assert train(tmp_path / "run", text, "--json") == 130
+    summary = json.loads(capfd.readouterr().out)
+    assert (summary["steps"], summary["tokens"]) == (7, 7 * 4 * 16)
+    assert summary["bpb"] is None
+    ledger = load_run(tmp_path / "run").findings["ledger"]
+    assert (ledger["steps"], ledger["tokens"]) == (7, 7 * 4 * 16)
 
 
 def test_weights_just_drawn_are_scored_in_part_and_others_whole(

@@ -25,7 +25,7 @@ def train(
     preset: str | None = None,
     settings: Path | None = None,
     out: Path | None = None,
-    val: Annotated[list[str] | None, Parameter(negative="")] = None,
+    val: Annotated[list[str] | None, Parameter(negative="", allow_leading_hyphen=True)] = None,
     begin_with: Annotated[str | None, Parameter(name="--from")] = None,
     resume: Path | None = None,
     accept: Literal["harmless", "trajectory", "incompatible"] = "harmless",
@@ -124,7 +124,10 @@ def train(
         "train.threads": threads,
     }
     flags = {name: value for name, value in flags.items() if value is not None}
-    flags |= _named(set or [])
+    named = _named(set or [])
+    for name in named.keys() & flags.keys():
+        raise UserError(f"{name} is given twice, as {flags[name]} and {named[name]}; give it once.")
+    flags |= named
     if resume is not None:
         kept = {"--out": out, "--preset": preset, "--settings": settings, "--from": begin_with}
         for name, value in kept.items():
@@ -192,7 +195,7 @@ def _layers(
         settings.add(flatten(read_toml(file), str(file)), str(file))
     settings.add(environment_layer(), "environment")
     settings.add(flags, "command line")
-    settings.preset = chosen.name
+    settings.preset = "from" if initial and not preset else chosen.name
     return settings
 
 

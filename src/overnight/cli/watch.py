@@ -47,7 +47,7 @@ def watch(
     rules = [view.parse(text) for text in on or []]
     if pid is None and any(rule.action == "stop" for rule in rules):
         raise UserError("--on …=stop: say which process to stop with --pid.")
-    if pid is not None and pid <= 1:
+    if pid is not None and not 1 < pid < 2**31:
         raise UserError(f"--pid {pid}: not a training process.")
     if not 0.1 <= every <= 86_400:
         raise UserError(f"--every {every}: has to be between 0.1 and 86400 seconds.")

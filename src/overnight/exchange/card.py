@@ -60,6 +60,9 @@ def _facts(exported: Exported, findings: Findings) -> list[tuple[str, str]]:
     row: dict[str, Any] = next(
         (e for e in findings.get("evaluations", []) if e["step"] == exported.step), {}
     )
+    whole = findings.get("whole")
+    if whole and whole["step"] == exported.step:  # the figure to quote, on all held-out text
+        row = row | {"val_loss": whole["loss"], "val_se": whole["se"], "val_bpb": whole["bpb"]}
     rounded = " (the weights are rounded)" if exported.dtype != "float32" else ""
     facts: list[tuple[str, Any]] = [
         ("architecture", exported.architecture),

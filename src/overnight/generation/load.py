@@ -63,7 +63,7 @@ def find_step(run: RunFolder, checkpoint: str | int) -> int:
     if checkpoint == "best":
         best = best_evaluation(read_log(run.log).rows, among=steps)
         return best.step if best else steps[-1]
-    if not str(checkpoint).isdecimal():
+    if not str(checkpoint).isdecimal() or len(str(checkpoint)) > 18:
         raise UserError(f'checkpoint "{checkpoint}": give best, last or a step.')
     if int(checkpoint) not in steps and not run.checkpoint_path(int(checkpoint)).is_dir():
         raise UserError(f"{run.path}: no checkpoint of step {checkpoint}; there are {steps}.")

@@ -93,7 +93,8 @@ def _card_best(f: Findings) -> Card:
         detail = f"loss {n.within(w.loss, w.se)} on {_held_out(w)}"
         detail += f", {n.within(w.bpb, w.bpb_se)} bits per byte" if w.bpb is not None else ""
     else:
-        detail = f"validation loss {n.within(b.pick_loss, b.se)}"
+        se = next((e.val_se for e in f.evaluations if e.step == b.pick), None)
+        detail = f"validation loss {n.within(b.pick_loss, se)}"
         if b.bpb is not None and b.pick == b.step:
             detail += f", {n.loss(b.bpb)} bits per byte"
     if len(b.tied_steps) > 1:

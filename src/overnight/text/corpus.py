@@ -200,8 +200,6 @@ def find(texts: list[str], text_field: str, say: Say = lambda _: None) -> list[S
     which files of a folder are left out."""
     if not texts:
         return [Source(path, path.name, text_field) for path in _speeches()]
-    if texts.count("-") > 1:
-        raise UserError("Standard input (-) can be read only once.")
     return [source for text in texts for source in _find(text, text_field, say)]
 
 

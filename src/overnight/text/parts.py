@@ -48,7 +48,7 @@ def gather(
                 if last and size > (ends[-1] if ends else 0):
                     ends.append(size)
     if not size:
-        raise UserError(f"{name}: empty, there is no text to train on.")
+        raise UserError(f"{name}: empty, there is no text in it.")
     with path.open("rb") as file:
         return Documents(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.array(ends))
 
@@ -88,14 +88,14 @@ class Part:
         """Evenly spread pieces of the text, `limit` bytes together at the most, no character
         cut; all of it where it is shorter."""
         keep = min(1.0, limit / self.size)
-        owed = 0.0
+        owed = 0.0  # bytes
         for span in self.spans:
             for start in range(span.start, span.end, 2**18):
-                owed += keep
-                if owed >= 1 - 1e-9:
-                    owed -= 1
-                    end = self.character(min(start + 2**18, span.end))
-                    yield self.text[self.character(start) : end].decode()
+                end = min(start + 2**18, span.end)
+                owed += keep * (end - start)
+                if owed >= end - start:
+                    owed -= end - start
+                    yield self.text[self.character(start) : self.character(end)].decode()
 
     def character(self, position: int) -> int:
         """The nearest start of a character at or behind `position`."""

@@ -83,7 +83,7 @@ def prepare(
         fixed = existing.find(tokenizer.path)
     cache = Cache()
     names = corpus.names(data.text)
-    if fingerprint and "-" in data.text:
+    if fingerprint and "-" in (*data.text, *data.val):
         prepared = _open(cache, fingerprint, names, say)
         if prepared is None:
             raise UserError("The text came from standard input and is not in the cache any more.")
@@ -145,6 +145,8 @@ class _Job:
     ) -> None:
         self.data, self.settings, self.fixed = data, tokenizer, fixed
         self.cache, self.say, self.workers = cache, say, workers
+        if [*data.text, *data.val].count("-") > 1:
+            raise UserError("Standard input (-) can be read only once.")
         self.sources = corpus.find(data.text, data.text_field, say)
         self.val_sources = corpus.find(data.val, data.text_field, say) if data.val else []
         self.choices: list[tuple[str, Any, str]] = []
@@ -318,4 +320,4 @@ class Progress:
     def watch(self, texts: Iterable[str]) -> Iterator[str]:
         for text in texts:
             yield text
-            self.advance(len(text))
+            self.advance(len(text.encode()))

@@ -17,13 +17,17 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell's > write
 def opened(path: Path) -> IO[bytes]:
     """`path` for reading; gzip is unpacked, UTF-16 becomes UTF-8. Reading it raises
     one of DAMAGED if the packing is damaged."""
-    with path.open("rb") as file:
-        begin = file.read(2)
+    begin = _begin(path)
     if begin == GZIP:
         return cast(IO[bytes], gzip.open(path, "rb"))
     if begin in UTF_16:
         return io.BufferedReader(_Utf8(path))
     return path.open("rb")
+
+
+def _begin(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(2)
 
 
 class _Utf8(io.RawIOBase):
@@ -49,6 +53,17 @@ def head(path: Path, size: int) -> bytes:
     """The first `size` bytes, unpacked."""
     with opened(path) as file:
         return file.read(size)
+
+
+def tail(path: Path, size: int) -> bytes:
+    """The last `size` bytes, unpacked."""
+    last = b""
+    with opened(path) as file:
+        if _begin(path) not in (GZIP, *UTF_16):
+            file.seek(max(0, path.stat().st_size - size))
+        while piece := file.read(2**20):
+            last = (last + piece)[-size:]
+    return last
 
 
 def is_text(head: bytes) -> bool:

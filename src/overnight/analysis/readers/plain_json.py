@@ -18,7 +18,8 @@ MAX_BYTES = 256 * 2**20
 
 def fits(path: Path, head: bytes) -> bool:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return start.startswith(b"[") or path.suffixes[-2:] in ([".json"], [".json", ".gz"])
+    rows = start.startswith(b"[") and start[1:].lstrip().startswith((b"{", b"]"))
+    return rows or path.suffixes[-2:] in ([".json"], [".json", ".gz"])
 
 
 def read(path: Path) -> Log:

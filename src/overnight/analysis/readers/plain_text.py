@@ -14,7 +14,7 @@ from typing import IO, Any
 from ...errors import UserError
 from ..tables import Log
 from . import plain_jsonl
-from .files import is_text, opened
+from .files import is_text, opened, tail
 from .names import ours_of
 
 MAX_LINE = 4096  # of what is read of one
@@ -31,18 +31,12 @@ SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
 
 def fits(path: Path, head: bytes) -> bool:
     """By its head, or by its tail: some trainers print their own source first."""
-    return path.is_file() and is_text(head) and (_holds_rows(head) or _holds_rows(_tail(path)))
+    return path.is_file() and is_text(head) and (_holds_rows(head) or _holds_rows(tail(path, TAIL)))
 
 
 def _holds_rows(text: bytes) -> bool:
     lines = text.decode("utf-8", errors="replace").splitlines()
     return sum(_row(line) is not None for line in lines) >= FEWEST
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        return file.read(TAIL)
 
 
 def read(path: Path) -> Log:

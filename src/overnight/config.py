@@ -375,9 +375,6 @@ class Settings:
         """The value so far: given, chosen, or the default."""
         return self.values.get(name, settings()[name].default)
 
-    def given(self, name: str) -> bool:
-        return name in self.values
-
     def choose(self, name: str, value: Any, reason: str) -> Any:
         """Fill `name` with the program's choice, and say why; overrides a 0 or "auto"."""
         self.values[name] = check(name, value, "chosen")

@@ -21,7 +21,7 @@ def test_a_position_needs_no_history():
     run = order.blocks(0, 5000)
     for first, count in ((0, 1), (1008, 2), (1500, 64), (3020, 1980)):
         assert np.array_equal(Order(1009, 3).blocks(first, count), run[first : first + count])
-    assert [order.block(s) for s in range(40)] == run[:40].tolist()
+    assert [int(order.blocks(s, 1)[0]) for s in range(40)] == run[:40].tolist()
     assert len(order.blocks(17, 0)) == 0
 
 

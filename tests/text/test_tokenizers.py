@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from overnight.errors import UserError
 from overnight.text import existing, makers
 from overnight.text.formats import BYTE_LETTERS, SEPARATOR
-from overnight.text.tokenizers import PROBE, Tokenizer
+from overnight.text.tokenizers import PROBE, Stream, Tokenizer
 
 TEXT = (
     "The quick brown fox didn't jump over the lazy dog's 1234 dogs.\n\n  The end? Naïve: "
@@ -72,7 +72,7 @@ def round_trip(kind: str, text: str) -> None:
     assert tokenizer.decode(ids) == text
     assert int(tokenizer.byte_lengths()[ids].sum()) == len(text.encode())
     assert not {tokenizer.separator, *tokenizer.document_start} & set(ids)
-    stream = tokenizer.stream()
+    stream = Stream(tokenizer)
     assert "".join([*map(stream.push, ids), stream.flush()]) == text
 
 
@@ -148,7 +148,7 @@ def test_classic_wordpiece_says_that_it_is_lossy():
     assert tokenizer.decode(tokenizer.encode("The Quick  fox")) == "the quick fox"
     ids = tokenizer.encode("the quick fox")
     assert tokenizer.byte_lengths()[ids].sum() == len(" the quick fox")
-    stream = tokenizer.stream()
+    stream = Stream(tokenizer)
     assert "".join([*map(stream.push, ids), stream.flush()]) == "the quick fox"
     assert tokenizer.unknown in tokenizer.encode("☃")
 
@@ -178,7 +178,7 @@ def test_training_is_deterministic_across_processes(kind):
 
 
 def test_a_stream_shows_only_whole_characters():
-    stream = makers.bytes_tokenizer(False).stream()
+    stream = Stream(makers.bytes_tokenizer(False))
     assert [stream.push(b) for b in "é🙂".encode()] == ["", "é", "", "", "", "🙂"]
     assert stream.push(0xF0) + stream.flush() == "\ufffd"
 

@@ -76,29 +76,16 @@ def best(
     saved: set[int] | None,
     estimator: str,
     how: str,
-) -> Best | None:
-    """The finding. `mask`: the tie set; `saved`: steps with a checkpoint on disk, None: unknown."""
-    if not len(values):
-        return None
+) -> Best:
+    """The finding, of one value at least. `mask`: the tie set; `saved`: steps with a checkpoint on
+    disk, None: unknown."""
     lowest = int(np.argmin(values))
     tied_steps = [int(s) for s in steps[mask]]
-    pick = lowest
-    rule = f"the lowest of {len(values)} evaluations"
-    if len(tied_steps) > 1:
-        rule = "none of the tied is proven better; the lowest is taken"
-    on_disk = [i for i, step in enumerate(steps) if saved and int(step) in saved]
-    kept = [i for i in on_disk if mask[i]]
-    if kept and int(steps[lowest]) not in (saved or set()):
-        pick = int(min(kept, key=lambda i: values[i]))
-        rule = "the lowest is not on disk; of the tied ones that are, the lowest is taken"
-    elif on_disk and int(steps[lowest]) not in (saved or set()):
-        pick = min(on_disk, key=lambda i: float(values[i]))
-        rule = "neither the lowest nor one tied with it is on disk; the lowest that is, is taken"
+    pick, rule = _pick(steps, values, mask, saved or set())
     smooth, ci = None, None
     if noise.known and len(values) > 3:
         smooth, low, high = level(steps, values, lowest)
         ci = (low, high)
-    above = values[mask].max() - values[lowest]
     return Best(
         step=int(steps[lowest]),
         loss=float(values[lowest]),
@@ -114,9 +101,24 @@ def best(
         pick_saved=None if saved is None else int(steps[pick]) in saved,
         rule=f"{rule} ({how})",
         estimator=estimator,
-        threshold=float(above),
+        threshold=float(values[mask].max() - values[lowest]),
         n=len(values),
     )
+
+
+def _pick(steps: Array, values: Array, mask: Mask, saved: set[int]) -> tuple[int, str]:
+    """Which to take, and why: the lowest, or of those on disk the lowest."""
+    on_disk = [i for i, step in enumerate(steps) if int(step) in saved]
+    pick = int(min(on_disk, key=lambda i: values[i], default=np.argmin(values)))
+    if on_disk and values[pick] > values.min():
+        if mask[pick]:
+            return pick, "the lowest is not on disk; of the tied ones that are, the lowest is taken"
+        return pick, (
+            "neither the lowest nor one tied with it is on disk; the lowest that is, is taken"
+        )
+    if mask.sum() > 1:
+        return pick, "none of the tied is proven better; the lowest is taken"
+    return pick, f"the lowest of {len(values)} evaluations"
 
 
 def untie(found: Best, steps: Array, values: Array) -> None:
@@ -140,13 +142,12 @@ def tied_by_se(values: Array, se: Array) -> tuple[Mask, str]:
     return np.asarray(mask), "tied: standard errors over blocks, 95 %"
 
 
-def best_of_training(steps: Array, loss: Array, none: Array, noise: Scatter) -> Best | None:
+def best_of_training(steps: Array, loss: Array, none: Array, noise: Scatter) -> Best:
     """The lowest logged training loss: it says where the log is lowest, not what to deploy."""
-    mask = tied(loss, noise) if noise.known else np.arange(len(loss)) == int(np.argmin(loss))
+    mask = tied(loss, noise)
     found = best(
         steps, loss, none, none, none, mask, noise, None, "training loss",
         "no validation loss was logged",
     )  # fmt: skip
-    if found is not None and len(found.tied_steps) > 50:
-        found.tied_steps = found.tied_steps[:50]
+    found.tied_steps = found.tied_steps[:50]
     return found

@@ -132,7 +132,7 @@ class Best(_Finding):
     pick_saved: bool | None  # is a checkpoint of the pick on disk
     rule: str
     estimator: str  # validation loss, or training loss where there is no other
-    threshold: Number  # nats above the lowest that still count as tied
+    threshold: Number  # the highest that is tied minus the lowest, nats
     n: int
 
 

@@ -104,15 +104,7 @@ def checks(log: Log, own: Units | None) -> list[Check]:
         with np.errstate(divide="ignore", invalid="ignore"):
             speed = steps * own.tokens_per_step / spent
         found += _check("tokens per second", train["tokens_per_s"], speed)
-    return found + _epochs(log) + _clock(log)
-
-
-def _epochs(log: Log) -> list[Check]:
-    """Epochs as logged against tokens, where both are there: the pass that one epoch is."""
-    train = log.train
-    if not np.isfinite(train["epoch"]).any() or not np.isfinite(train["passes"]).any():
-        return []
-    return _check("epochs", train["epoch"], train["passes"])
+    return found + _clock(log)
 
 
 def _clock(log: Log) -> list[Check]:

@@ -59,7 +59,7 @@ def import_folder(source: Path, out: Path, tokenizer_file: Path | None = None) -
             f"its tokenizer {tokenizer.vocab_size:,}; a run has as many of both."
         )
     weights = _weights(source, tree, family, model)
-    bias = settings.get("model.bias") if settings.given("model.bias") else None
+    bias = settings.values.get("model.bias")
     weights, model = _drop_zero_biases(source, model, weights, bias)
     closest = counterpart(model)
     if closest is not family:

@@ -28,10 +28,10 @@ class Initial(msgspec.Struct):
     tokenizer: Tokenizer
 
 
-def load_initial(run: str | Path, checkpoint: str | int = "best") -> Initial:
-    """What a run that begins with the weights of `run` takes over."""
+def load_initial(run: str | Path) -> Initial:
+    """What a run that begins with the best weights of `run` takes over."""
     folder = RunFolder.open(run)
-    step = find_step(folder, checkpoint)
+    step = find_step(folder, "best")
     model, tokenizer = load_model(folder, step)
     settings = msgspec.structs.replace(config.load(folder.config), model=model.config)
     tree = msgspec.to_builtins(settings)

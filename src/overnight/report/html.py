@@ -18,7 +18,7 @@ from .document import Document
 # What a terminal that shows the page obeys, and what turns the direction of a line: U+FFFD instead
 CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 OBEYED = {code: "\ufffd" for code in CONTROLS if chr(code) not in "\t\n"}
-CHARTED = ("curve", "evaluations", "noise", "best", "schedule", "forecast", "verdicts")
+CHARTED = ("curve", "evaluations", "noise", "best")
 
 
 @cache

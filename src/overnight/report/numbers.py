@@ -36,8 +36,8 @@ def slope(value: float | None) -> str:
     return DASH if value is None else f"{value:+.3g}"
 
 
-def signed(value: float | None, digits: int = 4) -> str:
-    return DASH if value is None else f"{value:+.{digits}f}"
+def signed(value: float | None) -> str:
+    return DASH if value is None else f"{value:+.4f}"
 
 
 def perplexity(value: float | None) -> str:
@@ -64,8 +64,8 @@ def rate(value: float | None) -> str:
     return f"{float(mantissa):g}e{int(power)}"
 
 
-def percent(share: float | None, digits: int = 0) -> str:
-    return DASH if share is None else f"{100 * share:.{digits}f} %"
+def percent(share: float | None) -> str:
+    return DASH if share is None else f"{100 * share:.0f} %"
 
 
 def duration(seconds: float | None) -> str:
@@ -90,8 +90,8 @@ def size(n_bytes: float | None) -> str:
     return f"{n_bytes:.0f} B"
 
 
-def interval(ci: tuple[float, float] | None, digits: int = 4) -> str:
-    return DASH if ci is None else f"{ci[0]:.{digits}f} to {ci[1]:.{digits}f}"
+def interval(ci: tuple[float, float] | None) -> str:
+    return DASH if ci is None else f"{ci[0]:.4f} to {ci[1]:.4f}"
 
 
 def steps(found: list[int], most: int = 8) -> str:

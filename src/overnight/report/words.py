@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..analysis.findings import Advice, Best, Check, Findings, Verdict, Whole
+from ..analysis.findings import Advice, Best, Check, Findings, Whole
 from ..ledger import counted
 from . import numbers as n
 from .headlines import tone
@@ -54,16 +54,12 @@ def event(kind: str) -> str:
     return EVENTS.get(kind, kind.replace("_", " "))
 
 
-def _find(f: Findings, name: str) -> Verdict | None:
-    return next((v for v in f.verdicts if v.id == name), None)
-
-
 Card = tuple[str, str, str, str, str]
 
 
 def cards(f: Findings) -> list[Card]:
     """The ten questions of a reader: (question, answer, detail, tone, section with more)."""
-    found = [
+    return [
         _card_best(f),
         _card_verdict(f, "Is it overfitting?", "overfitting", "gap"),
         _card_verdict(f, "Is it still improving?", "still_improving", "curves"),
@@ -75,7 +71,6 @@ def cards(f: Findings) -> list[Card]:
         _card_lr(f),
         _card_resume(f),
     ]
-    return [card for card in found if card is not None]
 
 
 def _card_best(f: Findings) -> Card:
@@ -111,10 +106,8 @@ def _tells_ties(f: Findings, b: Best) -> bool:
     return b.se is not None or f.noise.sigma is not None
 
 
-def _card_verdict(f: Findings, question: str, name: str, link: str) -> Card | None:
-    v = _find(f, name)
-    if v is None:
-        return None
+def _card_verdict(f: Findings, question: str, name: str, link: str) -> Card:
+    v = f.verdict(name)
     answer = v.verdict.replace("_", " ")
     return question, answer, v.because, tone(v), link
 
@@ -205,10 +198,8 @@ def _card_lr(f: Findings) -> Card:
     return "What was the learning rate?", answer, schedule(f), "", "schedule"
 
 
-def _card_resume(f: Findings) -> Card | None:
-    v, question = _find(f, "resume"), "What changed at resume?"
-    if v is None:
-        return None
+def _card_resume(f: Findings) -> Card:
+    v, question = f.verdict("resume"), "What changed at resume?"
     if v.verdict == "no":
         return question, "no resume", v.because, "good", "sessions"
     rows, equal = v.evidence.get("rows"), v.evidence.get("equal")
@@ -295,11 +286,10 @@ def evaluations(f: Findings) -> str:
 
 
 def gap(f: Findings) -> str:
-    v = _find(f, "gap")
-    reason = f" {v.because}" if v else ""
+    reason = f.verdict("gap").because
     known = any(e.gap_se is not None for e in f.evaluations)
     band = " Band: ±2 standard errors over blocks, which another text would move." if known else ""
-    return f"Gap: validation minus train, nats per token.{reason}{band}"
+    return f"Gap: validation minus train, nats per token. {reason}{band}"
 
 
 KINDS = {
@@ -373,10 +363,10 @@ def ledger_rows(f: Findings) -> list[list[str]]:
 
 
 def check(c: Check) -> str:
-    word = "agree" if c.agrees else "do not agree"
+    """Of one that disagrees."""
     return (
         f"{c.what.capitalize()}: logged {n.short(c.logged)} and computed {n.short(c.computed)} "
-        f"{word}."
+        "do not agree."
     )
 
 

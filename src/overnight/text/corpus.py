@@ -50,11 +50,6 @@ class Source:
             self.kind = "text"
         self.spool: Any = None  # keeps a temporary file alive
 
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return self.path.stat().st_size
-
     def digest(self) -> bytes:
         """SHA-256 of the bytes on disk."""
         with self.path.open("rb") as file:

@@ -40,10 +40,6 @@ class Order:
         rows = math.isqrt(n_blocks - 1) + 1  # ⌈√n⌉
         self._sides = (np.uint64(rows), np.uint64(-(-n_blocks // rows)))
 
-    def block(self, sequence: int) -> int:
-        """The block that sequence number `sequence` of the run sees."""
-        return int(self.blocks(sequence, 1)[0])
-
     def blocks(self, first: int, count: int) -> NDArray[np.int64]:
         """The blocks of sequences `first` … `first + count - 1`."""
         parts = []

@@ -219,9 +219,6 @@ class Tokenizer:
             lengths[self.unknown] = 0
         return lengths
 
-    def stream(self) -> Stream:
-        return Stream(self)
-
     @cached_property
     def _pieces(self) -> list[bytes]:
         """What each id decodes to, where that does not depend on its neighbours."""

@@ -105,25 +105,28 @@ def _product_seconds(dtype: str, device: torch.device, side: int, rounds: int) -
     return min(_timed(partial(torch.mm, x, x), device) for _ in range(rounds))
 
 
-def _bandwidth(device: torch.device, rounds: int = 5) -> float:
+def _bandwidth(device: torch.device) -> float:
     """Of copying what no cache holds."""
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
-    best = min(_timed(lambda: target.copy_(source), device) for _ in range(rounds))
+    best = min(_timed(lambda: target.copy_(source), device) for _ in range(5))
     return 2 * source.nbytes / best
 
 
-def _step_seconds(device: torch.device, count: int = 500) -> float:
+LINKS = 500  # of a chain of operations
+
+
+def _step_seconds(device: torch.device) -> float:
     """Of one operation on one number, forward or backward: what is not arithmetic."""
 
     def chain() -> None:
         x = torch.ones(1, device=device, requires_grad=True)
         y = x
-        for _ in range(count):
+        for _ in range(LINKS):
             y = y * 1.0
         y.backward()  # type: ignore[no-untyped-call]
 
-    return min(_timed(chain, device) for _ in range(3)) / (2 * count)
+    return min(_timed(chain, device) for _ in range(3)) / (2 * LINKS)
 
 
 def _timed(call: Callable[[], object], device: torch.device) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import heapq
+import math
 import os
 import socket
 import time
@@ -340,28 +340,23 @@ INITIAL = "initial"  # the event of weights that are not drawn
 
 
 def current(rows: Iterable[AnyRow]) -> list[AnyRow]:
-    """The rows that count: where a later attempt went over a step again, its row replaces the
-    earlier one. Sorted by step, then by the order written."""
-    rows = sorted(_comparable(list(rows)), key=lambda row: row.step)
-    spans: dict[int, tuple[int, int]] = {}  # attempt → (from_step, last step reached)
+    """The rows that count: where a later attempt begins, what earlier ones logged beyond that step
+    is no part of the run any more. Sorted by step, then by the order written."""
+    rows = _comparable(list(rows))
+    begins: dict[int, int] = {}
     for row in rows:
-        if isinstance(row, Full):  # of an earlier step, which its attempt need not have been to
-            continue
-        begin, _ = spans.get(row.attempt, (row.step, row.step))
-        spans[row.attempt] = (begin, row.step)
-    coming = sorted((begin, end, attempt) for attempt, (begin, end) in spans.items())[::-1]
-    here: list[tuple[int, int]] = []  # attempts that went over this step, the last one first
-    kept = []
-    for row in rows:
-        while coming and coming[-1][0] < row.step:
-            _, end, attempt = coming.pop()
-            heapq.heappush(here, (-attempt, end))
-        while here and here[0][1] < row.step:
-            heapq.heappop(here)
-        replaced = bool(here) and -here[0][0] > row.attempt
-        if not replaced or isinstance(row, Start | End | Event):
-            kept.append(row)
-    return kept
+        if not isinstance(row, Full):  # of an earlier step, which its attempt need not have been to
+            begins[row.attempt] = min(row.step, begins.get(row.attempt, row.step))
+    ends, end = {}, math.inf
+    for attempt in sorted(begins, reverse=True):
+        ends[attempt] = end
+        end = min(end, begins[attempt])
+    kept = [
+        row
+        for row in rows
+        if isinstance(row, Start | End | Event) or row.step <= ends.get(row.attempt, math.inf)
+    ]
+    return sorted(kept, key=lambda row: row.step)
 
 
 def _comparable(rows: list[AnyRow]) -> list[AnyRow]:

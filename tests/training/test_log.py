@@ -101,15 +101,11 @@ def test_which_rows_count_by_brute_force() -> None:
                           "save_seconds": 0},
                 }[kind]  # fmt: skip
                 rows.append(kind(step=step, attempt=attempt, **more))
-        steps: dict[int, list[int]] = {}
-        for row in rows:
-            steps.setdefault(row.attempt, []).append(row.step)
-        spans = {attempt: (min(seen), max(seen)) for attempt, seen in steps.items()}
         wanted = [
             row
             for row in sorted(rows, key=lambda row: row.step)
             if isinstance(row, Start | End | Event)
-            or not any(a > row.attempt and b < row.step <= e for a, (b, e) in spans.items())
+            or not any(r.attempt > row.attempt and r.step < row.step for r in rows)
         ]
         assert current(rows) == wanted
 

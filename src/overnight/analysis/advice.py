@@ -130,7 +130,11 @@ def _yardstick(v: dict[str, Verdict], counted: Ledger, simple: bool) -> list[Adv
             f"After more steps hold it against {name} again; if that still does better, look at "
             "the learning rate and the data."
         )
-    elif v["overfitting"].verdict != "yes" and seen is not None and seen < 1.0:
+    elif (
+        seen is not None
+        and seen < 1.0
+        and not any(v[name].verdict == "yes" for name in ("overfitting", "plateau"))
+    ):
         do = f"Give it more steps: after {seen:.2f} passes over the text {name} still does better."
     return [
         Advice(

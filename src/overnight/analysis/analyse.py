@@ -45,7 +45,7 @@ def analyse(log: Log) -> Findings:
         ledger=counted,
         noise=series.noise,
         best=found_best,
-        whole=whole,
+        whole=valid,
         schedule=rates,
         yardsticks=measured,
         forecast=foreseen,

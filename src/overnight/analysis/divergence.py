@@ -87,10 +87,16 @@ def _facts(name: str, steps: Array, loss: Array, level: Array, width: int) -> di
 
 def _nonfinite(log: Log) -> int | None:
     """The first step from which on no training loss is finite: as logged, or as the events of
-    updates that were skipped say, where so many came after the last loss that a run goes back."""
+    updates that were skipped say, where so many came after the last loss that a run goes back,
+    and it has not."""
     loss, steps = log.train["loss"], log.train["step"]
     last = max(steps[np.isfinite(loss)], default=-1.0)
-    skipped = [int(e["step"]) for e in log.event if e["kind"] == "non_finite" and e["step"] > last]
+    newest = max((e["attempt"] for e in log.event), default=1)
+    skipped = [
+        int(e["step"])
+        for e in log.event
+        if e["kind"] == "non_finite" and e["step"] > last and e["attempt"] == newest
+    ]
     found = [min(skipped)] if len(skipped) >= STRIKES else []
     # A foreign log leaves cells empty; a run of trailing NaN after values is a loss that broke.
     good = np.flatnonzero(np.isfinite(loss))

@@ -275,8 +275,7 @@ def whole(f: Findings) -> list[str]:
         f"{n.perplexity(w.perplexity)}, for step {w.step:,} on {_held_out(w)}. The evaluations on "
         "the way see a part of them where that saves time."
     )
-    late = f.best is not None and f.best.pick != w.step and w.step not in f.best.tied_steps
-    return [line, "A later session has found a better step since."] if late else [line]
+    return [line]
 
 
 def evaluations(f: Findings) -> str:

@@ -300,9 +300,9 @@ class Trainer:
         speed = self.updater.ledger.tokens_per_step / per_step
         val = f"{self.best.val_loss:.3f}" if self.best and self.best.val_loss else "–"
         self.progress.show(
-            f"step {step:,}/{self.steps:,}  passes {self.updater.ledger.passes(step):.2f}  "
-            f"loss {self.last_loss:.3f}  best val {val}  lr {self.last_lr:.2e}  "
-            f"{speed:,.0f} tok/s  ETA {duration(self._remaining(per_step))}"
+            f"step {step:,}/{self.steps:,}  ETA {duration(self._remaining(per_step))}  "
+            f"loss {self.last_loss:.3f}  best val {val}  {speed:,.0f} tok/s  "
+            f"passes {self.updater.ledger.passes(step):.2f}  lr {self.last_lr:.2e}"
         )
 
     def _remaining(self, per_step: float) -> float:

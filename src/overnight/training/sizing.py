@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import torch
@@ -54,8 +55,8 @@ LADDER = (
 )
 TOKENS_PER_WEIGHT = 2.5
 
-# Letters (characters, bytes) are few, so their histories recur; and a piece of a word is four of
-# them, so they want a longer context (docs/lab-notes.md, 2026-11-22)
+# Letters (characters, bytes) are few, so longer histories of them recur; and a piece of a word is
+# four of them, so they want a longer context (docs/lab-notes.md, 2026-11-22)
 NGRAMS_OF_LETTERS = [2, 3, 4]
 CONTEXT_OF_LETTERS, LONG_ENOUGH = 256, 32  # blocks of it that a text must have, else it stays short
 
@@ -71,7 +72,11 @@ RECURRING = (
     Rung("SSASSASSASSA", 768, 16384),
 )
 TOKENS_PER_WEIGHT_RECURRING = 1.0
-NGRAMS_RECURRING = [2]
+
+# Tables of long histories learn a text by heart when it comes again, those of pieces of words first
+# (docs/lab-notes.md, 2026-11-22)
+NEW = 1.5  # passes
+NGRAMS_RECURRING, ROWS_RECURRING = [2], 16384
 MOST_PASSES = 3.0  # beyond them it gets worse
 
 
@@ -114,8 +119,7 @@ def choose_size(
         rung, tokens = slower if recurs else (rung, tokens)
     batch = _batch(settings, rung)
     chosen = {"model.layers": rung.layers, "model.width": rung.width, "train.batch": batch}
-    if letters:
-        chosen["model.ngrams"] = NGRAMS_RECURRING if recurs else NGRAMS_OF_LETTERS
+    chosen |= _tables(letters, recurs, tokens / text)
     reason = (
         f"size auto: time for {tokens:,.0f} tokens, {tokens / text:.2g} times the text, "
         f"and {rung.weights:,} weights in layers"
@@ -127,6 +131,15 @@ def choose_size(
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
     return minutes * min(1.0, MOST_PASSES * text / tokens)
+
+
+def _tables(letters: bool, recurs: bool, passes: float) -> dict[str, Any]:
+    """Which n-gram tables pay, where it is not those of the preset."""
+    if recurs:
+        return {"model.ngrams": NGRAMS_RECURRING, "model.ngram_rows": ROWS_RECURRING}
+    if letters:
+        return {"model.ngrams": NGRAMS_OF_LETTERS}
+    return {"model.ngrams": NGRAMS_RECURRING} if passes > NEW else {}
 
 
 def _choose_context(settings: Settings, prepared: Prepared) -> None:

@@ -86,8 +86,8 @@ def _returns(rows: list[AnyRow]) -> set[int]:
 
 
 def _sessions(rows: list[AnyRow]) -> list[dict[str, Any]]:
-    """One dict per session: its last start row, where it got to, and its end row's times. An
-    attempt that began by going back belongs to the session before it."""
+    """One dict per session: its last start row, where its last attempt got to, and its end row's
+    times. An attempt that began by going back belongs to the session before it."""
     sessions: dict[int, dict[str, Any]] = {}
     returns = _returns(rows)
     owner: dict[int, int] = {}
@@ -105,7 +105,8 @@ def _sessions(rows: list[AnyRow]) -> list[dict[str, Any]]:
         begins.setdefault(row.attempt, row.step)
         done = row.step - begins[row.attempt]
         session["worked"][row.attempt] = max(done, session["worked"].get(row.attempt, 0))
-        session["to_step"] = max(row.step, session.get("to_step", row.step))
+        reached = max((row.attempt, row.step), session.get("reached", (0, 0)))
+        session["reached"], session["to_step"] = reached, reached[1]
         session["ended"] = max(row.time, session.get("ended", row.time))
         if isinstance(row, runfolder.Start):
             fields = _dict(row)

@@ -156,7 +156,7 @@ MUTANTS = [
            "row for row in rows if row.step <= self.state.step", "row for row in rows",
            REPLAY),
     Mutant("best across attempts, of rows that count", "runfolder.py",
-           "for r in current(rows) if isinstance(r, Eval)", "for r in rows if isinstance(r, Eval)",
+           "    rows = current(rows)\n    given", "    rows = list(rows)\n    given",
            "tests/training/test_log.py"),
     Mutant("the best rule: lowest", "runfolder.py", "return min(evals, key", "return max(evals, key",
            "tests/training/test_log.py"),

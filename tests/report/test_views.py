@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 import made
 
 from overnight import report, runfolder
+from overnight.analysis.advice import advise
 from overnight.analysis.run import load_run
-from overnight.report import terminal
+from overnight.report import terminal, words
 from overnight.report.document import build
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -26,6 +27,30 @@ FILES = [
     "findings.json", "lr_schedule.png", "metrics.png", "perplexity_gap.png", "report.html",
     "report.md", "train_val_loss.png",
 ]  # fmt: skip
+
+
+def test_the_error_beside_a_loss_is_its_own(tmp_path):
+    """Of the checkpoint that is taken, which need not be the lowest evaluation."""
+    found = load_run(made.run_folder(tmp_path / "run")).found
+    found.whole = None
+    other = next(e for e in found.evaluations if e.step and e.step != found.best.step)
+    other.val_se = 0.1234
+    found.best.pick, found.best.pick_loss = other.step, other.val_loss
+    card = next(card for card in words.cards(found) if card[0] == "Which checkpoint?")
+    assert f"{other.val_loss:.4f} ± 0.1234" in card[2]
+
+
+@pytest.mark.parametrize(("plateau", "more"), [("yes", False), ("no", True)])
+def test_no_more_steps_are_advised_where_they_would_give_nothing(plateau, more, tmp_path):
+    found = load_run(made.run_folder(tmp_path / "run")).found
+    v = {verdict.id: verdict for verdict in found.verdicts}
+    v["plateau"].verdict, v["still_improving"].verdict = plateau, "no"
+    v["overfitting"].verdict = "no"
+    v["below_yardstick"].verdict = "yes"
+    v["below_yardstick"].evidence |= {"yardstick": "5-gram", "bpb": 2.0}
+    found.ledger.passes = 0.9
+    advised = advise(list(v.values()), found.about, found.ledger, found.schedule, found.best)
+    assert any("Give it more steps" in advice.do for advice in advised) is more
 
 
 @pytest.fixture

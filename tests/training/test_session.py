@@ -301,6 +301,17 @@ def test_given_weights_that_nothing_beats_are_the_best(
     assert find_step(run, "best") == load_run(out).findings["best"]["pick"] == there
 
 
+def test_a_text_at_home_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mine.txt").write_text(TEXT)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(3, patch)
+        assert train(out, "~/mine.txt") == 130
+    assert cli.run(["train", "--resume", str(out)]) == 0
+
+
 def test_the_summary_of_a_stop_counts_what_was_trained(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

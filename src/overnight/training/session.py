@@ -230,8 +230,8 @@ def _resume(
     settings = updater.config
     checkpoint.sweep(run)
     folder = checkpoint.newest(run, warnings.append)
-    state, loss = _restored(updater, folder, accept)
-    warnings += loss
+    state, lost = _restored(updater, folder, accept)
+    warnings += lost
     if settings.length.steps < state.step:
         raise UserError(
             f"length.steps = {settings.length.steps:,}: the run is at step {state.step:,} already."

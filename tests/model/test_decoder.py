@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from overnight.config import Model
 from overnight.errors import UserError
 from overnight.model.attention import alibi_slopes
-from overnight.model.decoder import Decoder, complete, count_parameters
+from overnight.model.decoder import Decoder, NgramTable, complete, count_parameters
 
 SMALL = {"layers": "AA", "width": 32, "heads": 4, "context": 24, "vocab_size": 50}
 VARIANTS = [
@@ -207,3 +207,18 @@ def test_relu2_gradient() -> None:
     x = torch.linspace(-2, 2, 41, dtype=torch.float64).requires_grad_()
     assert torch.equal(relu2(x), F.relu(x).square())
     assert torch.autograd.gradcheck(relu2, (x[x != 0].detach().requires_grad_(),))
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_rows_of_an_n_gram_are_what_checkpoints_were_trained_with(order: int) -> None:
+    """By Python's own integers, and pinned: another hash would read every trained table wrongly."""
+    ids, before = [5, 17, 4095, 5], [-1] * (order - 1)
+    expected = []
+    for end in range(len(ids)):
+        hashed = 0
+        for token in reversed((before + ids)[end : end + order]):
+            hashed = (hashed * 1_000_003 + token + 1) % 2**40
+        expected.append((hashed * 0x9E3779 ^ hashed >> 17) % 65_536)
+    rows = NgramTable(order, 65_536, 1).rows_of(torch.tensor([ids]), torch.tensor([before]))
+    assert rows.tolist() == [expected]
+    assert expected[0] == {2: 18_479, 3: 9_095}[order]

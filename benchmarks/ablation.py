@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from overnight.config import Settings, read_preset
+from overnight.settings import Settings, read_preset
 from overnight.text.batches import fixed_blocks
 from overnight.text.prepare import Prepared, prepare
 from overnight.training.evaluate import score

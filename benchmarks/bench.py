@@ -25,10 +25,10 @@ import torch
 import hybrid
 import peers
 import race
-from overnight.config import Settings, read_preset
 from overnight.generation.sample import Sampling, continue_ids
 from overnight.model.decoder import Decoder
 from overnight.model.size import flops_per_token
+from overnight.settings import Settings, read_preset
 from overnight.training.bench import product_rate
 from overnight.training.forms import WORTH_COMPILING, choose_form
 from overnight.training.machine import has_bfloat16, settle

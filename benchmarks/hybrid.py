@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 import peers
-from overnight.config import Settings, read_preset
 from overnight.model.decoder import Decoder
+from overnight.settings import Settings, read_preset
 from overnight.training.machine import has_bfloat16, settle
 from overnight.training.update import Updater
 

@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional as F
 
 import peers
-from overnight.config import Settings, read_preset
+from overnight.settings import Settings, read_preset
 from overnight.text.batches import fixed_blocks
 from overnight.text.prepare import Prepared, prepare
 from overnight.training.evaluate import score

@@ -59,7 +59,7 @@ def _determinism(folder: Path, pairs: int) -> Outcome:
     """Step time with deterministic algorithms over step time without, in interleaved pairs."""
     import torch
 
-    from overnight.config import Settings
+    from overnight.settings import Settings
     from overnight.text.prepare import prepare
     from overnight.training import machine
     from overnight.training.update import Updater

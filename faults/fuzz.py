@@ -137,12 +137,12 @@ def _one(target: Target, work: Path, number: int) -> str:
 
 
 def targets(whole: Path) -> list[Target]:
-    from overnight import config
     from overnight.runfolder import RunFolder
+    from overnight.settings import PRESETS
 
     run = RunFolder(whole)
     place = run.checkpoint_path(6)
-    presets = [path.read_bytes() for path in sorted(config.PRESETS.glob("*.toml"))]
+    presets = [path.read_bytes() for path in sorted(PRESETS.glob("*.toml"))]
     log = run.log.read_bytes()
     evals = [path.read_bytes() for path in sorted(run.evals.iterdir())]
     made = [run.config.read_bytes(), run.tokenizer.read_bytes(), run.yardsticks.read_bytes()]
@@ -213,19 +213,19 @@ def _yardsticks(log: bytes) -> Callable[[Path, bytes], None]:
 
 
 def _config(work: Path, data: bytes) -> None:
-    from overnight import config
+    from overnight.settings import load_config
 
     (work / "config.toml").write_bytes(data)
-    config.load(work / "config.toml")
+    load_config(work / "config.toml")
 
 
 def _preset(work: Path, data: bytes) -> None:
-    from overnight import config
+    from overnight.settings import Settings, dump_config, read_preset
 
     (work / "mine.toml").write_bytes(data)
-    settings = config.Settings()
-    settings.add(config.read_preset(str(work / "mine.toml")).layer, "mine")
-    config.dump(settings.resolve(), settings.reasons)
+    settings = Settings()
+    settings.add(read_preset(str(work / "mine.toml")).layer, "mine")
+    dump_config(settings.resolve(), settings.reasons)
 
 
 def _manifest(work: Path, data: bytes) -> None:

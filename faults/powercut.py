@@ -325,16 +325,16 @@ def build(found: Disk, root: Path) -> None:
 
 def recovered(root: Path, name: str, needed: Needed, log_at_save: dict[int, bytes]) -> list[str]:
     """What is wrong after recovery from the disk under `root`."""
-    from overnight import config
     from overnight.model import checkpoint
     from overnight.runfolder import Eval, Event, LogWriter, RunFolder, Start, read_log
+    from overnight.settings import load_config
     from overnight.text.tokenizers import Tokenizer
 
     path = root / name
     if not path.exists():
         return ["the run is not there"] if needed.run else []
     run = RunFolder.open(path)
-    config.load(run.config)
+    load_config(run.config)
     Tokenizer.load(run.tokenizer)
     wrong = []
     if not read_log(run.log).of(Start):

@@ -67,7 +67,7 @@ def quiet() -> Any:
 
 def begin(run: Path, text: Path, **more: Any) -> Any:
     """Train a tiny run; `more` are settings with `__` for the dot."""
-    from overnight.config import Settings
+    from overnight.settings import Settings
     from overnight.training import plan, session
 
     settings = Settings()

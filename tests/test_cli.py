@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from overnight import cli
-from overnight.config import presets
 from overnight.runfolder import Eval, read_log
+from overnight.settings import preset_names
 
 GOOD = "It was a dark and stormy night.\n" * 200
 SMALL = ["--preset", "nanogpt-cpu", "--max-steps", "2", "--threads", "1", "--sample.tokens", "0",
@@ -45,7 +45,7 @@ def test_version_and_presets(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("overnight 0.")
     assert cli.run(["presets", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == presets()
+    assert [row["name"] for row in rows] == preset_names()
     assert {"name", "parameters", "vocabulary", "context", "source"} <= set(rows[0])
     assert cli.run(["presets"]) == 0
     assert "3,623,040" in capsys.readouterr().out

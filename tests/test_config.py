@@ -4,8 +4,18 @@ import msgspec
 import pytest
 
 from overnight import config
-from overnight.config import Preset, Settings
 from overnight.errors import UserError
+from overnight.settings import (
+    Preset,
+    Settings,
+    check_setting,
+    dump_config,
+    environment_layer,
+    flatten,
+    load_config,
+    read_preset,
+    read_toml,
+)
 
 
 def test_layers_lie_over_each_other() -> None:
@@ -58,7 +68,7 @@ def test_text_of_flags_is_parsed() -> None:
     )
     resolved = settings.resolve()
     assert resolved.model.ngrams == [2, 3]
-    assert config.check("model.ngrams", ["2", "4"], "command line") == [2, 4]  # given twice
+    assert check_setting("model.ngrams", ["2", "4"], "command line") == [2, 4]  # given twice
     assert resolved.model.bias is True
     assert resolved.sample.prompts == ["a, b"]
     settings.add({"optimizer.lr": "1e-3"}, "command line")
@@ -70,16 +80,16 @@ def test_config_file_reads_back_and_carries_reasons(tmp_path) -> None:
     prompts = ['say "x"\\', "line\nbreak\ttab \x7f \x01", "naïve 🙂", "# no comment"]
     settings.add({"sample.prompts": prompts, "length.steps": 5}, "command line")
     settings.choose("train.threads", 2, "2 physical\ncores")
-    text = config.dump(settings.resolve(), settings.reasons)
+    text = dump_config(settings.resolve(), settings.reasons)
     (tmp_path / "config.toml").write_text(text, encoding="utf-8")
-    assert config.load(tmp_path / "config.toml") == settings.resolve()
+    assert load_config(tmp_path / "config.toml") == settings.resolve()
     assert "threads = 2 # 2 physical cores" in text
     assert tomllib.loads(text)["sample"]["prompts"] == prompts
 
 
 def test_environment_is_a_layer() -> None:
     environment = {"OVERNIGHT_MODEL__WIDTH": "8", "OVERNIGHT_CACHE_GB": "1", "HOME": "/x"}
-    assert config.environment_layer(environment) == {"model.width": "8"}
+    assert environment_layer(environment) == {"model.width": "8"}
 
 
 @pytest.mark.parametrize("text", ["x = 1", "[model]\nwidth = ", "[model.deep]\nx = 1", "\xff"])
@@ -87,20 +97,20 @@ def test_a_broken_settings_file_names_itself(text: str, tmp_path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"mine\.toml"):
-        Settings().add(config.flatten(config.read_toml(path), str(path)), str(path))
+        Settings().add(flatten(read_toml(path), str(path)), str(path))
 
 
 def test_every_setting_says_what_it_is() -> None:
-    for setting in config.settings().values():
+    for setting in config.all_settings().values():
         assert setting.description, setting.name
     tree = msgspec.to_builtins(config.Config())
     leaves = {f"{section}.{leaf}" for section, table in tree.items() for leaf in table}
-    assert leaves == set(config.settings())
+    assert leaves == set(config.all_settings())
 
 
 def test_unknown_preset_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match='Did you mean "nexus-bytes"'):
-        config.read_preset("nexus-byte")
+        read_preset("nexus-byte")
 
 
 def test_a_presets_value_is_open_until_somebody_else_gives_it() -> None:

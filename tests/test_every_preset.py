@@ -11,11 +11,11 @@ import torch
 
 import overnight
 from overnight import cli
-from overnight.config import presets
 from overnight.errors import UserError
 from overnight.generation.sample import Sampling, continue_ids
 from overnight.model.decoder import Decoder
 from overnight.runfolder import Eval, read_log
+from overnight.settings import preset_names
 from overnight.training import update
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ SMALLER = {
 NO_COUNTERPART = {"fast"}
 
 
-@pytest.fixture(scope="module", params=presets())
+@pytest.fixture(scope="module", params=preset_names())
 def trained(
     request: pytest.FixtureRequest, shakespeare: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path]:

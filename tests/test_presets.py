@@ -2,8 +2,8 @@
 
 import pytest
 
-from overnight import config
 from overnight.model.size import describe
+from overnight.settings import Settings, preset_names, read_preset
 
 COUNTS = {
     # document 000: 3,623,040 and 39,660,032 without biases
@@ -27,7 +27,7 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("name", config.presets())
+@pytest.mark.parametrize("name", preset_names())
 def test_exact_count(name: str) -> None:
     row = describe(name)
     assert row["parameters"] == COUNTS[name]
@@ -37,7 +37,7 @@ def test_exact_count(name: str) -> None:
 
 
 def test_no_preset_is_without_a_count() -> None:
-    assert set(config.presets()) == set(COUNTS)
+    assert set(preset_names()) == set(COUNTS)
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("nexus-bytes", 6_738_432), ("nexus-bpe", 7_119_360)])
@@ -48,7 +48,7 @@ def test_nexus_is_as_large_as_its_document_says(name: str, wanted: int) -> None:
 def test_wikitext_untied() -> None:
     from overnight.model.decoder import count_parameters
 
-    settings = config.Settings()
-    settings.add(config.read_preset("gpt-wikitext103").layer, "preset")
+    settings = Settings()
+    settings.add(read_preset("gpt-wikitext103").layer, "preset")
     settings.add({"model.tied": "false", "model.vocab_size": 32_000}, "flag")
     assert count_parameters(settings.resolve().model)["total"] == 134_892_288

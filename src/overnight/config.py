@@ -1,33 +1,18 @@
-"""The settings: one typed tree, filled by layers.
+"""The settings: one typed tree, and what it says of each of them.
 
-Layers, weakest first: defaults here < preset < file < environment < flag. A layer is a flat
-dictionary of dotted names. What no layer gives and no default fits (device, threads, length of
-the schedule …) the program chooses when it knows the text and the machine; every such choice
-carries its reason, and both are written to the run folder's `config.toml`.
+How it is filled, from presets, files, flags and the program's own choices, is in `settings.py`.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
-from .errors import UserError, did_you_mean
-
-PRESETS = Path(__file__).parent / "presets"
-MAX_TOML_BYTES = 4 * 2**20
-ENVIRONMENT_PREFIX = "OVERNIGHT_"
-
-
 AUTO = -1  # of a number that the program finds by trying
-SPOKEN = {("train.micro_batch", "auto"): AUTO}
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -255,9 +240,6 @@ class Config(_Section, frozen=True, kw_only=True):
     log: Log = Log()
 
 
-Layer = dict[str, Any]  # dotted name → value
-
-
 class Setting(msgspec.Struct, frozen=True):
     """One leaf of the tree, for lookup and for `overnight settings`."""
 
@@ -268,7 +250,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 @cache
-def settings() -> dict[str, Setting]:
+def all_settings() -> dict[str, Setting]:
     """Every setting by its dotted name, in the order of the tree."""
     return {s.name: s for s in _walk(Config, "")}
 
@@ -288,103 +270,9 @@ def _walk(section: type, prefix: str) -> Iterator[Setting]:
         yield Setting(name, hint, default, (meta and meta.description) or "")
 
 
-def check(name: str, value: Any, source: str) -> Any:
-    """`value` converted to the type of setting `name`; text is parsed (as flags give it)."""
-    known = settings()
-    if name not in known:
-        raise UserError(f'{source}: there is no setting "{name}".{did_you_mean(name, known)}')
-    if isinstance(value, str):
-        value = SPOKEN.get((name, value), value)
-    wanted = known[name].type
-    parsed = _parse_list(value, wanted) if isinstance(value, str) else value
-    words = isinstance(value, str | list) and all(isinstance(part, str) for part in value)
-    try:
-        checked = msgspec.convert(parsed, wanted, strict=not words)
-    except msgspec.ValidationError as error:
-        choices = _choices(wanted)
-        if choices and isinstance(value, str):
-            hint = f"{did_you_mean(value, choices)} Known: {', '.join(choices)}."
-            raise UserError(f'{source}: {name} = "{value}" is none.{hint}') from None
-        raise UserError(f"{source}: {name} = {value!r}: {_lower(str(error))}.") from None
-    if isinstance(checked, float) and not math.isfinite(checked):
-        raise UserError(f"{source}: {name} = {value!r}: give a number that is finite.")
-    if name.startswith("length.") and not checked:
-        raise UserError(f"{source}: {name} = {value!r}: a length is above 0.")
-    return checked
-
-
 def takes_list(name: str) -> bool:
     """Whether setting `name` may be given more than once."""
-    return get_origin(get_args(settings()[name].type)[0]) is list
-
-
-def _choices(wanted: Any) -> list[str]:
-    """The words that a setting may be, where it may be only some."""
-    plain = get_args(wanted)[0]
-    return list(get_args(plain)) if get_origin(plain) is Literal else []
-
-
-def _parse_list(text: str, wanted: Any) -> Any:
-    """The text of a flag for a list setting: numbers are split at commas, words are not."""
-    plain = get_args(wanted)[0]
-    if get_origin(plain) is not list:
-        return text
-    return [text] if get_args(plain)[0] is str else [part for part in text.split(",") if part]
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-class Settings:
-    """Layers merged, with the source of each value; becomes a `Config` by `resolve`."""
-
-    def __init__(self) -> None:
-        self.values: Layer = {}
-        self.reasons: dict[str, str] = {}
-        self.preset = ""
-        self.open: set[str] = set()  # given by a preset and by nobody after it
-
-    def add(self, layer: Mapping[str, Any], source: str) -> None:
-        """Lay `layer` over what is there. A length in it replaces every earlier length."""
-        lengths = [k for k in layer if k.startswith("length.")]
-        if len(lengths) > 1:
-            raise UserError(
-                f"{source}: {' and '.join(sorted(lengths))} are both given; "
-                "a run has one length: give one of them."
-            )
-        if lengths:
-            for name in [k for k in self.values if k.startswith("length.")]:
-                del self.values[name]
-                self.reasons.pop(name, None)
-        for name, value in layer.items():
-            self.values[name] = check(name, value, source)
-            self.reasons[name] = source
-            self.open.discard(name)
-
-    def add_preset(self, preset: Preset) -> None:
-        """Lay a preset over what is there; its values stay open to `model.size = "auto"`."""
-        self.add(preset.layer, f"preset {preset.name}")
-        self.open |= preset.layer.keys()
-
-    def left_open(self, name: str) -> bool:
-        """Whether `name` has the default or a preset's own value, and not the user's."""
-        return name not in self.values or name in self.open
-
-    def get(self, name: str) -> Any:
-        """The value so far: given, chosen, or the default."""
-        return self.values.get(name, settings()[name].default)
-
-    def choose(self, name: str, value: Any, reason: str) -> Any:
-        """Fill `name` with the program's choice, and say why; overrides a 0 or "auto"."""
-        self.values[name] = check(name, value, "chosen")
-        self.reasons[name] = reason
-        self.open.discard(name)
-        return value
-
-    def resolve(self) -> Config:
-        """The tree with every value in place."""
-        return msgspec.convert(nest(self.values), Config)
+    return get_origin(get_args(all_settings()[name].type)[0]) is list
 
 
 Effect = Literal["harmless", "trajectory", "incompatible"]
@@ -402,111 +290,3 @@ def effect(name: str) -> Effect:
     if name == "optimizer.kind" or section in ("tokenizer", "model"):
         return "trajectory" if name == "model.dropout" else "incompatible"
     return "trajectory"
-
-
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"model.width": 8}` → `{"model": {"width": 8}}`."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        section, _, leaf = name.partition(".")
-        tree.setdefault(section, {})[leaf] = value
-    return tree
-
-
-def flatten(tree: Mapping[str, Any], source: str) -> Layer:
-    """The inverse of `nest`, for TOML; anything but tables of leaves is an error."""
-    flat: Layer = {}
-    for section, table in tree.items():
-        if not isinstance(table, dict):
-            raise UserError(
-                f'{source}: "{section}" stands outside a table.' + did_you_mean(section, settings())
-            )
-        flat |= {f"{section}.{leaf}": value for leaf, value in table.items()}
-    return flat
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    try:
-        if path.exists() and not (path.is_file() and path.stat().st_size <= MAX_TOML_BYTES):
-            raise UserError(f"{path}: not a settings file (a file of at most 4 MiB).")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such settings file.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:  # TOML, UTF-8, a NUL in the name
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-
-
-class Preset(msgspec.Struct, frozen=True):
-    """A named layer with where it comes from."""
-
-    name: str
-    description: str
-    source: str
-    layer: Layer
-
-
-def presets() -> list[str]:
-    return sorted(p.stem for p in PRESETS.glob("*.toml"))
-
-
-def read_preset(name: str) -> Preset:
-    """The preset `name`: shipped, or a path to a TOML file of the same form."""
-    path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
-    if not path.is_file():
-        raise UserError(f'There is no preset "{name}".{did_you_mean(name, presets())}')
-    tree = read_toml(path)
-    about = tree.pop("preset", {})
-    if not isinstance(about, dict):
-        raise UserError(f"{path}: preset = {about!r}: give a table, [preset], or leave it out.")
-    return Preset(
-        path.stem,
-        str(about.get("description", "")),
-        str(about.get("source", "")),
-        flatten(tree, str(path)),
-    )
-
-
-def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
-    """`OVERNIGHT_MODEL__WIDTH=8` → `{"model.width": "8"}`; one underscore for two is an error."""
-    found = {}
-    for name, value in environ.items():
-        setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in setting:
-            found[setting.replace("__", ".")] = value
-        elif name.startswith(ENVIRONMENT_PREFIX) and setting.replace("_", ".", 1) in settings():
-            meant = ENVIRONMENT_PREFIX + setting.upper().replace("_", "__", 1)
-            raise UserError(f'environment: {name} is no setting. Did you mean "{meant}"?')
-    return found
-
-
-def dump(config: Config, reasons: Mapping[str, str]) -> str:
-    """`config` as TOML; behind each value that was given or chosen, by whom and why."""
-    import tomlkit
-
-    document = tomlkit.document()
-    for section, table in msgspec.to_builtins(config).items():
-        body = tomlkit.table()
-        for leaf, value in table.items():
-            item = tomlkit.item(value)
-            reason = reasons.get(f"{section}.{leaf}")
-            if reason:
-                item.comment(" ".join(reason.split()))
-            body.add(leaf, item)
-        document.add(section, body)
-    return tomlkit.dumps(document)
-
-
-def load(path: Path) -> Config:
-    """The resolved settings of a run folder's `config.toml`."""
-    merged = Settings()
-    merged.add(
-        {k: v for k, v in flatten(read_toml(path), str(path)).items() if not _unset_length(k, v)},
-        str(path),
-    )
-    return merged.resolve()
-
-
-def _unset_length(name: str, value: Any) -> bool:
-    return name.startswith("length.") and not value

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
+
+from .errors import UserError
 
 
 def replace(path: Path, content: bytes, durable: bool = False) -> None:
@@ -23,6 +31,36 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
         temporary.unlink(missing_ok=True)
     if durable:
         fsync_path(path.parent)
+
+
+@contextmanager
+def appearing(path: Path, option: str) -> Iterator[Path]:
+    """A folder to write into; it appears at `path`, which `option` gave, by rename once it is whole
+    and durable, or not at all."""
+    if os.path.lexists(path):  # a link that leads nowhere, too
+        raise UserError(f"{path} exists already: give another {option}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep_beginnings(path)
+    try:
+        make_folder(path.parent)
+        temporary.mkdir()
+        yield temporary
+        for entry in [*temporary.rglob("*"), temporary]:
+            fsync_path(entry)
+        temporary.rename(path)
+        fsync_path(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}.", 1) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep_beginnings(path: Path) -> None:
+    """Remove what processes that were killed had begun of this very folder."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def make_folder(path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from overnight import runfolder
-from overnight.config import Config, dump
+from overnight.config import Config
 from overnight.runfolder import RunFolder
+from overnight.settings import dump_config
 
 LEDGER = {"batch": 8, "micro_batch": 4, "context": 64, "train_tokens": 100_000, "ranks": 1}
 SETTINGS = {
@@ -45,7 +46,7 @@ def run_folder(
     folder = RunFolder(path)
     for part in (folder.path, folder.evals, folder.checkpoints):
         part.mkdir(parents=True)
-    folder.config.write_text(dump(Config(), {}))
+    folder.config.write_text(dump_config(Config(), {}))
     yardsticks = [
         {"name": "ln V", "bpb": 8.0, "nats_per_byte": 5.545, "how": "every byte the same"},
         {"name": "bigram", "bpb": 3.6, "nats_per_byte": 2.495, "how": "pairs of bytes"},

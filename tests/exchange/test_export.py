@@ -180,10 +180,10 @@ def test_without_counterpart(settings: dict[str, Any], words: str, tmp_path: Pat
 
 
 def test_presets_have_their_counterparts() -> None:
-    from overnight.config import Settings, presets, read_preset
+    from overnight.settings import Settings, preset_names, read_preset
 
     found = {}
-    for name in presets():
+    for name in preset_names():
         settings = Settings()
         settings.add(read_preset(name).layer, name)
         settings.choose("model.vocab_size", 300, "")

@@ -8,11 +8,12 @@ import pytest
 import torch
 from grammars import grammar, make_run
 
-from overnight.config import Config, Optimizer, Settings
+from overnight.config import Config, Optimizer
 from overnight.errors import UserError
 from overnight.exchange.exporter import export
 from overnight.exchange.importer import import_folder
 from overnight.generation.initial import Initial, load_initial, refuse_other_model
+from overnight.settings import Settings
 
 
 @pytest.fixture

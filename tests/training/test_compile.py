@@ -12,7 +12,8 @@ import torch
 from tiny_runs import final_tensors, interrupted_at, measured, train
 
 from overnight import cli
-from overnight.config import Config, Model, Settings, Train, effect
+from overnight.config import Config, Model, Train, effect
+from overnight.settings import Settings
 from overnight.training import machine
 from overnight.training.update import Updater
 

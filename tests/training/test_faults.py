@@ -529,3 +529,22 @@ def test_what_a_killed_beginning_left_is_swept(text: str, tmp_path: Path) -> Non
     assert train(tmp_path / "run", text) == 0
     left = [path.name for path in tmp_path.glob(".run.*.tmp")]
     assert left == [f".run.{os.getppid()}.tmp"]
+
+
+def test_another_model_that_was_killed_before_its_first_save_can_go_on(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(3, patch)
+        assert train(out, text) == 130
+    words = ["train", "--resume", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "_train", lambda trainer: 1 / 0)  # settings are written, no weights
+        with pytest.raises(ZeroDivisionError):
+            cli.run([*words, "--model.width", "16", "--accept", "incompatible"])
+    capfd.readouterr()
+    assert cli.run(words) == 1
+    (error,) = capfd.readouterr().err.splitlines()
+    assert "--accept incompatible" in error
+    assert cli.run([*words, "--accept", "incompatible"]) == 0

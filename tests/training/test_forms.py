@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from overnight.config import Settings
+from overnight.settings import Settings
 from overnight.text.cache import Cache
 from overnight.training import forms
 from overnight.training.forms import choose_form, left_open

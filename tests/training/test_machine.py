@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from overnight.config import Settings
+from overnight.settings import Settings
 from overnight.training import machine
 from overnight.training.machine import usable_cores
 

@@ -14,6 +14,7 @@ from overnight import cli, config
 from overnight.errors import UserError
 from overnight.generation.load import load_model
 from overnight.runfolder import Checkpoint, Event, RunFolder, read_log
+from overnight.settings import load_config
 from overnight.training import memory, update
 
 BIG = config.Config(
@@ -22,7 +23,7 @@ BIG = config.Config(
 
 
 def micro_batch(run: Path) -> int:
-    return config.load(run / "config.toml").train.micro_batch
+    return load_config(run / "config.toml").train.micro_batch
 
 
 def test_the_largest_divisor_that_fits_is_taken() -> None:
@@ -177,7 +178,7 @@ def test_the_disk_need_that_is_told_is_that_of_the_run(text: str, tmp_path: Path
         assert train(tmp_path / kind, text, **(sizes | {"optimizer__kind": kind})) == 0
         run = RunFolder(tmp_path / kind)
         rows = read_log(run.log)
-        settings = config.load(run.config)
+        settings = load_config(run.config)
         told = memory.checkpoint_bytes(settings, rows.rows[0].parameters)
         written = rows.of(Checkpoint)[-1].bytes
         assert told <= written <= 1.05 * told + 20_000

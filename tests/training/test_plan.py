@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from overnight.config import Preset, Settings, read_preset
 from overnight.errors import UserError
 from overnight.ledger import Ledger
+from overnight.settings import Preset, Settings, read_preset
 from overnight.training import plan as plan_module
 from overnight.training import sizing
 from overnight.training.plan import Plan

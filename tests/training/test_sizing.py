@@ -8,7 +8,8 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from overnight.config import PRESETS, Config, Settings, read_preset
+from overnight.config import Config
+from overnight.settings import PRESETS, Settings, read_preset
 from overnight.text.prepare import Prepared, prepare
 from overnight.training import sizing
 from overnight.training.sizing import choose_size

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from ..config import read_preset
 from ..errors import UserError, printable
+from ..settings import read_preset
 from . import Whole, write_json
 
 if TYPE_CHECKING:

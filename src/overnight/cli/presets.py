@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from .. import config
 from ..errors import printable
+from ..settings import preset_names
 from . import write_json
 
 Flag = Annotated[bool, Parameter(negative="")]
@@ -23,7 +24,7 @@ def presets(*, json: Flag = False) -> None:
     """
     from ..model.size import describe
 
-    rows = [describe(name) for name in config.presets()]
+    rows = [describe(name) for name in preset_names()]
     if not json:
         for row in rows:
             row["memory"] = f"{row['memory_bytes'] / 1e6:,.0f} MB"
@@ -41,7 +42,7 @@ def settings(*, json: Flag = False) -> None:
     """
     rows = [
         {"name": s.name, "default": s.default, "description": s.description}
-        for s in config.settings().values()
+        for s in config.all_settings().values()
     ]
     _print(rows, json, ["name", "default", "description"])
 

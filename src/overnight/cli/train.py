@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ..config import Settings, environment_layer, flatten, read_preset, read_toml, takes_list
-from ..config import settings as all_settings
+from ..config import all_settings, takes_list
 from ..errors import UserError, did_you_mean, printable
 from ..runfolder import RunFolder, RunLock
+from ..settings import Settings, environment_layer, flatten, read_preset, read_toml
 from . import Whole, write_json
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _named(pairs: list[str]) -> dict[str, Any]:
 
 
 def _whole_tokens(tokens: float | None) -> float | None:
-    """1e6 is a number of tokens; half a one is not, which `config.check` says."""
+    """1e6 is a number of tokens; half a one is not, which `check_setting` says."""
     return int(tokens) if tokens is not None and tokens.is_integer() else tokens
 
 

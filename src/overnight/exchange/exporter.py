@@ -10,11 +10,13 @@ import msgspec
 import safetensors.torch
 import torch
 
-from .. import __version__, config
+from .. import __version__
 from ..config import Config, Model
 from ..errors import UserError
+from ..files import appearing
 from ..generation.load import find_step, load_model
 from ..runfolder import RunFolder
+from ..settings import load_config
 from ..text.tokenizers import Tokenizer
 from . import folder
 from .card import card
@@ -50,7 +52,7 @@ def export(
     if dtype not in DTYPES:
         raise UserError(f'--dtype "{dtype}": give {" or ".join(DTYPES)}.')
     source = RunFolder.open(run)
-    settings = config.load(source.config)
+    settings = load_config(source.config)
     step = find_step(source, checkpoint)
     decoder, tokenizer = load_model(source, step)
     model = decoder.config
@@ -61,7 +63,7 @@ def export(
     tensors = {name: tensor.to(DTYPES[dtype]) for name, tensor in tensors.items()}
     parameters = sum(p.numel() for p in decoder.parameters())
     exported = Exported(str(out), family.name, family.architecture, step, parameters, dtype)
-    with folder.appearing(out, "--out") as place:
+    with appearing(out, "--out") as place:
         metadata = {"format": "pt"}
         safetensors.torch.save_file(tensors, place / folder.WEIGHTS, metadata=metadata)
         tokenizer.save(place / folder.TOKENIZER)

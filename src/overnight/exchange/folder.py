@@ -1,12 +1,8 @@
-"""Folders that are exchanged: one that appears whole, and one whose content is not trusted."""
+"""Folders that are exchanged: what is in one, read without trust."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import fsync_path, read_bounded
+from ..files import read_bounded
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GENERATION, TOKENIZER, TOKENIZER_CONFIG, CARD, OURS = (
@@ -42,25 +38,6 @@ KEPT = (
 )
 MAX_JSON_BYTES = 16 * 2**20
 EXACT = ("F32", "BF16", "F16")  # what float32 holds exactly
-
-
-@contextmanager
-def appearing(path: Path, what: str) -> Iterator[Path]:
-    """A folder to write into; it appears at `path` by rename once it is whole, or not at all."""
-    if path.exists() or path.is_symlink():
-        raise UserError(f"{path} exists already: give another {what}.")
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for entry in [*temporary.rglob("*"), temporary]:
-            fsync_path(entry)
-        temporary.rename(path)
-        fsync_path(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}.", 1) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, tree: Any) -> None:

@@ -11,13 +11,15 @@ import msgspec
 import torch
 from torch import Tensor
 
-from .. import __version__, config
-from ..config import Config, Model, Settings
+from .. import __version__
+from ..config import Config, Model
 from ..errors import UserError
+from ..files import appearing
 from ..model import checkpoint
 from ..model.checkpoint import State, Window
 from ..model.decoder import complete, count_parameters
 from ..runfolder import End, Event, LogWriter, RunFolder, Start
+from ..settings import Settings, dump_config, flatten
 from ..text.tokenizers import Tokenizer
 from . import folder
 from .families import Family, counterpart, read_config, write_config
@@ -87,7 +89,7 @@ def _settings(source: Path, read: dict[str, Any], tokenizer: Tokenizer) -> Setti
     if (source / folder.OURS).is_file():
         tree = folder.read_json(source / folder.OURS)
         tree.pop("overnight", None)
-        layer = config.flatten(tree, str(source / folder.OURS))
+        layer = flatten(tree, str(source / folder.OURS))
         if "model.layers" not in layer or not all(n.startswith(folder.KEPT) for n in layer):
             raise UserError(f"{source / folder.OURS}: not written by overnight export.")
         settings.add(layer, folder.OURS)
@@ -183,10 +185,10 @@ def write_run(
     message: str,
 ) -> None:
     """A run folder that holds `weights` at step 0 and was not trained here."""
-    with folder.appearing(out, "--out") as place:
+    with appearing(out, "--out") as place:
         run = RunFolder(place)
         run.evals.mkdir()
-        run.config.write_text(config.dump(settings, reasons), encoding="utf-8")
+        run.config.write_text(dump_config(settings, reasons), encoding="utf-8")
         tokenizer.save(run.tokenizer)
         checkpoint.save(run, State(step=0, window=Window()), dict(weights), {})
         log = LogWriter(run.log, attempt=1)

@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
-from .. import config
-from ..config import Layer, Settings
 from ..errors import UserError
 from ..runfolder import RunFolder
+from ..settings import Layer, Settings, flatten, load_config
 from ..text.tokenizers import Tokenizer
 from .load import find_step, load_model
 
@@ -33,9 +32,9 @@ def load_initial(run: str | Path) -> Initial:
     folder = RunFolder.open(run)
     step = find_step(folder, "best")
     model, tokenizer = load_model(folder, step)
-    settings = msgspec.structs.replace(config.load(folder.config), model=model.config)
+    settings = msgspec.structs.replace(load_config(folder.config), model=model.config)
     tree = msgspec.to_builtins(settings)
-    flat = config.flatten(tree, str(folder.config))
+    flat = flatten(tree, str(folder.config))
     layer = {name: value for name, value in flat.items() if name.startswith(TAKEN)}
     return Initial(f"step {step:,} of {run}", layer, model.state_dict(), tokenizer)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from .. import config
 from ..errors import UserError
 from ..model.checkpoint import (
     MODEL,
@@ -18,6 +17,7 @@ from ..model.checkpoint import (
 )
 from ..model.decoder import Decoder
 from ..runfolder import RunFolder, best_evaluation, read_log
+from ..settings import load_config
 from ..text.tokenizers import Tokenizer
 
 
@@ -35,7 +35,7 @@ def load_model(
         verify(place)
     except DamagedError as error:
         raise UserError(f"checkpoint damaged: {error}.", 1) from None
-    settings, tensors = config.load(folder.config).model, read_tensors(place, MODEL)
+    settings, tensors = load_config(folder.config).model, read_tensors(place, MODEL)
     tokenizer = Tokenizer.load(folder.tokenizer)
     if tokenizer.vocab_size > settings.vocab_size:
         raise UserError(

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from ..config import Config, Settings, read_preset
+from ..config import Config
+from ..settings import Settings, read_preset
 from .decoder import Decoder, complete, count_parameters
 
 # where the text decides the vocabulary, a usual one stands in the list of presets

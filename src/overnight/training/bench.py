@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ..config import AUTO, Settings, presets, read_preset
+from ..config import AUTO
 from ..model.decoder import count_parameters
 from ..model.size import describe, flops_per_token, with_vocabulary
+from ..settings import Settings, preset_names, read_preset
 from .forms import choose_form, left_open
 from .machine import choose_machine, processor_name, settle, wait
 from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
@@ -62,7 +63,7 @@ class Profile(msgspec.Struct):
 
 def by_size() -> list[str]:
     """Every preset, small ones first."""
-    return sorted(presets(), key=lambda name: int(describe(name)["parameters"]))
+    return sorted(preset_names(), key=lambda name: int(describe(name)["parameters"]))
 
 
 def measure_machine(device: str, threads: int) -> Machine:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from msgspec import structs
 
-from ..config import Settings
+from ..settings import Settings
 from .machine import compiler_trouble
 from .once import once
 from .update import Updater, knows_fused

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import torch
 
-from ..config import Settings
 from ..errors import UserError
+from ..settings import Settings
 
 AMPERE = (8, 0)  # the first GPUs of NVIDIA's that multiply bfloat16; torch emulates it on others
 

@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 import torch
 
-from ..config import AUTO, Config, Settings
+from ..config import AUTO, Config
 from ..errors import UserError
 from ..ledger import Ledger, counted
 from ..model.decoder import count_parameters
 from ..model.size import checkpoint_bytes, memory_bytes
+from ..settings import Settings
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
 from . import memory

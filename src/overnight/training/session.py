@@ -3,7 +3,6 @@ went."""
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import time
@@ -12,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
-from .. import __version__, config
-from ..config import Config, Settings
+from .. import __version__
+from ..config import AUTO, Config
 from ..errors import UserError
-from ..files import fsync_path, make_folder, replace
+from ..files import appearing, replace
 from ..generation.initial import Initial, refuse_other_model
-from ..ledger import Ledger
 from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
@@ -28,51 +25,41 @@ from ..runfolder import (
     INITIAL,
     Checkpoint,
     End,
-    Eval,
     Event,
-    Full,
+    LogRead,
     LogWriter,
     RunFolder,
     RunLock,
     Start,
-    best_evaluation,
-    current,
     read_log,
 )
+from ..settings import Settings, dump_config, load_config
 from ..text.prepare import Prepared, prepare
 from ..text.tokenizers import Tokenizer
 from . import memory
 from .awake import awake
+from .changes import (
+    absolute,
+    edited,
+    incomparable,
+    inexact,
+    refuse_unaccepted,
+    refuse_unsettled,
+    told,
+    with_changes,
+)
 from .loop import Trainer
 from .machine import check_device, check_threads, emulated, environment, settle
 from .plan import Plan, make_plan
 from .progress import Progress
 from .saving import restore
 from .stop import StopSignal
+from .summary import Summary, summarise
 from .update import Updater
 
 MAX_PROBLEMS = 20  # of the log that are told
-OPEN = ("auto", 0)  # leaves a choice to the program, which made these when the run began:
-CHOSEN = ("train.device", "train.dtype", "train.threads", "train.compile", "train.attention",
-          "train.micro_batch", "eval.every", "eval.tokens", "sample.every")  # fmt: skip
-
 Say = Callable[[str], None]
 StopReason = Callable[[list[int], list[float]], str]  # see Trainer
-
-
-class Summary(msgspec.Struct):
-    """What `overnight train --json` prints when done."""
-
-    run: str
-    reason: str  # finished, interrupted, failed
-    steps: int
-    tokens: int
-    passes: float
-    best: dict[str, Any] | None  # of those on disk: step, val_loss, se, bpb
-    last: dict[str, Any] | None
-    bpb: float | None  # the best checkpoint on the whole val split, if the run has finished
-    seconds: float
-    exit_code: int = 0
 
 
 def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Plan:
@@ -88,18 +75,13 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
     )
     for name in ("data.text", "data.val"):
         if paths := settings.get(name):
-            settings.choose(name, _absolute(paths), settings.reasons[name])
+            settings.choose(name, absolute(paths), settings.reasons[name])
     plan = make_plan(settings, prepared, say)
     if initial:
         checkpoint.load_into(plan.updater.model, initial.weights, Path(initial.source))
         plan.reasons["model.layers"] = f"weights of {initial.source}"
         plan.initial = initial.source
     return plan
-
-
-def _absolute(paths: list[str]) -> list[str]:
-    """A resume may be called from another folder."""
-    return [p if p == "-" else str(Path(p).expanduser().resolve()) for p in paths]
 
 
 def default_folder(preset: str) -> Path:
@@ -122,17 +104,13 @@ def refuse_existing(path: Path) -> None:
 
 
 def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -> Summary:
-    """Make the run folder (it appears whole, by rename) and train in it."""
+    """Make the run folder, which appears whole, and train in it."""
     refuse_existing(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    run = RunFolder(temporary)
-    make_folder(path.parent)
-    _sweep_beginnings(path)
-    temporary.mkdir()
-    try:
+    with appearing(path, "--out") as place:
+        run = RunFolder(place)
         lock = RunLock(run.lock)
         run.evals.mkdir()
-        run.config.write_text(config.dump(plan.config, plan.reasons), encoding="utf-8")
+        run.config.write_text(dump_config(plan.config, plan.reasons), encoding="utf-8")
         plan.prepared.tokenizer.save(run.tokenizer)
         shutil.copyfile(plan.prepared.yardsticks, run.yardsticks)
         log = LogWriter(run.log, attempt=1)
@@ -141,13 +119,6 @@ def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -
         if plan.initial:
             _keep_initial(run, log, plan)
         log.sync()
-        for file in (run.config, run.tokenizer, run.yardsticks, temporary):
-            fsync_path(file)
-        temporary.rename(path)
-        fsync_path(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     with lock:
         return _train(
             Trainer(
@@ -162,14 +133,6 @@ def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -
                 stop_reason=stop_reason,
             )
         )
-
-
-def _sweep_beginnings(path: Path) -> None:
-    """Remove what processes that were killed had begun of this very run."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        pid = left.name.split(".")[-2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _keep_initial(run: RunFolder, log: LogWriter, plan: Plan) -> None:
@@ -210,28 +173,25 @@ def _resume(
     begun = time.monotonic()
     read = read_log(run.log)
     starts = read.of(Start)
-    before, edits = _edited(config.load(run.config), starts)
-    settings, changed = _changed(before, edits | changes, accept)
-    sessions = [row for row in read.rows if isinstance(row, Start | End)]
-    finished = bool(sessions) and getattr(sessions[-1], "reason", "") == "finished"
-    if finished and settings.length.steps <= before.length.steps:
+    before, edits = edited(load_config(run.config), starts)
+    settings, changed = with_changes(before, edits | changes, accept)
+    if _finished(read) and settings.length.steps <= before.length.steps:
         progress.say(f"{run.path} is finished; nothing to do.")
         return summarise(run, "finished", time.monotonic() - begun)
-    _refuse_unsettled(run, settings)
+    refuse_unsettled(run, settings)
     warnings = [slow] if (slow := emulated(settings.train.device, settings.train.dtype)) else []
     fingerprint = str(starts[-1].data.get("fingerprint", "")) if starts else ""
     prepared = _prepared_again(run, settings, fingerprint, progress.say)
     if not fingerprint:
         warnings.append("the log does not say which text this run began with: not compared")
     elif fingerprint != prepared.facts["fingerprint"]:
-        _accept("the text is not the one of this run", "trajectory", accept)
+        refuse_unaccepted("the text is not the one of this run", "trajectory", accept)
         changed["data"] = "other text"
     updater = _updater(settings, prepared)
     settings = updater.config
     checkpoint.sweep(run)
     folder = checkpoint.newest(run, warnings.append)
     state, lost = _restored(updater, folder, accept)
-    warnings += lost
     if settings.length.steps < state.step:
         raise UserError(
             f"length.steps = {settings.length.steps:,}: the run is at step {state.step:,} already."
@@ -243,14 +203,11 @@ def _resume(
     if "data" in changed:
         replace(run.yardsticks, prepared.yardsticks.read_bytes(), durable=True)
     if changed:
-        replace(run.config, config.dump(settings, reasons).encode(), durable=True)
-        warnings.append("changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items()))
-    if starts:
-        now = environment(updater.device, settings.train.threads)
-        warnings += _inexact(starts[0], now, state.step)
-    other = ", ".join(name for name in changed if _parts_evaluations(name))
+        replace(run.config, dump_config(settings, reasons).encode(), durable=True)
+    now = environment(updater.device, settings.train.threads)
+    warnings += [*lost, *told(changed), *(inexact(starts[0], now, state.step) if starts else [])]
     events = {
-        INCOMPARABLE: [f"evaluations before this do not count: {other}"] if other else [],
+        INCOMPARABLE: incomparable(changed),
         "torn_log": ["the last row was torn by a kill; it is sealed"] if log.sealed else [],
         "log": [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]],
         "warning": warnings,
@@ -275,14 +232,24 @@ def _resume(
     )
 
 
+def _finished(read: LogRead) -> bool:
+    """Whether the last session came to the end."""
+    sessions = [row for row in read.rows if isinstance(row, Start | End)]
+    return bool(sessions) and getattr(sessions[-1], "reason", "") == "finished"
+
+
 def _restored(updater: Updater, folder: Path | None, accept: str) -> tuple[State, list[str]]:
     """The state in `folder`; of one that does not fit what does, if `accept` covers that, and what
     was lost."""
     try:
         return restore(updater, folder), []
-    except UserError:
+    except UserError as error:
         if accept != "incompatible":
-            raise
+            raise UserError(
+                f"{error} If settings of the model have changed since: give them back, or take what "
+                "fits with --accept incompatible.",
+                error.code,
+            ) from None
     state = restore(updater, folder, whole=False)
     return state, ["only the weights that fit were taken; the optimizer begins anew"]
 
@@ -302,87 +269,11 @@ def _updater(settings: Config, prepared: Prepared) -> Updater:
     check_threads(settings.train.threads)
     device = settle(settings.train.device, settings.train.threads)
     memory.check(settings, device)
-    if settings.train.micro_batch == config.AUTO:
+    if settings.train.micro_batch == AUTO:
         micro = memory.largest(settings, prepared.train, device)
         settings = memory.with_micro_batch(settings, micro)
     memory.check_micro_batch(settings.train.batch, settings.train.micro_batch)
     return Updater(settings, prepared.train, device)
-
-
-def _parts_evaluations(change: str) -> bool:
-    """Whether those before compare with none behind: of another model, or on another text. (A text
-    that was only moved is the same.)"""
-    other_model = config.effect(change) == "incompatible" and change != "optimizer.kind"
-    return other_model or change in ("data", "eval.tokens")
-
-
-def _refuse_unsettled(run: RunFolder, settings: Config) -> None:
-    """What was imported has never been planned. (Samples had no cadence of their own once.)"""
-    flat = config.flatten(msgspec.to_builtins(settings), "")
-    for name in ("length.steps", *CHOSEN):
-        if flat[name] in OPEN and name != "sample.every":
-            raise UserError(
-                f"{run.config}: {name} = {flat[name]} was never settled, so nothing can go on "
-                f"here; to train from these weights: --from {run.path}."
-            )
-
-
-def _edited(written: Config, starts: list[Start]) -> tuple[Config, dict[str, Any]]:
-    """The settings of the last session, and what somebody has changed in config.toml since.
-
-    A kill between a start row and the file leaves the settings of an earlier session: no edit.
-    """
-    try:
-        sessions = [msgspec.convert(row.config, Config) for row in starts]
-    except msgspec.ValidationError:  # a row that is not ours
-        sessions = []
-    if not sessions or written in sessions:
-        return written, {}
-    last, now = (config.flatten(msgspec.to_builtins(c), "") for c in (sessions[-1], written))
-    return sessions[-1], {name: now[name] for name in now if now[name] != last[name]}
-
-
-def _changed(before: Config, changes: dict[str, Any], accept: str) -> tuple[Config, dict[str, str]]:
-    """The settings with `changes` in place, and for each that differs what it was."""
-    flat = config.flatten(msgspec.to_builtins(before), "")
-    changed = {}
-    for name, value in changes.items():
-        value = config.check(name, value, "command line")
-        if name in ("data.text", "data.val"):
-            value = _absolute(value)
-        if value == flat[name]:
-            continue
-        if name.startswith("length.") and name != "length.steps":
-            end = flat["length.steps"]
-            raise UserError(
-                f"{name}: this run's schedule ends at step {end:,}; for another give --max-steps."
-            )
-        if name in CHOSEN and value in OPEN:
-            raise UserError(f"{name} = {value}: the run has {flat[name]}; give another value.")
-        _accept(f"{name} was {flat[name]} and is to be {value}", config.effect(name), accept)
-        changed[name] = f"was {flat[name]}, changed at a resume"
-        flat[name] = value
-    return msgspec.convert(config.nest(flat), Config), changed
-
-
-def _accept(what: str, effect: str, accept: str) -> None:
-    """A change that `accept` does not cover is refused."""
-    levels = ["harmless", "trajectory", "incompatible"]
-    meaning = {
-        "trajectory": "the run would no longer be the one it was",
-        "incompatible": "weights and optimizer state would not fit",
-    }
-    if levels.index(effect) > levels.index(accept):
-        raise UserError(f"{what}: {meaning[effect]}; to do it all the same: --accept {effect}.")
-
-
-def _inexact(first: Start, now: dict[str, Any], step: int) -> list[str]:
-    """Why the session cannot be bit-exact with the first one, if it cannot."""
-    before, now = first.environment | {"overnight": first.version}, now | {"overnight": __version__}
-    names = ("overnight", "torch", "instructions", "float32_products", "device", "device_name",
-             "threads")  # fmt: skip
-    other = [f"{n} was {before.get(n)}, is {now[n]}" for n in names if before.get(n) != now[n]]
-    return [f"no longer bit-exact from step {step} on: {', '.join(other)}"] if other else []
 
 
 def _start_rows(
@@ -422,32 +313,3 @@ def _train(trainer: Trainer) -> Summary:
     elif reason == "failed":
         summary.exit_code = 1
     return summary
-
-
-def summarise(run: RunFolder, reason: str, seconds: float) -> Summary:
-    """The figures of a run, read from its log."""
-    written = read_log(run.log).rows
-    rows = current(written)
-    sessions = [row for row in written if isinstance(row, Start | End)]
-    ledger = Ledger(**next(row.ledger for row in reversed(sessions) if isinstance(row, Start)))
-    evals = [row for row in rows if isinstance(row, Eval) and row.step]
-    best = best_evaluation(rows, among=run.checkpoint_steps())
-    whole = [row for row in rows if isinstance(row, Full) and best and row.step == best.step]
-    steps = sessions[-1].step
-    return Summary(
-        run=str(run.path),
-        reason=reason,
-        steps=steps,
-        tokens=ledger.tokens(steps),
-        passes=ledger.passes(steps),
-        best=_figures(best),
-        last=_figures(max(evals, key=lambda row: (row.step, row.attempt), default=None)),
-        bpb=whole[-1].val_bpb if whole else None,
-        seconds=seconds,
-    )
-
-
-def _figures(row: Any) -> dict[str, Any] | None:
-    if row is None:
-        return None
-    return {"step": row.step, "val_loss": row.val_loss, "se": row.val_se, "bpb": row.val_bpb}

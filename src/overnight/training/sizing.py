@@ -15,7 +15,8 @@ import msgspec
 import torch
 from msgspec import structs
 
-from ..config import Config, Settings
+from ..config import Config
+from ..settings import Settings
 from ..text.prepare import Prepared
 from . import memory
 from .machine import device_name, wait

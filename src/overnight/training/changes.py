@@ -1,0 +1,110 @@
+"""What may change when a run is taken up again, and what that does to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .. import __version__
+from ..config import Config, effect
+from ..errors import UserError
+from ..runfolder import RunFolder, Start
+from ..settings import check_setting, flatten, nest
+
+OPEN = ("auto", 0)  # leaves a choice to the program, which made these when the run began:
+CHOSEN = ("train.device", "train.dtype", "train.threads", "train.compile", "train.attention",
+          "train.micro_batch", "eval.every", "eval.tokens", "sample.every")  # fmt: skip
+
+
+def absolute(paths: list[str]) -> list[str]:
+    """A resume may be called from another folder."""
+    return [p if p == "-" else str(Path(p).expanduser().resolve()) for p in paths]
+
+
+def refuse_unsettled(run: RunFolder, settings: Config) -> None:
+    """What was imported has never been planned. (Samples had no cadence of their own once.)"""
+    flat = flatten(msgspec.to_builtins(settings), "")
+    for name in ("length.steps", *CHOSEN):
+        if flat[name] in OPEN and name != "sample.every":
+            raise UserError(
+                f"{run.config}: {name} = {flat[name]} was never settled, so nothing can go on "
+                f"here; to train from these weights: --from {run.path}."
+            )
+
+
+def edited(written: Config, starts: list[Start]) -> tuple[Config, dict[str, Any]]:
+    """The settings of the last session, and what somebody has changed in config.toml since.
+
+    A kill between a start row and the file leaves the settings of an earlier session: no edit.
+    """
+    try:
+        sessions = [msgspec.convert(row.config, Config) for row in starts]
+    except msgspec.ValidationError:  # a row that is not ours
+        sessions = []
+    if not sessions or written in sessions:
+        return written, {}
+    last, now = (flatten(msgspec.to_builtins(c), "") for c in (sessions[-1], written))
+    return sessions[-1], {name: now[name] for name in now if now[name] != last[name]}
+
+
+def with_changes(
+    before: Config, changes: dict[str, Any], accept: str
+) -> tuple[Config, dict[str, str]]:
+    """The settings with `changes` in place, and for each that differs what it was."""
+    flat = flatten(msgspec.to_builtins(before), "")
+    changed = {}
+    for name, value in changes.items():
+        value = check_setting(name, value, "command line")
+        if name in ("data.text", "data.val"):
+            value = absolute(value)
+        if value == flat[name]:
+            continue
+        if name.startswith("length.") and name != "length.steps":
+            end = flat["length.steps"]
+            raise UserError(
+                f"{name}: this run's schedule ends at step {end:,}; for another give --max-steps."
+            )
+        if name in CHOSEN and value in OPEN:
+            raise UserError(f"{name} = {value}: the run has {flat[name]}; give another value.")
+        refuse_unaccepted(f"{name} was {flat[name]} and is to be {value}", effect(name), accept)
+        changed[name] = f"was {flat[name]}, changed at a resume"
+        flat[name] = value
+    return msgspec.convert(nest(flat), Config), changed
+
+
+def refuse_unaccepted(what: str, level: str, accept: str) -> None:
+    """A change that `accept` does not cover is refused."""
+    levels = ["harmless", "trajectory", "incompatible"]
+    meaning = {
+        "trajectory": "the run would no longer be the one it was",
+        "incompatible": "weights and optimizer state would not fit",
+    }
+    if levels.index(level) > levels.index(accept):
+        raise UserError(f"{what}: {meaning[level]}; to do it all the same: --accept {level}.")
+
+
+def inexact(first: Start, now: dict[str, Any], step: int) -> list[str]:
+    """Why the session cannot be bit-exact with the first one, if it cannot."""
+    before, now = first.environment | {"overnight": first.version}, now | {"overnight": __version__}
+    names = ("overnight", "torch", "instructions", "float32_products", "device", "device_name",
+             "threads")  # fmt: skip
+    other = [f"{n} was {before.get(n)}, is {now[n]}" for n in names if before.get(n) != now[n]]
+    return [f"no longer bit-exact from step {step} on: {', '.join(other)}"] if other else []
+
+
+def told(changed: dict[str, str]) -> list[str]:
+    return ["changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items())] if changed else []
+
+
+def incomparable(changed: dict[str, str]) -> list[str]:
+    """What says that the evaluations before compare with none behind, where it is so: of another
+    model, or on another text. (A text that was only moved is the same.)"""
+    other = [
+        name
+        for name in changed
+        if name in ("data", "eval.tokens")
+        or (effect(name) == "incompatible" and name != "optimizer.kind")
+    ]
+    return [f"evaluations before this do not count: {', '.join(other)}"] if other else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -106,6 +107,11 @@ def test_explain_with_text(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "bigram: " in out
     assert "beats: " in out
+    packed = tmp_path / "t.txt.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    words = ["explain", "--loss", "2.0", "--bytes-per-token", "1", "--text", str(packed)]
+    assert cli.run(words) == 0
+    assert capsys.readouterr().out == out  # the text, not the bytes of the file
 
 
 def test_watch_fires_each_rule_once_without_a_shell(folder, tmp_path, capfd):

@@ -10,12 +10,13 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from tiny_runs import TINY
+from tiny_runs import TINY, train
 
 import overnight
 from overnight.cli import say
 from overnight.errors import inert, printable
 from overnight.runfolder import End, read_log
+from overnight.training import evaluate
 from overnight.training.progress import Progress
 from overnight.training.stop import StopSignal, outlives_terminal
 
@@ -99,3 +100,15 @@ def test_only_what_was_a_terminal_is_let_go(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"kept", b"")
+
+
+def test_the_last_evaluation_tells_how_long_it_takes(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Progress, "show", lambda self, line: shown.append(line))
+    monkeypatch.setattr(evaluate, "CHUNK_TOKENS", 64)
+    assert train(tmp_path / "run", text) == 0
+    last = [line for line in shown if line.startswith("last ")]
+    assert len(last) > 2
+    assert last[-1].endswith("100%  ETA 0 s")

@@ -8,10 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
-from ..files import read_bounded
-from . import Whole
-
-MAX_TEXT_BYTES = 2**30
+from . import Whole, say
 
 
 def explain(
@@ -25,7 +22,7 @@ def explain(
     vocab: Whole | None = None,
     bytes_per_token: float | None = None,
     seconds_per_step: float | None = None,
-    text: Path | None = None,
+    text: str | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Say whether a loss is normal, as far as numbers can: what was seen, and what is left.
@@ -51,7 +48,7 @@ def explain(
     seconds_per_step
         Seconds one step takes; with --steps, how long that is.
     text
-        A text file: adds what its last tenth costs without a network.
+        A file or folder, as train takes it: adds what its last tenth costs without a network.
     json
         Print the numbers as JSON on stdout.
     """
@@ -90,18 +87,22 @@ def explain(
     return 0
 
 
-def _measure(path: Path) -> list[dict[str, object]]:
-    """The yardsticks of the last tenth of `path`, the rest being the training text. Of a text as
+def _measure(text: str) -> list[dict[str, object]]:
+    """The yardsticks of the last tenth of `text`, the rest being the training text. Of a text as
     bytes, so what guessing costs is ln 256, whatever the vocabulary of the loss."""
-    from ..text.yardsticks import MAX_VAL_BYTES, yardsticks
+    import tempfile
 
-    try:
-        content = read_bounded(path, MAX_TEXT_BYTES)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
-    if len(content) < 1000:
-        raise UserError(f"{path}: {len(content)} bytes are too few for yardsticks.")
-    cut = len(content) - len(content) // 10
-    val = content[cut : cut + MAX_VAL_BYTES]
-    rows: list[dict[str, object]] = yardsticks(content[:cut], val, 256, len(val))["yardsticks"]
+    from ..text import corpus, parts
+    from ..text.yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
+
+    with tempfile.TemporaryDirectory() as folder:
+        sources = corpus.find([text], "text", say)
+        documents = parts.gather(sources, Path(folder) / "text", text, lambda n_bytes: None)
+    if documents.size < 1000:
+        raise UserError(f"{text}: {documents.size} bytes are too few for yardsticks.")
+    cut = documents.size - documents.size // 10
+    train = documents.text[max(0, cut - MAX_TRAIN_BYTES) : cut]
+    val = documents.text[cut : cut + MAX_VAL_BYTES]
+    say(f"measuring what {len(val):,} bytes cost without a network")
+    rows: list[dict[str, object]] = yardsticks(train, val, 256, len(val))["yardsticks"]
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -59,9 +60,10 @@ def score(
     byte_lengths: np.ndarray,
     device: torch.device,
     stop: object = False,
+    done: Callable[[int], None] = lambda tokens: None,
 ) -> Score:
     """Evaluate `model` on `blocks` `[n, context + 1]` of token ids; broken off by `StoppedError`
-    as soon as `stop` is true."""
+    as soon as `stop` is true. `done` is told how many tokens are."""
     was_training = model.training
     model.eval()
     lengths = torch.from_numpy(byte_lengths)
@@ -80,6 +82,7 @@ def score(
         means.append(nll_BT.mean(1))
         nats.append(nll_BT.masked_fill(bytes_BT == 0, 0.0).sum(1))
         n_bytes.append(bytes_BT.sum(1))
+        done(context * (begin + len(rows)))
     model.train(was_training)
     loss_N, nats_N, bytes_N = (torch.cat(parts).numpy() for parts in (means, nats, n_bytes))
     return Score(loss_N, context, nats_N, bytes_N)

@@ -71,7 +71,7 @@ class Trainer:
         self.clock = Clock(time.monotonic())
         self.measuring = Measuring(
             self.run, self.log, self.config, self.updater, self.prepared, self._event,
-            self.progress.say,
+            self.progress,
         )  # fmt: skip
         self.saver = Saver(self.run, self.log, self.config.save, self._event)
         self.saver.best_step = self.best.step if self.best else None
@@ -306,12 +306,13 @@ class Trainer:
         )
 
     def _remaining(self, per_step: float) -> float:
-        """Seconds to the end: updates, evaluations and saves at what they cost so far."""
+        """Seconds to the end: updates, evaluations (the last of them on more text) and saves, at
+        what they cost so far."""
         measuring, left = self.measuring, self.steps - self.state.step
         evals_left = math.ceil(left / self.config.eval.every)
         evaluation = evals_left * measuring.seconds / max(1, measuring.evaluations)
         saving = left * self.saver.seconds / max(1, self.clock.steps)
-        return left * per_step + evaluation + saving
+        return left * per_step + evaluation + saving + measuring.seconds_whole()
 
 
 def _is_less(loss: float | None, best: float | None) -> bool:

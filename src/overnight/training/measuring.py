@@ -22,6 +22,8 @@ from ..runfolder import Eval, Full, LogWriter, RunFolder, Sample
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
 from .evaluate import Score, StoppedError, full_tokens, score
+from .plan import duration
+from .progress import Progress
 from .stop import StopSignal
 from .update import Updater
 
@@ -39,12 +41,15 @@ class Measuring:
     updater: Updater
     prepared: Prepared
     event: Callable[[str, str], None]  # kind and message
-    say: Callable[[str], None]
+    progress: Progress
 
     def __post_init__(self) -> None:
         self.val, self.probe = self._blocks(self.config.eval.tokens)
+        tokens = full_tokens(self.updater.ledger.tokens(self.config.length.steps))
+        self.whole = fixed_blocks(self.prepared.val, self.config.model.context, tokens)
         self.byte_lengths = self.prepared.tokenizer.byte_lengths()
         self.seconds, self.evaluations = 0.0, 0  # of this session
+        self._scoring, self._scored = 0.0, 0  # seconds and tokens of evaluations in it
 
     def _blocks(self, tokens: int) -> tuple[FixedBlocks, FixedBlocks]:
         """As many of the held-out as of the training text."""
@@ -57,6 +62,8 @@ class Measuring:
         begin = time.monotonic()
         val, probe = (self._score(blocks, stop) for blocks in self._sets(step))
         seconds = time.monotonic() - begin
+        self._scoring += seconds
+        self._scored += val.tokens + probe.tokens
         self._keep_block_losses(step, val, probe)
         row = Eval(
             step=step,
@@ -84,9 +91,14 @@ class Measuring:
             return self._blocks(min(DRAWN_TOKENS, self.config.eval.tokens))
         return self.val, self.probe
 
-    def _score(self, blocks: FixedBlocks, stop: StopSignal) -> Score:
+    def _score(
+        self,
+        blocks: FixedBlocks,
+        stop: StopSignal,
+        done: Callable[[int], None] = lambda tokens: None,
+    ) -> Score:
         model, device = self.updater.model, self.updater.device
-        return score(model, blocks, self.byte_lengths, device, stop)
+        return score(model, blocks, self.byte_lengths, device, stop, done)
 
     def _keep_block_losses(self, step: int, val: Score, probe: Score) -> None:
         path = self.run.eval_path(step, self.log.attempt)
@@ -138,6 +150,11 @@ class Measuring:
                     raise StoppedError
         return "".join(parts)
 
+    def seconds_whole(self) -> float:
+        """What `evaluate_whole` will take, by what a token has taken so far."""
+        tokens = len(self.whole) * self.config.model.context
+        return tokens * self._scoring / max(1, self._scored)
+
     def evaluate_whole(self, best: int, step: int, stop: StopSignal) -> None:
         """The figure to quote: the checkpoint of step `best` on the whole held-out split. The model
         is the one of `step`, and is afterwards the best one."""
@@ -151,11 +168,16 @@ class Measuring:
         if best != step:
             weights = checkpoint.read_tensors(folder, checkpoint.MODEL)
             checkpoint.load_into(self.updater.model, weights, folder)
-        tokens = full_tokens(self.updater.ledger.tokens(self.config.length.steps))
-        blocks = fixed_blocks(self.prepared.val, self.config.model.context, tokens)
-        n_tokens = len(blocks) * self.config.model.context
-        self.say(f"last      evaluating step {best:,} on {n_tokens:,} val tokens")
-        whole = self._score(blocks, stop)
+        tokens = len(self.whole) * self.config.model.context
+        what = f"last      evaluating step {best:,} on {tokens:,} val tokens"
+        self.progress.say(what)
+        scoring = time.monotonic()
+
+        def show(done: int) -> None:
+            left = (time.monotonic() - scoring) * (tokens / done - 1)
+            self.progress.show(f"{what}: {done / tokens:.0%}  ETA {duration(left)}")
+
+        whole = self._score(self.whole, stop, show)
         self.log.write(
             Full(
                 step=best,

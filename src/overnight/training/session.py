@@ -246,8 +246,8 @@ def _restored(updater: Updater, folder: Path | None, accept: str) -> tuple[State
     except UserError as error:
         if accept != "incompatible":
             raise UserError(
-                f"{error} If settings of the model have changed since: give them back, or take what "
-                "fits with --accept incompatible.",
+                f"{error} If settings of the model have changed since: give them back, or take "
+                "what fits with --accept incompatible.",
                 error.code,
             ) from None
     state = restore(updater, folder, whole=False)

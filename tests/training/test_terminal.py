@@ -82,6 +82,13 @@ def test_a_terminal_that_closes_before_the_first_step_ends_nothing() -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
+def test_a_stop_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.number == signal.SIGINT
+    assert capfd.readouterr().err == "stopping, and saving; another signal ends it at once\n"
+
+
 def test_nohup_is_obeyed() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+STOPPING = b"stopping, and saving; another signal ends it at once\n"
 
 
 @contextmanager
@@ -23,9 +26,9 @@ def outlives_terminal(let_go: Callable[[], None]) -> Iterator[None]:
 
 
 class StopSignal:
-    """While entered, the first SIGINT or SIGTERM sets `number`; the second exits at once, which
-    damages nothing: rows are single writes, checkpoints are committed by rename. SIGHUP (the
-    terminal has closed) sets `hung_up` and nothing else."""
+    """While entered, the first SIGINT or SIGTERM sets `number`, and says so, as a step may take
+    long; the second exits at once, which damages nothing: rows are single writes, checkpoints are
+    committed by rename. SIGHUP (the terminal has closed) sets `hung_up` and nothing else."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -55,6 +58,8 @@ class StopSignal:
         if self.number:
             os._exit(128 + number)
         self.number = number
+        with contextlib.suppress(OSError):  # by itself: rich may be in the middle of a line
+            os.write(2, b"\n" * os.isatty(2) + STOPPING)
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
         self.hung_up = True

@@ -285,7 +285,9 @@ def effect(name: str) -> Effect:
     section = name.partition(".")[0]
     if name == "eval.tokens":  # losses of other tokens compare with none before
         return "trajectory"
-    if section in ("log", "eval", "save", "sample") or name in ("data.text", "data.val"):
+    if section in ("log", "eval", "save", "sample"):
+        return "harmless"
+    if name in ("data.text", "data.val", "train.early_stop"):
         return "harmless"
     if name == "optimizer.kind" or section in ("tokenizer", "model"):
         return "trajectory" if name == "model.dropout" else "incompatible"

@@ -15,6 +15,7 @@ from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
 from overnight import cli, load_run
 from overnight.generation.load import find_step
 from overnight.runfolder import (
+    End,
     Eval,
     Event,
     Full,
@@ -376,7 +377,9 @@ def test_from_refuses_another_model(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_early_stop_ends_a_run_that_is_proven_to_overfit(tmp_path: Path) -> None:
+def test_early_stop_ends_a_run_that_is_proven_to_overfit(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Random letters can only be learned by heart: validation rises above ln 8, for good."""
     mine = tmp_path / "little.txt"
     mine.write_text("".join(random.Random(1).choices("abcdefgh", k=1500)))
@@ -391,6 +394,9 @@ def test_early_stop_ends_a_run_that_is_proven_to_overfit(tmp_path: Path) -> None
     assert RunFolder(out).checkpoint_steps()[-1] == event.step
     before = (out / "log.jsonl").read_bytes()
     assert cli.run(["train", "--resume", str(out)]) == 0
+    assert "to go on all the same: --train.early_stop false" in capfd.readouterr().err
     assert (out / "log.jsonl").read_bytes() == before
     verdicts = {v["id"]: v["verdict"] for v in load_run(out).findings["verdicts"]}
     assert verdicts["overfitting"] == "yes"
+    assert cli.run(["train", "--resume", str(out), "--train.early_stop", "false"]) == 0
+    assert read_log(out / "log.jsonl").of(End)[-1].step == 600

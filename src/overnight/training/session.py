@@ -175,8 +175,8 @@ def _resume(
     starts = read.of(Start)
     before, edits = edited(load_config(run.config), starts)
     settings, changed = with_changes(before, edits | changes, accept)
-    if _finished(read) and settings.length.steps <= before.length.steps:
-        progress.say(f"{run.path} is finished; nothing to do.")
+    if settings.length.steps <= before.length.steps and (done := _done(read, settings)):
+        progress.say(f"{run.path} {done}.")
         return summarise(run, "finished", time.monotonic() - begun)
     refuse_unsettled(run, settings)
     warnings = [slow] if (slow := emulated(settings.train.device, settings.train.dtype)) else []
@@ -232,10 +232,16 @@ def _resume(
     )
 
 
-def _finished(read: LogRead) -> bool:
-    """Whether the last session came to the end."""
+def _done(read: LogRead, settings: Config) -> str:
+    """What the last session came to, where that was the end."""
     sessions = [row for row in read.rows if isinstance(row, Start | End)]
-    return bool(sessions) and getattr(sessions[-1], "reason", "") == "finished"
+    if not sessions or getattr(sessions[-1], "reason", "") != "finished":
+        return ""
+    if (step := sessions[-1].step) >= settings.length.steps:
+        return "is finished; nothing to do"
+    if not settings.train.early_stop:
+        return ""
+    return f"ended early, at step {step:,}; to go on all the same: --train.early_stop false"
 
 
 def _restored(updater: Updater, folder: Path | None, accept: str) -> tuple[State, list[str]]:

@@ -254,12 +254,14 @@ def best(f: Findings) -> list[str]:
     return lines
 
 
-ALL = 0.98  # of the bytes: what is left of it fills no block
+ALL = 0.98  # of the bytes: what is left fills no block
 
 
 def _held_out(w: Whole) -> str:
-    if w.of_bytes is None or w.bytes >= ALL * w.of_bytes:
+    if w.of_bytes is None or w.bytes == w.of_bytes:
         return f"all {w.bytes:,} held-out bytes"
+    if w.bytes >= ALL * w.of_bytes:
+        return f"{w.bytes:,} of {w.of_bytes:,} held-out bytes, all that fill whole blocks"
     return f"{w.bytes:,} of {w.of_bytes:,} held-out bytes, in blocks spread evenly"
 
 

@@ -273,7 +273,8 @@ def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_token
     third of one trained on, and there are two sets."""
     if not settings.get("eval.every"):
         every = max(1, math.ceil(steps / EVALUATIONS))
-        settings.choose("eval.every", every, f"{EVALUATIONS} evaluations a run")
+        reason = f"{counted(math.ceil(steps / every), 'evaluation')} a run"
+        settings.choose("eval.every", every, reason)
     evaluations = steps / settings.get("eval.every") + 1
     if not settings.get("sample.every"):
         every = settings.get("eval.every") * math.ceil((evaluations - 1) / SAMPLINGS)

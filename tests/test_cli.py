@@ -221,6 +221,8 @@ def test_from_python(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert len(odd) == 3
     assert tokenizer.decode(odd) == "a\ufffdd"
     capfd.readouterr()
+    assert cli.run(["generate", "run", "--prompt", "a🙂d", "--max-tokens", "2"]) == 0
+    assert "1 token of the prompt: not in the model's vocabulary" in capfd.readouterr().err
     words = ["generate", "run", "--prompt", "a dark", "--max-tokens", "9", "--num-samples", "2"]
     assert cli.run(words) == 0
     first = capfd.readouterr().out

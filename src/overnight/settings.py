@@ -218,10 +218,17 @@ def dump_config(config: Config, reasons: Mapping[str, str]) -> str:
 
 
 def load_config(path: Path) -> Config:
-    """The resolved settings of a run folder's `config.toml`."""
+    """The resolved settings of a run folder's `config.toml`; all sections are in it."""
+    tree = read_toml(path)
+    absent = [name for name in Config.__struct_fields__ if name not in tree]
+    if absent:
+        raise UserError(
+            f"{path}: damaged, it has no [{absent[0]}]; the rows `start` of log.jsonl have the "
+            "settings, too."
+        )
     merged = Settings()
     merged.add(
-        {k: v for k, v in flatten(read_toml(path), str(path)).items() if not _unset_length(k, v)},
+        {k: v for k, v in flatten(tree, str(path)).items() if not _unset_length(k, v)},
         str(path),
     )
     return merged.resolve()

@@ -11,6 +11,7 @@ import pytest
 from overnight import load_run
 from overnight.report import markdown
 from overnight.report.document import build
+from overnight.report.words import cards
 
 
 @pytest.fixture
@@ -125,6 +126,40 @@ def test_bits_of_a_lossy_tokenizer_compare_with_nothing(facts, returned, tmp_pat
     assert all(row.beaten == "cannot_tell" for row in found.yardsticks.rows)
     assert "compare with any tokenizer" not in text
     assert "compare with nothing" in text
+    assert (found.best.bpb, found.whole.bpb, found.whole.bpb_se) == (None, None, None)
+    assert "held-out bytes" not in text
+    assert f"{found.whole.tokens:,} held-out tokens" in text
+    assert "There are no yardsticks" not in text
+    assert "xz" in found.verdict("below_yardstick").evidence  # which tells of twins
+    assert any("keeps all of the text" in advice.do for advice in found.advice)
+    card = next(card for card in cards(found) if card[0].startswith("Is it better"))
+    assert card[1] == "cannot tell"
+
+
+def test_what_a_resume_changed_is_the_answer(tmp_path):
+    folder = made.run_folder(tmp_path / "r", resume_at=200)
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    at = next(i for i, row in enumerate(rows) if row["attempt"] == 2)
+    told = "changed: optimizer.lr (was 0.001, changed at a resume)"
+    for row in rows[at:]:
+        if row["type"] == "train":
+            row["loss"] += 0.1
+    rows.insert(at + 1, rows[at + 1] | {"type": "event", "kind": "warning", "message": told})
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    card = next(c for c in cards(load_run(folder).found) if c[0] == "What changed at resume?")
+    assert card[1] == "optimizer.lr (was 0.001, changed at a resume)"
+
+
+def test_weights_as_drawn_are_no_reason_for_more_steps(returned, tmp_path):
+    def begun(row):
+        if row["type"] == "eval" and row["step"]:
+            row["val_loss"] = None
+        if row["type"] == "full":
+            row |= {"step": 10**6}
+
+    found, _ = changed(returned.path, begun, tmp_path)
+    assert found.verdict("below_yardstick").verdict == "yes"
+    assert not any("still does better" in advice.do for advice in found.advice)
 
 
 def test_one_skipped_update_is_no_divergence(returned, tmp_path):

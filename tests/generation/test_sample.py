@@ -180,7 +180,7 @@ class Letters:
 
 
 class Stream:
-    def __init__(self, tokenizer: Letters) -> None:
+    def __init__(self, tokenizer: Letters, before: list[int]) -> None:
         self.tokenizer = tokenizer
 
     def push(self, token: int) -> str:

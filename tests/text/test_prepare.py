@@ -134,6 +134,21 @@ def test_few_documents_are_cut_by_position(tmp_path):
     assert 256 not in prepared.val  # it begins in the middle of a document
 
 
+def test_rows_without_text_are_left_out_and_counted(tmp_path):
+    said = []
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "abc"}\n{"text": null}\n{"text": "def"}\n' * 30)
+    prepared = run(path, kind="bytes", say=said.append)
+    assert prepared.facts["documents"] + prepared.facts["val_documents"] == 60
+    assert f"{path}: 30 rows without text left out" in said
+
+
+def test_a_vocabulary_that_letters_do_not_have_is_told(book):
+    said = []
+    run(book, kind="bytes", size=500, say=said.append)
+    assert "tokenizer.vocab_size = 500 has no effect on bytes" in said
+
+
 def test_same_text_and_settings_same_entry(book, folder, cache):
     prepared = run(book, size=400)
     copy = book.with_name("copy.txt")

@@ -150,6 +150,10 @@ def test_classic_wordpiece_says_that_it_is_lossy():
     assert tokenizer.byte_lengths()[ids].sum() == len(" the quick fox")
     stream = Stream(tokenizer)
     assert "".join([*map(stream.push, ids), stream.flush()]) == "the quick fox"
+    for cut in range(1, len(ids)):  # what continues a word, and what begins one
+        stream = Stream(tokenizer, before=ids[:cut])
+        continued = "".join([*map(stream.push, ids[cut:]), stream.flush()])
+        assert tokenizer.decode(ids[:cut]) + continued == "the quick fox"
     assert tokenizer.unknown in tokenizer.encode("☃")
 
 

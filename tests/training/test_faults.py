@@ -25,6 +25,7 @@ from overnight.runfolder import (
     RunFolder,
     RunLock,
     Start,
+    Train,
     best_evaluation,
     current,
     read_log,
@@ -548,3 +549,48 @@ def test_another_model_that_was_killed_before_its_first_save_can_go_on(
     (error,) = capfd.readouterr().err.splitlines()
     assert "--accept incompatible" in error
     assert cli.run([*words, "--accept", "incompatible"]) == 0
+
+
+def test_nothing_of_another_model_is_judged_or_logged_with_the_new_one(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(10, patch)
+        assert train(out, text, log_every="100", optimizer__lr="0.02") == 130
+    state = checkpoint.read_state(RunFolder(out).checkpoint_path(10))
+    assert state.window.steps == len(state.recent) == 10
+    words = ["train", "--resume", str(out), "--model.width", "64", "--accept", "incompatible"]
+    assert cli.run(words) == 0
+    assert read_log(out / "log.jsonl").of(Train)[-1].steps == 24 - 10
+    state = checkpoint.read_state(RunFolder(out).checkpoint_path(24))
+    assert len(state.recent) == 24 - 10
+
+
+def test_a_run_without_its_checkpoints_says_that_it_begins_again(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(10, patch)
+        assert train(out, text) == 130
+    for folder in (out / "checkpoints").iterdir():
+        (folder / "model.safetensors").write_bytes(b"")
+    capfd.readouterr()
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    said = capfd.readouterr().err
+    assert "no checkpoint is left: the run begins again" in said
+    assert "using the one before" not in said
+
+
+def test_settings_that_were_emptied_are_damaged_not_changed(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(10, patch)
+        assert train(out, text) == 130
+    (out / "config.toml").write_text("")
+    capfd.readouterr()
+    assert cli.run(["train", "--resume", str(out)]) == 2
+    assert "config.toml: damaged, it has no [data]" in capfd.readouterr().err

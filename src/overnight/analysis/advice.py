@@ -27,15 +27,15 @@ def advise(
         *_overfit(v, best, counted),
         *_trust(v, sure=True),
         *_twins(v),
-        *(() if improving else _yardstick(v, counted, simple=True)),
+        *(() if improving else _yardstick(v, counted, best, simple=True)),
         *_longer(v, rates, counted, about),
-        *(_yardstick(v, counted, simple=True) if improving else ()),
+        *(_yardstick(v, counted, best, simple=True) if improving else ()),
         *_more_looks(v, counted),
-        *_yardstick(v, counted, simple=False),
+        *_yardstick(v, counted, best, simple=False),
         *_schedule(v, rates),
         *_stability(v),
         *_trust(v, sure=False),
-        *_units_of_loss(best),
+        *_units_of_loss(best, about),
     ]
 
 
@@ -115,10 +115,15 @@ def _twins(v: dict[str, Verdict]) -> list[Advice]:
     ]
 
 
-def _yardstick(v: dict[str, Verdict], counted: Ledger, simple: bool) -> list[Advice]:
-    """Worse than a yardstick: an alarm for the simple ones, a remark for the others."""
+def _yardstick(
+    v: dict[str, Verdict], counted: Ledger, best: Best | None, simple: bool
+) -> list[Advice]:
+    """Worse than a yardstick: an alarm for the simple ones, a remark for the others. Of weights as
+    drawn it says nothing."""
     worse = v["below_yardstick"]
     if worse.verdict != "yes" or (worse.evidence["yardstick"] in SIMPLE) != simple:
+        return []
+    if best is None or best.step == 0:
         return []
     name, seen = worse.evidence["yardstick"], counted.passes
     do = (
@@ -135,6 +140,7 @@ def _yardstick(v: dict[str, Verdict], counted: Ledger, simple: bool) -> list[Adv
         and seen < 1.0
         and not any(v[name].verdict == "yes" for name in ("overfitting", "plateau"))
     ):
+        seen *= best.step / max(best.step, counted.steps)
         do = f"Give it more steps: after {seen:.2f} passes over the text {name} still does better."
     return [
         Advice(
@@ -280,12 +286,15 @@ def _stability(v: dict[str, Verdict]) -> list[Advice]:
     return found
 
 
-def _units_of_loss(best: Best | None) -> list[Advice]:
+def _units_of_loss(best: Best | None, about: About) -> list[Advice]:
     if best is None or best.bpb is not None:
         return []
+    do = "Log bits per byte beside the loss."
+    if about.incomparable is not None:
+        do = "Take a tokenizer that keeps all of the text: bytes, characters of it, or BPE."
     return [
         Advice(
-            do="Log bits per byte beside the loss.",
+            do=do,
             because=["comparability"],
             expected="runs with different tokenizers compare.",
         )

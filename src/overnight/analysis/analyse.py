@@ -22,16 +22,18 @@ from .yardsticks import yardsticks
 
 def analyse(log: Log) -> Findings:
     """The findings of one log."""
+    planned = facts.planned_steps(log)
+    about = facts.about(log, planned)
+    if about.incomparable is not None:
+        facts.withhold_bits(log)
     series = Series(log)
     counted = ledger(log)
     found_best = _best(log, series)
-    planned = facts.planned_steps(log)
     rates = schedule(log.train, log.config, planned)
     whole = facts.whole(log)
     stale = whole and found_best and whole.step not in (found_best.pick, *found_best.tied_steps)
     valid = None if stale else whole  # a later session has found a better step
-    about = facts.about(log, planned)
-    measured = yardsticks(log, found_best, valid, about.incomparable is None)
+    measured = yardsticks(log, found_best, valid)
     foreseen = forecast(log, series, planned)
     verdicts, unknown = judge(log, series, counted, found_best, valid, rates, measured, about)
     over = next(v for v in verdicts if v.id == "overfitting")

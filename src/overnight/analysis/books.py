@@ -160,12 +160,12 @@ def throughput(log: Log, counted: Ledger) -> Verdict:
 
 
 def comparability(about: About, best: Best | None, whole: Whole | None) -> Verdict:
-    bpb = whole.bpb if whole is not None else best.bpb if best is not None else None
-    if bpb is not None and about.incomparable is not None:
+    if about.incomparable is not None:
         return make(
             "comparability", "no",
             f"Bits per byte compare with nothing here: {about.incomparable}.",
         )  # fmt: skip
+    bpb = whole.bpb if whole is not None else best.bpb if best is not None else None
     if bpb is not None:
         return make(
             "comparability", "yes",

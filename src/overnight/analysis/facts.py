@@ -62,6 +62,15 @@ def whole(log: Log) -> Whole | None:
     )
 
 
+def withhold_bits(log: Log) -> None:
+    """Take bits per byte out of a log in which they compare with nothing: they are those of
+    another text, or of a part of it."""
+    for name in ("val_bpb", "val_bpb_se"):
+        log.eval[name] = np.full_like(log.eval[name], np.nan)
+    if log.whole is not None:
+        log.whole |= {"val_bpb": None, "val_bpb_se": None}
+
+
 def planned_steps(log: Log) -> int | None:
     length = (log.config or {}).get("length")
     steps = length.get("steps") if isinstance(length, dict) else log.planned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -91,11 +92,15 @@ def too_good(best: Best | None, about: About, counted: Ledger) -> Verdict:
 
 def below_yardstick(measured: Yardsticks | None) -> Verdict:
     """Does a method without a network need fewer bits? `yes` names the simplest that does."""
-    if measured is None or measured.model_bpb is None or not measured.rows:
+    if measured is None or not measured.rows:
         return make("below_yardstick", "cannot_tell", "There are no yardsticks for this run.")
-    rows = [r for r in measured.rows if r.beaten == "no"]
-    facts = {"model_bpb": measured.model_bpb, "n": len(measured.rows), "estimator": "bits per byte"}
+    facts: dict[str, Any] = {"n": len(measured.rows), "estimator": "bits per byte"}
     facts |= {r.name.replace(" ", "_"): r.bpb for r in measured.rows if r.name.startswith("xz")}
+    if measured.model_bpb is None:
+        why = "The yardsticks stand alone: no bits per byte of the model compare with them."
+        return make("below_yardstick", "cannot_tell", why, **facts)
+    facts["model_bpb"] = measured.model_bpb
+    rows = [r for r in measured.rows if r.beaten == "no"]
     if not rows:
         lowest = min(measured.rows, key=lambda r: r.bpb)
         beaten = lowest.beaten == "yes"

@@ -11,15 +11,13 @@ from .tables import Log
 SURE = 1.96  # standard errors between model and yardstick before "yes" or "no" is said
 
 
-def yardsticks(
-    log: Log, best: Best | None, whole: Whole | None, comparable: bool
-) -> Yardsticks | None:
+def yardsticks(log: Log, best: Best | None, whole: Whole | None) -> Yardsticks | None:
     """The rows of yardsticks.json beside the best model, on the same text where it was measured
-    there; None where there is no such file. Nothing is beaten by bits that are not `comparable`."""
+    there; None where there is no such file."""
     if log.yardsticks is None:
         return None
     measured = whole if whole is not None and whole.bpb is not None else best
-    model, se = (measured.bpb, measured.bpb_se) if measured and comparable else (None, None)
+    model, se = (measured.bpb, measured.bpb_se) if measured else (None, None)
     listed = log.yardsticks.get("yardsticks")
     rows = [
         row

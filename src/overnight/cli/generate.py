@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError, printable
+from ..ledger import counted
 from . import Whole, say, write_json
 
 
@@ -78,6 +79,8 @@ def generate(
     ]
     drawn[0].check()
     model, tokenizer = load_model(run, checkpoint)
+    if unknown := [i for i in tokenizer.encode(prompt) if i == tokenizer.unknown]:
+        say(f"{counted(len(unknown), 'token')} of the prompt: not in the model's vocabulary")
     texts = []
     for i, each in enumerate(drawn):
         pieces = continue_text(model, tokenizer, prompt, each, say)

@@ -54,7 +54,7 @@ def continue_text(
     the document separator, before a stop string, or after `max_tokens`. An empty prompt starts a
     document."""
     ids = tokenizer.encode(prompt) or tokenizer.document_start or [0]
-    stream, held = Stream(tokenizer), ""
+    stream, held = Stream(tokenizer, before=ids), ""
     for (token,) in continue_ids(model, [ids], sampling, warn):
         if token == tokenizer.separator:
             break

@@ -184,7 +184,7 @@ def newest(run: RunFolder, warn: Callable[[str], None]) -> Path | None:
             verify(folder)
         except DamagedError as error:
             aside = _set_aside(folder)
-            warn(f"checkpoint damaged: {error}; kept as {aside.name}, using the one before")
+            warn(f"checkpoint damaged: {error}; kept as {aside.name}")
             continue
         return folder
     return None

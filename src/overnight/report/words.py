@@ -124,6 +124,9 @@ def _card_yardsticks(f: Findings) -> Card:
     question = "Is it better than …?"
     y, b = f.yardsticks, f.best
     if y is None or not y.rows or y.model_bpb is None:
+        if f.about.incomparable is not None:
+            detail = f"Bits per byte compare with nothing: {f.about.incomparable}."
+            return question, "cannot tell", detail, "open", "unknown"
         if b is not None and b.bpb is not None:
             detail = "Compare other runs on this text by bits per byte."
             return question, f"{n.loss(b.bpb)} bits per byte", detail, "", "best"
@@ -198,6 +201,9 @@ def _card_lr(f: Findings) -> Card:
     return "What was the learning rate?", answer, schedule(f), "", "schedule"
 
 
+CHANGED, LONG_ANSWER = "changed: ", 80  # what a resume tells of settings; characters
+
+
 def _card_resume(f: Findings) -> Card:
     v, question = f.verdict("resume"), "What changed at resume?"
     if v.verdict == "no":
@@ -205,6 +211,10 @@ def _card_resume(f: Findings) -> Card:
     rows, equal = v.evidence.get("rows"), v.evidence.get("equal")
     if v.verdict == "yes" and rows and rows == equal:
         return question, "nothing", v.because, "good", "sessions"
+    changes = [w for w in v.evidence.get("warnings", []) if w.startswith(CHANGED)]
+    if v.verdict == "yes" and changes:
+        what = "; ".join(change.removeprefix(CHANGED) for change in changes)
+        return question, what[:LONG_ANSWER], v.because, "unsure", "sessions"
     if v.verdict == "yes" and rows:
         return question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
     if v.verdict == "yes" and rows == 0:
@@ -258,6 +268,8 @@ ALL = 0.98  # of the bytes: what is left fills no block
 
 
 def _held_out(w: Whole) -> str:
+    if w.bpb is None:  # the tokens do not stand for these bytes
+        return f"{w.tokens:,} held-out tokens"
     if w.of_bytes is None or w.bytes == w.of_bytes:
         return f"all {w.bytes:,} held-out bytes"
     if w.bytes >= ALL * w.of_bytes:

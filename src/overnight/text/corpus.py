@@ -49,6 +49,7 @@ class Source:
         if self.packing and self.kind in TABLES:
             self.kind = "text"
         self.spool: Any = None  # keeps a temporary file alive
+        self.without_text = 0  # rows, once they are read
 
     def digest(self) -> bytes:
         """SHA-256 of the bytes on disk."""
@@ -107,7 +108,8 @@ class Source:
 
     def _rows(self, file: IO[bytes]) -> Iterator[Piece]:
         """Each row is a document: the text in its field."""
-        row = msgspec.defstruct("row", [("text", str, msgspec.field(name=self.text_field))])
+        field = msgspec.field(name=self.text_field)
+        row = msgspec.defstruct("row", [("text", str | None, field)])
         decoder = msgspec.json.Decoder(row)
         number = 0
         while line := file.readline(MAX_ROW):
@@ -117,7 +119,11 @@ class Source:
             if not line.strip():
                 continue
             try:
-                yield decoder.decode(line).text.encode(), True  # type: ignore[attr-defined]
+                text = decoder.decode(line).text  # type: ignore[attr-defined]
+                if text is None:
+                    self.without_text += 1
+                else:
+                    yield text.encode(), True
             except msgspec.ValidationError as error:
                 hint = f'no text in field "{self.text_field}" (setting data.text_field)'
                 raise UserError(f"{self.name}:{number}: {hint}: {_lower(error)}.") from None
@@ -132,6 +138,7 @@ class Source:
             tables.column(self.path, self.kind, self.name, self.text_field)
         ):
             if text is None:
+                self.without_text += 1
                 continue
             try:
                 yield text.encode(), True
@@ -221,7 +228,8 @@ def _at(path: Path, text: str, text_field: str, say: Say) -> list[Source]:
     if not path.exists():
         near = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         near = [name for name in near if name != path.name]  # a link that leads nowhere
-        raise UserError(f"{text}: no such file or folder.{did_you_mean(path.name, near)}")
+        hint = did_you_mean(path.name, near).replace('"', f'"{text.removesuffix(path.name)}', 1)
+        raise UserError(f"{text}: no such file or folder.{hint}")
     if not path.is_file():  # a pipe can be read only once, too
         return [_spooled(path.open("rb"), text)]
     return [Source(path, text, text_field)]

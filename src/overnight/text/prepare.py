@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .. import config
 from ..errors import UserError
+from ..ledger import counted
 from . import corpus, encode, existing, makers, parts
 from .cache import Cache
 from .corpus import Say
@@ -178,12 +179,10 @@ class _Job:
         return remembered
 
     def _split(self, folder: Path) -> _Split:
-        read = Progress(self.say, "reading text", 0)
         name = ", ".join(corpus.names(self.data.text))
-        documents = parts.gather(self.sources, folder / "text", name, read.advance)
+        documents = self._gathered(self.sources, folder / "text", name)
         if self.val_sources:
-            name = ", ".join(self.data.val)
-            held = parts.gather(self.val_sources, folder / "held", name, read.advance)
+            held = self._gathered(self.val_sources, folder / "held", ", ".join(self.data.val))
             words = "a separate validation text"
             return _Split(parts.whole(documents), parts.whole(held), 0.0, words)
         fraction = self.data.val_fraction
@@ -192,6 +191,13 @@ class _Job:
             self.choices.append(("data.val_fraction", fraction, reason))
         train, val, words = parts.split(documents, fraction)
         return _Split(train, val, fraction, words)
+
+    def _gathered(self, sources: list[corpus.Source], path: Path, name: str) -> parts.Documents:
+        read = Progress(self.say, "reading text", 0)
+        documents = parts.gather(sources, path, name, read.advance)
+        if without := sum(source.without_text for source in sources):
+            self.say(f"{name}: {counted(without, 'row')} without text left out")
+        return documents
 
     def _tokenizer(self, train: parts.Part) -> Tokenizer:
         """A new tokenizer; it sees the training part only."""
@@ -202,6 +208,8 @@ class _Job:
             if self.settings.vocab_size:
                 kind, reason = "bpe", "a vocabulary is given"
             self.choices.append(("tokenizer.kind", kind, reason))
+        if kind in ("bytes", "chars") and (wanted := self.settings.vocab_size):
+            self.say(f"tokenizer.vocab_size = {wanted:,} has no effect on {kind}")
         if kind == "bytes":
             return makers.bytes_tokenizer(separator)
         if kind == "chars":

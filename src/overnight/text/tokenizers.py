@@ -248,14 +248,15 @@ class Tokenizer:
 class Stream:
     """Decodes ids one by one; emits only complete characters.
 
-    The emitted parts and `flush()` together are `decode` of all ids.
+    The emitted parts and `flush()` together are what `decode` of all ids adds to that of the ids
+    `before`.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._ids: list[int] = []  # lossy tokenizers: spacing depends on the neighbours
-        self._shown = ""
+        self._ids = list(before)  # lossy tokenizers: spacing depends on the neighbours
+        self._shown = "" if tokenizer.lossless else tokenizer.decode(self._ids)
 
     def push(self, token: int) -> str:
         if self._tokenizer.lossless:

@@ -98,13 +98,17 @@ def told(changed: dict[str, str]) -> list[str]:
     return ["changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items())] if changed else []
 
 
-def incomparable(changed: dict[str, str]) -> list[str]:
-    """What says that the evaluations before compare with none behind, where it is so: of another
-    model, or on another text. (A text that was only moved is the same.)"""
-    other = [
+def another(changed: dict[str, str]) -> list[str]:
+    """What makes it another model, or another text: losses before compare with none behind. (A text
+    that was only moved is the same.)"""
+    return [
         name
         for name in changed
-        if name in ("data", "eval.tokens")
-        or (effect(name) == "incompatible" and name != "optimizer.kind")
+        if name == "data" or (effect(name) == "incompatible" and name != "optimizer.kind")
     ]
+
+
+def incomparable(changed: dict[str, str]) -> list[str]:
+    """What says that the evaluations before compare with none behind, where it is so."""
+    other = another(changed) + [name for name in changed if name == "eval.tokens"]
     return [f"evaluations before this do not count: {', '.join(other)}"] if other else []

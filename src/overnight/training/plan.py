@@ -93,8 +93,8 @@ class Plan(msgspec.Struct):
             warnings.append(f"memory    may not do: {advice}")
         if unknown := self.prepared.facts["unknown"]:
             warnings.append(
-                f"unknown   {unknown:,} characters are not in the vocabulary and all count as one: "
-                "bits per byte will be too low"
+                f"unknown   {unknown:,} characters are not in the vocabulary and count as one: "
+                "bits per byte leave them out, and compare with nothing"
             )
         return warnings
 

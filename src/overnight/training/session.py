@@ -40,6 +40,7 @@ from . import memory
 from .awake import awake
 from .changes import (
     absolute,
+    another,
     edited,
     incomparable,
     inexact,
@@ -192,6 +193,10 @@ def _resume(
     checkpoint.sweep(run)
     folder = checkpoint.newest(run, warnings.append)
     state, lost = _restored(updater, folder, accept)
+    if lost or another(changed):  # recent losses and the open window are not of this model
+        state = State(step=state.step, shift=state.shift, rewinds=state.rewinds)
+    if folder is None and read.of(Checkpoint):
+        warnings.append("no checkpoint is left: the run begins again")
     if settings.length.steps < state.step:
         raise UserError(
             f"length.steps = {settings.length.steps:,}: the run is at step {state.step:,} already."

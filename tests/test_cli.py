@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from overnight import cli
+from overnight.cli import train
 from overnight.runfolder import Eval, read_log
 from overnight.settings import preset_names
 
@@ -319,3 +321,25 @@ def test_a_link_that_leads_nowhere_is_not_its_own_suggestion(
     assert refused(["train", "chapters.md"], capfd, folder).endswith("no such file or folder.")
     (folder / "chapter.md").write_text(GOOD)
     assert refused(["train", "chapters.md"], capfd, folder).endswith('Did you mean "chapter.md"?')
+
+
+def test_flags_lie_over_the_environment_and_hours_are_sixty_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OVERNIGHT_MODEL__WIDTH", "8")
+    monkeypatch.setenv("OVERNIGHT_MODEL__HEADS", "2")
+    settings = train._layers(None, None, {"model.width": "16"}, None)
+    assert (settings.get("model.width"), settings.get("model.heads")) == (16, 2)
+    assert train._minutes(None, 8) == 480
+
+
+def test_a_stop_writes_into_no_file_that_took_the_number_of_stderr(folder: Path) -> None:
+    code = (
+        "import os, signal, sys; from overnight.training.stop import StopSignal\n"
+        "assert sys.stderr is None\n"
+        "fd = os.open('mine', os.O_RDWR | os.O_CREAT); os.dup2(fd, 2)\n"
+        "with StopSignal(): signal.raise_signal(signal.SIGINT)\n"
+    )
+    command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=folder).returncode == 0
+    assert (folder / "mine").read_bytes() == b""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from overnight import files
+from overnight.errors import UserError
 
 
 def test_what_cannot_be_written_leaves_what_was_there(
@@ -46,3 +48,33 @@ def test_only_ordinary_files_of_a_size_are_read(tmp_path: Path) -> None:
     for other, most in ((path, 2), (Path("/dev/zero"), 10), (tmp_path, 10)):
         with pytest.raises(OSError):
             files.read_bounded(other, most)
+
+
+def make(path: Path, work: Callable[[Path], object]) -> None:
+    with files.appearing(path, "--out") as place:
+        (place / "log").touch()
+        work(place)
+
+
+def interrupted(place: Path) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    for work, said in (
+        (lambda place: (tmp_path / "absent").read_bytes(), "absent: No such file"),
+        (lambda place: os.write(99, b""), "run: Bad file descriptor"),
+    ):
+        with pytest.raises(UserError, match=said):
+            make(tmp_path / "run", work)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "run", interrupted)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_process_of_our_number_left_is_swept(tmp_path: Path) -> None:
+    """As in a container, where every process is the first."""
+    (tmp_path / f".run.{os.getpid()}.tmp").mkdir()
+    with files.appearing(tmp_path / "run", "--out") as place:
+        (place / "log").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -50,7 +50,8 @@ def appearing(path: Path, option: str) -> Iterator[Path]:
         temporary.rename(path)
         fsync_path(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}.", 1) from None
+        what = error.filename or path
+        raise UserError(f"{path}: cannot be made: {what}: {error.strerror or error}.", 1) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -59,7 +60,8 @@ def _sweep_beginnings(path: Path) -> None:
     """Remove what processes that were killed had begun of this very folder."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         pid = left.name.split(".")[-2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+        ours = pid == str(os.getpid())  # as of a container that was killed: each has a process 1
+        if pid.isdecimal() and (ours or not psutil.pid_exists(int(pid))):
             shutil.rmtree(left, ignore_errors=True)
 
 

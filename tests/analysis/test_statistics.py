@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import made
 import numpy as np
 import pytest
 import simulator
 
-from overnight.analysis import best, forecast, noise, overfitting, schedule, spikes
+from overnight.analysis import best, facts, forecast, noise, overfitting, schedule, spikes
 from overnight.analysis.findings import Verdict
 from overnight.analysis.noise import Scatter
 from overnight.analysis.run import load_run
+from overnight.analysis.tables import Log
 from overnight.analysis.verdicts import holm
 from overnight.config import Schedule
+from overnight.report import numbers
 from overnight.schedule import rate
 
 
@@ -439,3 +442,49 @@ def test_overfitting_and_ties_do_not_contradict_each_other(tmp_path):
     assert found.evaluations[-1].step == 2400
     assert 2400 not in found.best.tied_steps
     assert len(found.best.tied_steps) > 2
+
+
+def test_many_evaluations_are_judged_as_their_means_are():
+    rng = np.random.default_rng(3)
+    losses = 2 + 0.01 * rng.standard_normal(4000) + 0.01 * (np.arange(4000) > 2000)
+    steps = np.arange(1.0, 4001)
+    thin = overfitting.harm(*overfitting._thin(steps, losses)).evidence["z"]
+    assert overfitting.harm(steps, losses).evidence["z"] == pytest.approx(thin, rel=0.01)
+
+
+@pytest.mark.parametrize(("n", "enough"), [(11, False), (12, True)])
+def test_a_run_is_not_stopped_by_a_few_evaluations(n, enough):
+    found = Verdict(id="harm", verdict="yes", because="", n=n, evidence={"z": 9.0})
+    assert overfitting.proven(found) is enough
+
+
+def test_ties_of_a_few_evaluations_are_as_wide_as_their_errors():
+    mask, _ = best.tied_by_se(np.array([1.0, 1.2, 1.5]), np.full(3, 0.1))
+    assert mask.tolist() == [True, True, False]
+
+
+def test_the_interval_score_of_a_miss():
+    """1 wide, missed by 1 at 95 %: 1 + 2/0.05 · 1."""
+    missed = forecast.score(forecast.Guess(1.5, 1.0, 2.0, 1.4, 1.4), 10, 20, 3.0)
+    assert missed.interval_score == pytest.approx(41.0)
+    assert missed.inside is False
+
+
+def test_a_window_that_ends_with_a_pass_belongs_to_it():
+    train = {"step": [10, 20, 30], "loss": [3.0, 2.0, 1.0], "passes": [0.5, 1.0, 1.5]}
+    train |= {"epoch": [np.nan] * 3, "tokens_per_s": [1.0] * 3}
+    columns = {name: np.array(values, float) for name, values in train.items()}
+    evals = {"step": np.array([20.0]), "val_loss": np.array([2.5])}
+    log = Log(source=Path("run"), format="run folder", train=columns, eval=evals)
+    found = facts.passes(log)
+    assert [(p.number, p.from_step, p.to_step, p.train_loss) for p in found] == [
+        (1, 10, 20, 2.5), (2, 30, 30, 1.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(7.34, "7.3 s"), (59.96, "1 min"), (61, "1 min 1 s"), (3599, "59 min 59 s"), (3600, "1 h")],
+)
+def test_durations(seconds, said):
+    assert numbers.duration(seconds) == said

@@ -9,8 +9,9 @@ import pytest
 import torch
 from grammars import BAMBA, GPT2, GRAMMARS, LLAMA, family_of, grammar, make_run
 
-from overnight.config import Model
+from overnight.config import Config, Model, Sample
 from overnight.errors import UserError
+from overnight.exchange import exporter
 from overnight.exchange.exporter import export
 from overnight.exchange.families import FAMILIES, Family, counterpart
 from overnight.exchange.importer import import_folder
@@ -228,3 +229,9 @@ def test_a_failure_leaves_nothing(
     with pytest.raises(UserError, match="No space left"):
         export(made["mpt"][0] / "run", tmp_path / "hf")
     assert not list(tmp_path.iterdir())
+
+
+def test_how_text_is_drawn_goes_with_the_model() -> None:
+    sample = Sample(temperature=0.3, top_k=7, tokens=9)
+    tree = exporter._generation(Config(sample=sample), {"eos_token_id": 1})
+    assert (tree["temperature"], tree["top_k"], tree["max_new_tokens"]) == (0.3, 7, 9)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from grammars import grammar, make_run
 
-from overnight.config import Config, Optimizer
+from overnight.config import Config, Optimizer, Schedule
 from overnight.errors import UserError
 from overnight.exchange.exporter import export
 from overnight.exchange.importer import import_folder
 from overnight.generation.initial import Initial, load_initial, refuse_other_model
+from overnight.model import checkpoint
+from overnight.model.checkpoint import State
+from overnight.runfolder import Eval, LogWriter, RunFolder
 from overnight.settings import Settings
 
 
@@ -61,3 +65,22 @@ def test_learned_positions_fix_the_context(tmp_path: Path) -> None:
     initial = load_initial(tmp_path / "run")
     with pytest.raises(UserError, match=r"model\.context = 32"):
         refuse_other_model(laid_under(initial, model__context=32), initial)
+
+
+def test_the_best_weights_are_taken_not_the_last(tmp_path: Path) -> None:
+    """And the schedule with them."""
+    config = Config(schedule=Schedule(warmup=7))
+    made = make_run(tmp_path / "run", grammar("llama"), config=config)
+    run = RunFolder(tmp_path / "run")
+    for step in (8, 16):
+        checkpoint.save(run, State(step=step), made.state_dict(), {})
+    log = LogWriter(run.log, attempt=1)
+    for step, loss in ((8, 1.0), (16, 2.0)):
+        facts = {"tokens": 1, "passes": 0.1, "val_tokens": 8, "seconds": 1.0, "val_se": 0.1}
+        row = {"type": "eval", "step": step, "val_loss": loss, "val_bpb": 1.0, "probe_loss": 1.0}
+        row |= facts | {"probe_se": 0.1, "probe_bpb": 1.0, "probe_tokens": 8, "attempt": 1}
+        log.write(msgspec.convert(row | {"seq": step, "time": 0.0}, Eval))
+    log.close()
+    taken = load_initial(run.path)
+    assert taken.source.startswith("step 8 ")
+    assert taken.layer["schedule.warmup"] == 7

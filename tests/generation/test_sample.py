@@ -187,12 +187,18 @@ class Stream:
         return self.tokenizer.decode([token])
 
     def flush(self) -> str:
-        return ""
+        return "!"  # what was not settled
 
 
 @pytest.mark.parametrize(
     ("stop", "expected"),
-    [((), "abcabcabca"), (("ca",), "ab"), (("bcab", "x"), "a"), (("cc",), "abcabcabca")],
+    [
+        ((), "abcabcabca!"),
+        (("ca",), "ab"),
+        (("bcab", "x"), "a"),
+        (("cc",), "abcabcabca!"),
+        (("!",), "abcabcabca"),
+    ],
 )
 def test_stop_strings(
     stop: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
@@ -204,7 +210,15 @@ def test_stop_strings(
     pieces = list(continue_text(make(), Letters(), "b", Sampling(max_tokens=10, stop=stop)))
     assert "".join(pieces) == expected
     if not stop:
-        assert len(pieces) == 10  # streamed
+        assert len(pieces) == 11  # streamed
+
+
+def test_the_end_of_a_document_ends_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    from overnight.generation import sample
+
+    monkeypatch.setattr(sample, "Stream", Stream)
+    monkeypatch.setattr(sample, "continue_ids", lambda *_: ((i,) for i in (1, 2, 0, 3)))
+    assert "".join(continue_text(make(), Letters(), "b", Sampling())) == "ab!"
 
 
 @pytest.mark.parametrize(

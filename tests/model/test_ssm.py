@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from overnight.model.ssm import CHUNK, scan
+from overnight.config import Model
+from overnight.model.decoder import Decoder
+from overnight.model.ssm import CHUNK, SSM, scan
 
 
 def inputs(T: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -69,3 +72,13 @@ def test_pieces_equal_the_whole() -> None:
         ys.append(y)
     torch.testing.assert_close(torch.cat(ys, 1), whole, atol=1e-11, rtol=1e-10)
     torch.testing.assert_close(state, last, atol=1e-11, rtol=1e-10)
+
+
+def test_steps_and_decays_begin_where_mamba_2_has_them() -> None:
+    """Steps log-uniform in 0.001 … 0.1, decays uniform in 1 … 16 (Dao and Gu 2024)."""
+    model = Model(layers="S", width=512, ssm_head=16, vocab_size=8)
+    mixer = Decoder(model).initialise(1).blocks[0].mixer
+    assert isinstance(mixer, SSM)
+    step, decay = F.softplus(mixer.step_bias), mixer.decay_log.exp()
+    assert 0.00099 < step.min() < 0.01 < step.max() < 0.101
+    assert 0.99 < decay.min() < 4 < 12 < decay.max() < 16.01

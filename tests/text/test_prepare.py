@@ -231,7 +231,7 @@ def test_the_cache_keeps_to_its_cap(tmp_path, cache, monkeypatch):
     assert set((cache / "texts").iterdir()) == {folders[0], last}
     monkeypatch.setenv("OVERNIGHT_CACHE_GB", "0")
     (tmp_path / "6.txt").write_text(words(6, 2000))
-    assert len(run(tmp_path / "6.txt", kind="bytes").train) > 0  # the one in use stays
+    assert run(tmp_path / "6.txt", kind="bytes").folder.is_dir()  # the one in use stays
     monkeypatch.setenv("OVERNIGHT_CACHE_GB", "much")
     (tmp_path / "7.txt").write_text(words(7, 2000))
     with pytest.raises(UserError, match="OVERNIGHT_CACHE_GB"):
@@ -387,3 +387,24 @@ def test_meta_tells_what_is_in_the_entry(book):
     assert meta["tokenizer"] == prepared.tokenizer.hash
     assert meta["facts"]["train_tokens"] == len(prepared.train)
     assert meta["sizes"]["train.bin"] == 2 * len(prepared.train)
+
+
+def test_another_field_is_another_text(tmp_path):
+    path = tmp_path / "x.jsonl"
+    row = json.dumps({"a": words(1, 100), "b": words(2, 100)})
+    path.write_text((row + "\n") * 30)
+    first, second = (
+        prepare(config.Data(text=[str(path)], text_field=f), config.Tokenizer(kind="bytes"))
+        for f in "ab"
+    )
+    assert first.facts["fingerprint"] != second.facts["fingerprint"]
+    assert not np.array_equal(first.train[:50], second.train[:50])
+
+
+def test_guessing_costs_what_a_token_does_however_long_the_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_VAL_BYTES", 1000)
+    (tmp_path / "t.txt").write_text(words(1, 5000))
+    prepared = run(tmp_path / "t.txt", kind="bytes")
+    assert len(prepared.val) > 2000
+    rows = msgspec.json.decode(prepared.yardsticks.read_bytes())["yardsticks"]
+    assert rows[0]["bpb"] == pytest.approx(8.0)  # of 256

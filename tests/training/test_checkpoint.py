@@ -159,3 +159,10 @@ def test_one_that_lost_its_manifest_is_named(run: RunFolder) -> None:
     run.checkpoint_path(7).with_name("step-7").mkdir()  # somebody's own name for a copy
     assert checkpoint.newest(run, warnings.append) == run.checkpoint_path(2)
     assert len(warnings) == 1
+
+
+def test_weights_of_another_dtype_do_not_fit(tmp_path):
+    own = {"a": torch.zeros(3)}
+    checkpoint.check_fit(own, {"a": torch.ones(3)}, tmp_path)
+    with pytest.raises(UserError, match="float16"):
+        checkpoint.check_fit(own, {"a": torch.ones(3).half()}, tmp_path)

@@ -30,7 +30,7 @@ from overnight.runfolder import (
     current,
     read_log,
 )
-from overnight.training import guard, loop, machine, saving, session, update
+from overnight.training import changes, guard, loop, machine, saving, session, update
 from overnight.training.measuring import Measuring
 
 
@@ -374,6 +374,7 @@ def test_another_model_or_text_is_judged_by_what_follows_alone(
         interrupted_at(20, patch)
         assert train(out, str(mine), eval_every="5") == 130
     words = ["train", "--resume", str(out)]
+    own = (out / "yardsticks.json").read_bytes()
     with monkeypatch.context() as patch:
         interrupted_at(22, patch)
         narrower = ["--model.width", "16", "--accept", "incompatible"]
@@ -392,6 +393,7 @@ def test_another_model_or_text_is_judged_by_what_follows_alone(
     assert cli.run([*words, "--max-steps", "22", "--accept", "trajectory"]) == 2
     assert "at step 23 already" in capfd.readouterr().err
     assert (out / "yardsticks.json").read_bytes() == before  # refused, so nothing is changed
+    assert before != own  # they are those of the text that was accepted
     mine.write_text(TEXT.replace("square", "SQUARE"))
     assert cli.run(words) == 0  # the text is this run's now
     kept = read_log(out / "log.jsonl").rows
@@ -594,3 +596,32 @@ def test_settings_that_were_emptied_are_damaged_not_changed(
     capfd.readouterr()
     assert cli.run(["train", "--resume", str(out)]) == 2
     assert "config.toml: damaged, it has no [data]" in capfd.readouterr().err
+
+
+def test_bad_updates_that_are_far_apart_do_not_add_up(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, {5, 11, 19})
+    assert train(tmp_path / "run", text) == 0
+    assert len(events(tmp_path / "run", "non_finite")) == guard.STRIKES
+    assert events(tmp_path / "run", "rewind") == []
+
+
+def test_a_second_return_passes_over_what_the_first_did_too(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, {12, 13, 14}, times=6)
+    assert train(tmp_path / "run", text) == 0
+    assert len(events(tmp_path / "run", "rewind")) == 2
+    state = checkpoint.read_state(RunFolder(tmp_path / "run").checkpoint_path(24))
+    assert state.shift == 2 * (14 - 9) * 4
+
+
+@pytest.mark.parametrize(
+    "fact", ["torch", "instructions", "float32_products", "device", "device_name", "threads"]
+)
+def test_every_fact_that_decides_the_bits_is_told(whole: Path, fact: str) -> None:
+    first = read_log(whole / "log.jsonl").of(Start)[0]
+    assert changes.inexact(first, first.environment, 5) == []
+    (told,) = changes.inexact(first, first.environment | {fact: "x"}, 5)
+    assert f"{fact} was" in told

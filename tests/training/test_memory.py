@@ -182,3 +182,13 @@ def test_the_disk_need_that_is_told_is_that_of_the_run(text: str, tmp_path: Path
         told = memory.checkpoint_bytes(settings, rows.rows[0].parameters)
         written = rows.of(Checkpoint)[-1].bytes
         assert told <= written <= 1.05 * told + 20_000
+
+
+def test_a_model_is_refused_where_it_just_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = memory.count_parameters(BIG.model)
+    least = int(memory.checkpoint_bytes(BIG, parameters)) + 4 * parameters["total"]
+    monkeypatch.setattr(memory, "memory", lambda device: (least, least))
+    memory.check(BIG, torch.device("cpu"))
+    monkeypatch.setattr(memory, "memory", lambda device: (least - 1, least - 1))
+    with pytest.raises(UserError, match="the machine has"):
+        memory.check(BIG, torch.device("cpu"))

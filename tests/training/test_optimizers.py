@@ -104,3 +104,14 @@ def test_state_that_does_not_fit_is_refused() -> None:
         optimizers.load({"adamw/exp_avg/embed": torch.zeros(3)})
     with pytest.raises(KeyError):
         optimizers.load({"adamw/exp_avg/nothing": torch.zeros(3)})
+
+
+def test_every_setting_reaches_its_optimizer() -> None:
+    given = Optimizer(kind="muon", lr=0.1, beta1=0.5, beta2=0.6, eps=1e-3, weight_decay=0.2,
+                      muon_lr=0.3, muon_momentum=0.7, muon_weight_decay=0.4)  # fmt: skip
+    made = Optimizers(model_with_gradients(), given)
+    for group in made.parts["adamw"].param_groups:
+        assert (group["lr"], group["betas"], group["eps"]) == (0.1, (0.5, 0.6), 1e-3)
+    (group,) = made.parts["muon"].param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, 0.7, 0.4)
+    assert (made.rows.lr, made.rows.eps) == (0.1, 1e-3)

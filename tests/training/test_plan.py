@@ -121,3 +121,15 @@ def test_what_a_cpu_emulates_is_said(
     for dtype, said in (("bfloat16", emulates), ("float32", False)):
         plan = planned(text, **given, **{"train.dtype": dtype})
         assert ("emulates bfloat16" in "".join(plan.lines())) == said
+
+
+@pytest.mark.parametrize(("eval_seconds", "share"), [(1e-9, 0.95), (1.0, 0.5)])
+def test_some_of_a_given_time_is_kept_for_what_is_not_training(
+    eval_seconds: float, share: float
+) -> None:
+    settings, probe = Settings(), plan_module.Probe.__new__(plan_module.Probe)
+    settings.add({"length.minutes": 10}, "test")
+    probe.step_seconds, probe.eval_token_seconds = 0.01, eval_seconds
+    ledger = Ledger(batch=1, micro_batch=1, context=16, train_tokens=10**9)
+    steps = plan_module._choose_length(settings, ledger, probe, val_tokens=10**6)
+    assert steps == 60 * 10 * share / 0.01

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
 
@@ -19,6 +20,7 @@ from overnight.runfolder import (
     Eval,
     Event,
     Full,
+    LogWriter,
     RunFolder,
     RunLock,
     Sample,
@@ -27,6 +29,7 @@ from overnight.runfolder import (
     read_log,
 )
 from overnight.training import measuring, update
+from overnight.training.summary import summarise
 
 
 @pytest.mark.parametrize("step", [1, 5, 7, 8, 9, 13, 24])
@@ -400,3 +403,20 @@ def test_early_stop_ends_a_run_that_is_proven_to_overfit(
     assert verdicts["overfitting"] == "yes"
     assert cli.run(["train", "--resume", str(out), "--train.early_stop", "false"]) == 0
     assert read_log(out / "log.jsonl").of(End)[-1].step == 600
+
+
+def test_prompts_draw_with_seeds_of_their_own(whole: Path) -> None:
+    last = [row for row in read_log(whole / "log.jsonl").of(Sample) if row.step == 24]
+    assert len(last) > 1
+    assert [row.seed for row in last] == [last[0].seed + i for i in range(len(last))]
+
+
+def test_the_summary_quotes_the_figure_of_the_best_alone(whole: Path, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(whole, tmp_path / "run")))
+    before = summarise(run, "finished", 1.0)
+    (full,) = read_log(run.log).of(Full)
+    assert before.bpb == full.val_bpb
+    log = LogWriter(run.log, attempt=1)
+    log.write(msgspec.structs.replace(full, step=full.step - 1, val_bpb=9.9))
+    log.close()
+    assert summarise(run, "finished", 1.0) == before

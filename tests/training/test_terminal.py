@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_runs import TINY, train
@@ -16,7 +18,7 @@ import overnight
 from overnight.cli import say
 from overnight.errors import inert, printable
 from overnight.runfolder import End, read_log
-from overnight.training import evaluate
+from overnight.training import evaluate, measuring
 from overnight.training.progress import Progress
 from overnight.training.stop import StopSignal, outlives_terminal
 
@@ -72,6 +74,7 @@ def test_a_closed_pipe_ends_no_run(text: str, tmp_path: Path) -> None:
 
 def test_a_terminal_that_closes_before_the_first_step_ends_nothing() -> None:
     let_go: list[bool] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
     with outlives_terminal(lambda: let_go.append(True)):
         signal.raise_signal(signal.SIGHUP)
         with StopSignal() as stop:
@@ -79,7 +82,7 @@ def test_a_terminal_that_closes_before_the_first_step_ends_nothing() -> None:
             assert stop.hung_up
         signal.raise_signal(signal.SIGHUP)
     assert let_go == [True, True]
-    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_DFL
 
 
 def test_a_stop_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +118,10 @@ def test_the_last_evaluation_tells_how_long_it_takes(
     shown: list[str] = []
     monkeypatch.setattr(Progress, "show", lambda self, line: shown.append(line))
     monkeypatch.setattr(evaluate, "CHUNK_TOKENS", 64)
+    minutes = itertools.count(0, 60)
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
     assert train(tmp_path / "run", text) == 0
     last = [line for line in shown if line.startswith("last ")]
     assert len(last) > 2
+    assert " min" in last[0].split("ETA")[1]
     assert last[-1].endswith("100%  ETA 0 s")

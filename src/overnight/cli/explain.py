@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -22,7 +21,7 @@ def explain(
     vocab: Whole | None = None,
     bytes_per_token: float | None = None,
     seconds_per_step: float | None = None,
-    text: str | None = None,
+    text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Say whether a loss is normal, as far as numbers can: what was seen, and what is left.
@@ -90,14 +89,16 @@ def explain(
 def _measure(text: str) -> list[dict[str, object]]:
     """The yardsticks of the last tenth of `text`, the rest being the training text. Of a text as
     bytes, so what guessing costs is ln 256, whatever the vocabulary of the loss."""
-    import tempfile
-
     from ..text import corpus, parts
+    from ..text.cache import Cache
     from ..text.yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 
-    with tempfile.TemporaryDirectory() as folder:
+    with Cache().building() as folder:
         sources = corpus.find([text], "text", say)
-        documents = parts.gather(sources, Path(folder) / "text", text, lambda n_bytes: None)
+        try:
+            documents = parts.gather(sources, folder / "text", text, lambda n_bytes: None)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written: {error.strerror}.", 1) from None
     if documents.size < 1000:
         raise UserError(f"{text}: {documents.size} bytes are too few for yardsticks.")
     cut = documents.size - documents.size // 10

@@ -86,7 +86,7 @@ def _limits(e: Explained, measured: list[dict[str, Any]] | None) -> list[str]:
     ]
     if measured is None:
         found.append(
-            "Whether it is good depends on the text: --text FILE measures the text itself."
+            "Whether it is good depends on the text: --text TEXT measures the text itself."
         )
     if e.passes is not None and e.passes >= 4:
         found.append("After this many passes memorisation is likely: look at a validation loss.")

@@ -72,7 +72,7 @@ def duration(seconds: float | None) -> str:
     """`4 h 27 min`, `12 min 5 s`, `7.3 s`."""
     if seconds is None:
         return DASH
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -37,5 +38,6 @@ def once(
     except (OSError, msgspec.MsgspecError):
         pass
     found = find()
-    replace(path, msgspec.json.encode(found))
+    with contextlib.suppress(OSError):  # a full disk: it is found again the next time
+        replace(path, msgspec.json.encode(found))
     return found

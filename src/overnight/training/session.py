@@ -119,7 +119,7 @@ def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -
         log.write(start(0))
         if plan.initial:
             _keep_initial(run, log, plan)
-        log.sync()
+        log.sync()  # which fails where a full disk has refused rows
     with lock:
         return _train(
             Trainer(

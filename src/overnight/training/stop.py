@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -58,8 +59,9 @@ class StopSignal:
         if self.number:
             os._exit(128 + number)
         self.number = number
-        with contextlib.suppress(OSError):  # by itself: rich may be in the middle of a line
-            os.write(2, b"\n" * os.isatty(2) + STOPPING)
+        if sys.stderr is not None:  # else 2 may be a file of the run
+            with contextlib.suppress(OSError):  # by itself: rich may be in the middle of a line
+                os.write(2, b"\n" * os.isatty(2) + STOPPING)
 
     def _hang_up(self, number: int, frame: FrameType | None) -> None:
         self.hung_up = True

@@ -69,7 +69,7 @@ class Entry(msgspec.Struct, frozen=True):
 ENTRIES = (
     Entry("equal architecture", "nanogpt-cpu", MUON, 240, 8, confirming_steps=265),
     Entry("fast", "fast", {}, 60, 20),
-    Entry("fast", "fast", {}, 325, 15, target=1.60, peer_steps=5000),
+    Entry("fast", "fast", {}, 300, 15, target=1.60, peer_steps=5000),
 )
 
 

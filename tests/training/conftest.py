@@ -1,3 +1,5 @@
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,11 @@ def _blank_pictures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("overnight.report.figures.png", lambda drawing: b"\x89PNG")
         yield
+
+
+@pytest.fixture
+def on_a_terminal() -> Iterator[None]:
+    """SIGHUP as a terminal leaves it; nohup has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -441,6 +441,7 @@ def test_another_version_is_said_and_bfloat16_that_is_emulated(
     assert all("emulates bfloat16" in message for message in said[::2])
 
 
+@pytest.mark.usefixtures("on_a_terminal")
 def test_a_closed_terminal_saves_and_trains_on(
     text: str,
     tmp_path: Path,

@@ -72,9 +72,9 @@ def test_a_closed_pipe_ends_no_run(text: str, tmp_path: Path) -> None:
     assert read_log(out / "log.jsonl").of(End)[-1].reason == "finished"
 
 
+@pytest.mark.usefixtures("on_a_terminal")
 def test_a_terminal_that_closes_before_the_first_step_ends_nothing() -> None:
     let_go: list[bool] = []
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
     with outlives_terminal(lambda: let_go.append(True)):
         signal.raise_signal(signal.SIGHUP)
         with StopSignal() as stop:
@@ -82,7 +82,7 @@ def test_a_terminal_that_closes_before_the_first_step_ends_nothing() -> None:
             assert stop.hung_up
         signal.raise_signal(signal.SIGHUP)
     assert let_go == [True, True]
-    assert signal.signal(signal.SIGHUP, before) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 def test_a_stop_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:

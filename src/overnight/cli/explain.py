@@ -95,10 +95,7 @@ def _measure(text: str) -> list[dict[str, object]]:
 
     with Cache().building() as folder:
         sources = corpus.find([text], "text", say)
-        try:
-            documents = parts.gather(sources, folder / "text", text, lambda n_bytes: None)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written: {error.strerror}.", 1) from None
+        documents = parts.gather(sources, folder / "text", text, lambda n_bytes: None)
     if documents.size < 1000:
         raise UserError(f"{text}: {documents.size} bytes are too few for yardsticks.")
     cut = documents.size - documents.size // 10

@@ -165,7 +165,9 @@ def _measure(row: Measured, machine: Machine, seconds: float, patience: float) -
         row.skipped = f"needs {gigabytes(wanted)} of memory, {may} may be taken of what is free"
         return
     per_update = config.train.batch * config.model.context
-    multiplied = row.parameters - count_parameters(config.model).get("ngrams", 0)
+    parts = count_parameters(config.model)
+    looked_up = parts.get("ngrams", 0) + (0 if config.model.tied else parts["embed"])
+    multiplied = row.parameters - looked_up
     rough = per_update * 6 * multiplied / (SMALL * machine.flops[row.dtype])
     if rough > patience:
         row.skipped = f"an update takes some {rough:,.0f} s; --preset {row.preset} measures it"

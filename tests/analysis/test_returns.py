@@ -150,7 +150,7 @@ def test_what_a_resume_changed_is_the_answer(tmp_path):
     assert card[1] == "optimizer.lr (was 0.001, changed at a resume)"
 
 
-def test_weights_as_drawn_are_no_reason_for_more_steps(returned, tmp_path):
+def test_weights_as_drawn_are_held_against_no_yardstick(returned, tmp_path):
     def begun(row):
         if row["type"] == "eval" and row["step"]:
             row["val_loss"] = None
@@ -159,7 +159,7 @@ def test_weights_as_drawn_are_no_reason_for_more_steps(returned, tmp_path):
 
     found, _ = changed(returned.path, begun, tmp_path)
     assert found.verdict("below_yardstick").verdict == "yes"
-    assert not any("still does better" in advice.do for advice in found.advice)
+    assert not any("below_yardstick" in advice.because for advice in found.advice)
 
 
 def test_one_skipped_update_is_no_divergence(returned, tmp_path):

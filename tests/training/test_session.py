@@ -417,6 +417,6 @@ def test_the_summary_quotes_the_figure_of_the_best_alone(whole: Path, tmp_path: 
     (full,) = read_log(run.log).of(Full)
     assert before.bpb == full.val_bpb
     log = LogWriter(run.log, attempt=1)
-    log.write(msgspec.structs.replace(full, step=full.step - 1, val_bpb=9.9))
+    log.write(msgspec.structs.replace(full, step=full.step + 1, val_bpb=9.9))
     log.close()
     assert summarise(run, "finished", 1.0) == before

@@ -49,7 +49,7 @@ class Measuring:
         self.whole = fixed_blocks(self.prepared.val, self.config.model.context, tokens)
         self.byte_lengths = self.prepared.tokenizer.byte_lengths()
         self.seconds, self.evaluations = 0.0, 0  # of this session
-        self._scoring, self._scored = 0.0, 0  # seconds and tokens of evaluations in it
+        self._token_seconds = 0.0  # of the last evaluation in it
 
     def _blocks(self, tokens: int) -> tuple[FixedBlocks, FixedBlocks]:
         """As many of the held-out as of the training text."""
@@ -62,8 +62,7 @@ class Measuring:
         begin = time.monotonic()
         val, probe = (self._score(blocks, stop) for blocks in self._sets(step))
         seconds = time.monotonic() - begin
-        self._scoring += seconds
-        self._scored += val.tokens + probe.tokens
+        self._token_seconds = seconds / (val.tokens + probe.tokens)
         self._keep_block_losses(step, val, probe)
         row = Eval(
             step=step,
@@ -151,9 +150,8 @@ class Measuring:
         return "".join(parts)
 
     def seconds_whole(self) -> float:
-        """What `evaluate_whole` will take, by what a token has taken so far."""
-        tokens = len(self.whole) * self.config.model.context
-        return tokens * self._scoring / max(1, self._scored)
+        """What `evaluate_whole` will take, by what a token took in the last evaluation."""
+        return len(self.whole) * self.config.model.context * self._token_seconds
 
     def evaluate_whole(self, best: int, step: int, stop: StopSignal) -> None:
         """The figure to quote: the checkpoint of step `best` on the whole held-out split. The model

@@ -1,10 +1,12 @@
-"""The one exception a user is meant to see, and how text is shown to one."""
+"""The one exception a user is meant to see, and how a user is told things."""
 
 from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+Say = Callable[[str], None]  # tells the user a line
 
 
 class UserError(Exception):

@@ -71,7 +71,7 @@ def _broken(v: dict[str, Verdict]) -> list[Advice]:
 
 
 def _validation(best: Best | None) -> list[Advice]:
-    if best is not None and best.estimator == "validation loss":
+    if best is not None and best.validated:
         return []
     return [
         Advice(

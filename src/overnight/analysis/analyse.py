@@ -9,7 +9,7 @@ import numpy as np
 from . import best as best_of
 from . import facts
 from .advice import advise
-from .findings import SCHEMA, Best, Findings
+from .findings import SCHEMA, VALIDATION, Best, Findings
 from .forecast import forecast
 from .ledger import ledger
 from .noise import Scatter
@@ -74,7 +74,7 @@ def _best(log: Log, series: Series) -> Best | None:
         mask, how = _tied(series)
         return best_of.best(
             series.steps, series.val, series.val_se, series.bpb, series.bpb_se, mask,
-            series.wiggle, saved, "validation loss", how,
+            series.wiggle, saved, VALIDATION, how,
         )  # fmt: skip
     if not series.train_n:
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .findings import About, Best, Ledger, Schedule, Verdict, Whole, make
+from .findings import VALIDATION, About, Best, Ledger, Schedule, Verdict, Whole, make
 from .tables import Array, Log
 
 FEWEST_SPEEDS = 10
@@ -171,7 +171,7 @@ def comparability(about: About, best: Best | None, whole: Whole | None) -> Verdi
             "comparability", "yes",
             "{bpb:.4f} bits per byte compare with any tokenizer on the same text; the loss per "
             "token only with the same tokenizer.",
-            bpb=bpb, n=1, estimator="all held-out text" if whole else "validation loss",
+            bpb=bpb, n=1, estimator="all held-out text" if whole else VALIDATION,
         )  # fmt: skip
     if about.vocab_size is not None:
         return make(

@@ -189,7 +189,7 @@ def evaluations(log: Log, series: Series, best: Best | None) -> list[Evaluation]
     table = log.eval
     start = _start_time(log)
     gap_of = dict(zip(series.steps.tolist(), series.probe.tolist(), strict=True))
-    tied = set(best.tied_steps) if best and best.estimator == "validation loss" else set()
+    tied = set(best.tied_steps) if best and best.validated else set()
     found = []
     for i, step in enumerate(table["step"].tolist()):
         val, train = table["val_loss"][i], gap_of.get(step, math.nan)
@@ -240,7 +240,7 @@ def _perplexity(loss: float) -> float | None:
 def checkpoints(log: Log, best: Best | None) -> list[Saved]:
     """Every checkpoint written, with the validation loss at its step."""
     losses = dict(zip(log.eval["step"].tolist(), log.eval["val_loss"].tolist(), strict=True))
-    tied = set(best.tied_steps) if best and best.estimator == "validation loss" else set()
+    tied = set(best.tied_steps) if best and best.validated else set()
     return [
         Saved(
             step=row["step"],

@@ -13,6 +13,7 @@ import msgspec
 
 SCHEMA = 1
 Number = float | None
+VALIDATION = "validation loss"  # as an estimator
 Interval = tuple[float, float] | None
 
 
@@ -131,9 +132,14 @@ class Best(_Finding):
     pick_loss: float
     pick_saved: bool | None  # is a checkpoint of the pick on disk
     rule: str
-    estimator: str  # validation loss, or training loss where there is no other
+    estimator: str  # VALIDATION, or training loss where there is no other
     threshold: Number  # the highest that is tied minus the lowest, nats
     n: int
+
+    @property
+    def validated(self) -> bool:
+        """Whether it was chosen by a validation loss."""
+        return self.estimator == VALIDATION
 
 
 class Whole(_Finding):

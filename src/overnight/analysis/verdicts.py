@@ -123,7 +123,7 @@ def open_questions(
             "Whether it generalises or overfits: there is no validation loss, and training loss "
             "cannot show it."
         )
-    if best is not None and best.estimator == "validation loss" and len(best.tied_steps) > 1:
+    if best is not None and best.validated and len(best.tied_steps) > 1:
         lines.append("Which of the tied checkpoints is best: their differences are within noise.")
     if best is not None and best.bpb is None:
         lines.append(

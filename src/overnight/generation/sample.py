@@ -13,7 +13,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import Say, UserError
 from ..keyed import key
 from ..model.decoder import Decoder
 from ..text.tokenizers import Stream, Tokenizer
@@ -44,11 +44,10 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FEW = 256  # tokens that mostly hold the share of `top_p`
-Warn = Callable[[str], None]
 
 
 def continue_text(
-    model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling, warn: Warn = print
+    model: Decoder, tokenizer: Tokenizer, prompt: str, sampling: Sampling, warn: Say = print
 ) -> Iterator[str]:
     """The continuation of `prompt`, piece by piece; the prompt itself is not repeated. Ends at
     the document separator, before a stop string, or after `max_tokens`. An empty prompt starts a
@@ -86,7 +85,7 @@ def _begun(text: str, stops: tuple[str, ...]) -> int:
 
 
 def continue_ids(
-    model: Decoder, prompts: list[list[int]], sampling: Sampling, warn: Warn = print
+    model: Decoder, prompts: list[list[int]], sampling: Sampling, warn: Say = print
 ) -> Iterator[tuple[int, ...]]:
     """Sampled ids after `prompts` (of equal length), one tuple a token, `max_tokens` times.
 
@@ -102,7 +101,7 @@ def continue_ids(
 
 
 def _continue(
-    model: Decoder, prompts: list[list[int]], sampling: Sampling, warn: Warn
+    model: Decoder, prompts: list[list[int]], sampling: Sampling, warn: Say
 ) -> Iterator[tuple[int, ...]]:
     limit = model.config.context if model.positions is not None else None
     device = model.embed.device

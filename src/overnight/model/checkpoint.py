@@ -12,7 +12,6 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import msgspec
 import safetensors.torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import Say, UserError
 from ..files import fsync_path
 from ..runfolder import RunFolder
 
@@ -173,7 +172,7 @@ def _decoded(path: Path, kind: type[Any]) -> Any:
         raise DamagedError(f"{path}: {error}") from None
 
 
-def newest(run: RunFolder, warn: Callable[[str], None]) -> Path | None:
+def newest(run: RunFolder, warn: Say) -> Path | None:
     """The newest checkpoint that verifies; a damaged one is named, kept aside, passed over."""
     for folder in run.headless_checkpoints():
         aside = _set_aside(folder)

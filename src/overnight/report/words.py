@@ -77,7 +77,7 @@ def _card_best(f: Findings) -> Card:
     b, question = f.best, "Which checkpoint?"
     if b is None:
         return question, "none", "No finite loss was logged.", "bad", "evaluations"
-    if b.estimator != "validation loss":
+    if not b.validated:
         detail = (
             f"No validation loss was logged. The training loss is lowest at step {b.step:,} "
             f"({n.loss(b.loss)}), which does not say which checkpoint is best."
@@ -243,19 +243,19 @@ def best(f: Findings) -> list[str]:
         f"Lowest {b.estimator}: {n.loss(b.loss)}{se} at step {b.step:,}, perplexity "
         f"{n.perplexity(b.perplexity)}{bpb}.",
     ]
-    if b.estimator != "validation loss":
+    if not b.validated:
         biased = f"It is the lowest of {b.n:,} noisy values, so it is biased low. " * (b.n > 1)
         lines.append(f"{biased}Training loss does not say which checkpoint is best.")
     elif len(b.tied_steps) > 1:
         lines.append(f"Tied within noise: steps {n.steps(b.tied_steps, 20)}.")
     elif b.n > 1 and _tells_ties(f, b):
         lines.append("No other evaluation is tied with it.")
-    if b.estimator == "validation loss":
+    if b.validated:
         lines.append(f"Take step {b.pick:,}: {b.rule}.")
         if b.pick_saved is False:
             lines.append("No checkpoint of that step is on disk.")
     if b.smoothed is not None:
-        lucky = b.smoothed > b.loss and b.estimator == "validation loss"
+        lucky = b.smoothed > b.loss and b.validated
         luck = "The lowest of many values is partly luck: a" if lucky else "A"
         lines.append(
             f"{luck} smooth curve through its neighbours gives {n.loss(b.smoothed)} there "

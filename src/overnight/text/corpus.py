@@ -16,13 +16,13 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
-from ..errors import UserError, did_you_mean, printable
+from ..errors import Say, UserError, did_you_mean, printable
 
 PIECE = 4 * 2**20  # bytes read at a time
 PACKED_PIECE = 8192  # of .zst: a piece can unpack to some 30,000 times its size
@@ -35,7 +35,6 @@ TABLES = ("parquet", "arrow")
 NAMED = 5  # files left out of a folder that are named
 
 Piece = tuple[bytes, bool]  # UTF-8, and whether a document ends behind it
-Say = Callable[[str], None]
 
 
 class Source:

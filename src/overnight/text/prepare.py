@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import config
-from ..errors import UserError
+from ..errors import Say, UserError
 from ..ledger import counted
 from . import corpus, encode, existing, makers, parts
 from .cache import Cache
-from .corpus import Say
 from .tokenizers import Tokenizer
 from .yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 

@@ -6,7 +6,9 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+
+from ..errors import Say
 
 
 def command(pid: int) -> list[str] | None:
@@ -20,7 +22,7 @@ def command(pid: int) -> list[str] | None:
 
 
 @contextlib.contextmanager
-def awake(say: Callable[[str], None]) -> Iterator[None]:
+def awake(say: Say) -> Iterator[None]:
     """Hold sleep off inside the block, and say so."""
     words = command(os.getpid())
     if words is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from msgspec import structs
 
+from ..errors import Say
 from ..settings import Settings
 from .machine import compiler_trouble
 from .once import once
@@ -35,7 +35,6 @@ WORTH_COMPILING = 30  # minutes a run must last: compiling takes the first half 
 
 OPEN = {"train.attention": "auto", "train.compile": "auto", "train.threads": 0}
 
-Say = Callable[[str], None]
 SHAPE = ("batch", "micro_batch", "dtype", "threads", "attention", "compile")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from ..config import AUTO, Config
-from ..errors import UserError
+from ..errors import Say, UserError
 from ..ledger import Ledger, counted
 from ..model.decoder import count_parameters
 from ..model.size import checkpoint_bytes, memory_bytes
@@ -152,9 +151,7 @@ def duration(seconds: float) -> str:
     return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
 
 
-def make_plan(
-    settings: Settings, prepared: Prepared, say: Callable[[str], None] = lambda _: None
-) -> Plan:
+def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None) -> Plan:
     """Choose what `settings` leaves open, time a few updates, and fix the number of steps. `say` is
     told what takes time."""
     open_form = left_open(settings)

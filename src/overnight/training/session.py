@@ -14,7 +14,7 @@ import msgspec
 
 from .. import __version__
 from ..config import AUTO, Config
-from ..errors import UserError
+from ..errors import Say, UserError
 from ..files import appearing, replace
 from ..generation.initial import Initial, refuse_other_model
 from ..model import checkpoint
@@ -59,7 +59,6 @@ from .summary import Summary, summarise
 from .update import Updater
 
 MAX_PROBLEMS = 20  # of the log that are told
-Say = Callable[[str], None]
 StopReason = Callable[[list[int], list[float]], str]  # see Trainer
 
 

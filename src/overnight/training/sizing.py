@@ -8,7 +8,6 @@ ones docs/lab-notes.md, 2026-11-21). So: the largest rung of a ladder whose run 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,14 +15,13 @@ import torch
 from msgspec import structs
 
 from ..config import Config
+from ..errors import Say
 from ..settings import Settings
 from ..text.prepare import Prepared
 from . import memory
 from .machine import device_name, wait
 from .once import once
 from .update import Updater
-
-Say = Callable[[str], None]
 
 HEAD = 64
 TIMED_TOKENS, TIMED = 4096, 3  # of an update; updates, after one that warms up

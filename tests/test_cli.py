@@ -111,7 +111,12 @@ def test_bad_text(
         (["train", "good.txt", "--tokenizer", "words"], "words"),
         (["train", "good.txt", "--tokenizer", "bpee"], 'Did you mean "bpe"? Known: auto, bytes'),
         (["train", "good.txt", "--schedule.kind", "cosin"], 'Did you mean "cosine"?'),
-        (["train", "good.txt", "--vocab-size", "99999999999999999999"], "16777216"),
+        (["train", "good.txt", "--vocab-size", "99999999999999999999"], "1048576"),
+        (["train", ""], "an empty name"),
+        (["train", "good.txt", "--val", ""], "an empty name"),
+        (["train", "good.txt", "--optimizer.beta1", "1"], "optimizer.beta1"),
+        (["train", "good.txt", "--model.layers", "SSA", "--model.width", "300"], "model.ssm_head"),
+        (["report", "good.txt", "--json", "--terminal"], "choose one"),
         (["train", "good.txt", "--threads", "100000"], "threads = 100,000"),
         (["train", "good.txt", "--device", "cpu:"], "give auto, cpu, cuda or mps"),
         (["train", "good.txt", "--tokens", "0.5"], "length.tokens"),
@@ -272,7 +277,7 @@ def test_an_underscore_too_few_in_the_environment_is_said(
 def test_prompts_may_begin_with_a_dash(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
     capfd.readouterr()
-    for prompt in ("- It was", "--it", "-5"):
+    for prompt in ("- It was", "--it", "-5", "--see fig. 1"):
         words = ["generate", "run", "--prompt", prompt, "--max-tokens", "2", "--stop", "-x"]
         assert cli.run([*words, "--json"]) == 0
         assert json.loads(capfd.readouterr().out)[0]["prompt"] == prompt

@@ -49,7 +49,7 @@ class Tokenizer(_Section, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
-            le=2**24,
+            le=2**20,
             description="tokens wanted of bpe or wordpiece; 0: chosen by the size of the text",
         ),
     ] = 0
@@ -84,7 +84,7 @@ class Model(_Section, frozen=True, kw_only=True):
     position: Annotated[
         Literal["learned", "rope", "alibi", "none"], Meta(description="how order is seen")
     ] = "rope"
-    rope_base: Annotated[float, Meta(ge=0, description="base of the rotary frequencies")] = 10000.0
+    rope_base: Annotated[float, Meta(gt=0, description="base of the rotary frequencies")] = 10000.0
     norm: Annotated[Literal["layer", "rms"], Meta(description="normalisation")] = "rms"
     norm_eps: Annotated[float, Meta(ge=0, description="added to the variance in a norm")] = 1e-5
     mlp: Annotated[
@@ -118,8 +118,8 @@ class Optimizer(_Section, frozen=True, kw_only=True):
         Meta(description="muon: Muon for hidden matrices, AdamW for the rest"),
     ] = "adamw"
     lr: Annotated[float, Meta(ge=0, description="peak learning rate of AdamW")] = 1e-3
-    beta1: Annotated[float, Meta(ge=0, le=1, description="AdamW momentum")] = 0.9
-    beta2: Annotated[float, Meta(ge=0, le=1, description="AdamW second moment")] = 0.95
+    beta1: Annotated[float, Meta(ge=0, lt=1, description="AdamW momentum")] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1, description="AdamW second moment")] = 0.95
     eps: Annotated[float, Meta(ge=0, description="AdamW epsilon")] = 1e-8
     weight_decay: Annotated[
         float, Meta(ge=0, description="decay of matrices (never of biases, norms)")
@@ -165,7 +165,7 @@ class Train(_Section, frozen=True, kw_only=True):
         int,
         Meta(
             ge=-1,
-            description="sequences per forward/backward; 0: the batch; "
+            description="sequences per forward/backward; 0: the batch, or what of it fits; "
             "auto (or -1): as many as fit into memory",
         ),
     ] = 0

@@ -61,7 +61,7 @@ class Train(Row, kw_only=True):
     objective: float | None = None  # what was minimised, where that is not the loss
     lr: float
     grad_norm: float | None  # before clipping, mean over the window
-    seconds: float  # spent in these updates, this session
+    seconds: float  # spent in these updates
     tokens_per_s: float  # over those seconds
 
 
@@ -152,8 +152,9 @@ class RunFolder:
         run = cls(path)
         if not run.path.exists():
             raise UserError(f"{path}: no such run folder.{_nearby(run.path)}")
-        if not (run.config.is_file() and run.log.is_file()):
-            raise UserError(f"{path}: not a run folder (config.toml and log.jsonl are missing).")
+        missing = [file.name for file in (run.config, run.log) if not file.is_file()]
+        if missing:
+            raise UserError(f"{path}: not a run folder ({' and '.join(missing)} missing).")
         return run
 
     def checkpoint_path(self, step: int) -> Path:

@@ -269,3 +269,161 @@ def test_prose_is_no_log(tmp_path):
     text = "In step 3 of the plan the loss was 5 men.\nStep 4 had none.\n" * 2
     with pytest.raises(UserError):
         run_of(tmp_path, "story.txt", text)
+
+
+def evaluated(values, every=100):
+    return table("step,val_loss", [(every * (i + 1), v) for i, v in enumerate(values)])
+
+
+def test_a_rise_behind_a_steep_fall_is_no_fall(tmp_path):
+    values = [5.2, 3.6, 3.0, *(round(3.04 + 0.0125 * i, 4) for i in range(13))]
+    over = run_of(tmp_path, "log.csv", evaluated(values)).found.verdict("overfitting")
+    assert over.verdict == "yes"
+    assert 0 < over.ci[0] < over.effect_nats < over.ci[1]
+
+
+def test_a_perplexity_of_unknown_side_is_no_training_loss(tmp_path):
+    losses = [3 - 0.2 * min(i, 8) + 0.1 * max(0, i - 8) for i in range(20)]
+    rows = [(100 * (i + 1), v, math.exp(v)) for i, v in enumerate(losses)]
+    run = run_of(tmp_path, "log.csv", table("step,val_loss,perplexity", rows))
+    assert run.found.verdict("overfitting").verdict == "yes"
+    assert run.found.verdict("gap").verdict == "cannot_tell"
+    assert problem(run, "perplexity: of training or of validation")
+    named = run_of(tmp_path, "named.csv", table("step,val_loss,train_ppl", rows))
+    assert named.tables["train"][0]["loss"] == pytest.approx(3)
+
+
+def test_evaluations_that_are_exact(tmp_path):
+    """Rounded so far that nothing scatters: they still fall, or rise."""
+    falls = run_of(tmp_path, "falls.csv", evaluated([4.0, 3.6, 3.4, *[3.35] * 9])).found
+    assert "does not change at all" not in falls.verdict("overfitting").because
+    assert falls.verdict("overfitting").verdict == "no"
+    rises = run_of(tmp_path, "rises.csv", evaluated([1 + 0.25 * i for i in range(16)])).found
+    assert rises.verdict("overfitting").verdict == "yes"
+    equal = run_of(tmp_path, "equal.csv", evaluated([2.0] * 12)).found
+    assert "does not change at all over 12" in equal.verdict("overfitting").because
+    assert equal.noise.method == "all evaluations are equal: their scatter cannot be estimated"
+
+
+def test_validation_alone_that_rises_is_not_called_divergence(tmp_path):
+    values = [2 - 0.5 * min(i, 10) / 10 + 0.038 * max(0, i - 10) for i in range(21)]
+    found = run_of(tmp_path, "log.csv", evaluated(values)).found
+    assert found.verdict("overfitting").verdict == "yes"
+    assert found.verdict("divergence").verdict == "cannot_tell"
+    assert "lower learning rate" not in found.advice[0].do
+    worse = run_of(tmp_path, "worse.csv", evaluated([*values, *[4.0] * 8])).found
+    assert worse.verdict("divergence").verdict == "yes"
+
+
+@pytest.mark.parametrize("broken", ["inf", "nan"])
+def test_validation_alone_that_ends_broken(tmp_path, broken):
+    values = [*(4 - 0.05 * i for i in range(15)), *[broken] * 15]
+    v = run_of(tmp_path, "log.csv", evaluated(values)).found.verdict("divergence")
+    assert (v.verdict, v.since_step) == ("yes", 1600)
+    assert "validation loss is not finite" in v.because
+
+
+UNITS = """\
+step {0} | loss {1} | tok/s 12.3k | tokens {2}M | elapsed {3}h
+"""
+
+
+def test_printed_numbers_keep_their_units(tmp_path):
+    lines = "".join(UNITS.format(i, 4 - i / 20, 1.5 * i, i / 2) for i in range(1, 13))
+    run = run_of(tmp_path, "train.log", lines)
+    last = run.tables["train"][-1]
+    assert (last["tokens_per_s"], last["tokens"], last["time"]) == (12_300, 18e6, 21_600)
+    assert run.found.ledger.seconds == pytest.approx(5.5 * 3600)
+
+
+def test_validation_lines_of_megatron_and_torchtitan(tmp_path):
+    rows = [f"iteration {i}/ 400 | lm loss: {4 - i / 400:.4E} |" for i in range(10, 401, 10)]
+    rows[19:19] = [" validation loss at iteration 200 | lm loss value: 3.6E+00 | lm loss PPL: 36 |"]
+    rows += [" validation loss at iteration 400 | lm loss value: 3.2E+00 | lm loss PPL: 24 |"]
+    run = run_of(tmp_path, "megatron.log", "\n".join(rows))
+    assert [(e["step"], e["val_loss"]) for e in run.tables["eval"]] == [(200, 3.6), (400, 3.2)]
+    assert run.found.ledger.steps == 400
+    red, end = "\x1b[31m", "\x1b[0m"
+    rows = [
+        f"[titan] INFO - {red}step: {i}  {red}loss: {4 - i / 90:.4f}{end}" for i in range(1, 41)
+    ]
+    rows += [f"[titan] INFO - {red}validate step: 40  {red}loss:  3.5211{end}  {red}memory: 1GiB"]
+    run = run_of(tmp_path, "titan.log", "\n".join(rows))
+    assert len(run.tables["train"]) == 40
+    assert [e["val_loss"] for e in run.tables["eval"]] == [3.5211]
+
+
+def test_units_in_the_names_of_columns(tmp_path):
+    rows = [(i, 4 - i / 50, 8 * i, 1.5 * i) for i in range(1, 61)]
+    run = run_of(tmp_path, "log.csv", table("step,loss,time (min),Tokens (M)", rows))
+    assert run.found.ledger.seconds == pytest.approx(59 * 8 * 60)
+    assert run.found.ledger.tokens == 90_000_000
+    assert problem(run, "time (min): times 60")
+
+
+def test_names_of_json_files_with_points(tmp_path):
+    state = {"log_history": [{"step": i, "loss": 4 - i / 50} for i in range(1, 21)]}
+    run = run_of(tmp_path, "llama-3.2-1b.json", json.dumps(state))
+    assert len(run.tables["train"]) == 20
+
+
+def test_a_number_of_layers_is_a_number(tmp_path):
+    rows = [{"config": {"model": {"layers": 12}}}, *({"step": i, "loss": 3.0} for i in range(9))]
+    assert run_of(tmp_path, "log.jsonl", rows).found.about.model == "12 layers"
+
+
+def test_no_forecast_from_what_a_log_leaves_out(tmp_path):
+    """Our defaults are not those of the tool that wrote it; transformers' schedules end at 0."""
+
+    def log(**settings):
+        rows = [{"config": settings | {"max_steps": 3000}}]
+        for i in range(1, 21):
+            rows.append({"step": 100 * i, "val_loss": 3 + 2 / i**0.5 + 0.002 * (i % 3)})
+        return run_of(tmp_path, "log.jsonl", rows).found.forecast
+
+    assert log(scheduler="cosine", warmup=100).status == "refused"
+    assert log(scheduler="cosine", min_ratio=0.1).status == "refused"
+    assert log(scheduler="cosine", warmup=100, min_ratio=0.1).status == "made"
+    assert log(lr_scheduler_type="cosine", warmup_steps=100).status == "made"
+
+
+def test_evaluations_that_a_resumed_run_went_back_behind(tmp_path):
+    def trained(begin, end):
+        rows = []
+        for step in range(begin, end, 10):
+            rows.append({"step": step, "loss": 4 - step / 1000})
+            if step % 100 == 0:
+                rows.append({"step": step, "val_loss": 4.1 - step / 1000})
+        return rows
+
+    run = run_of(tmp_path, "log.jsonl", [*trained(10, 1001), *trained(510, 590)])
+    assert [e["step"] for e in run.tables["eval"]] == [100, 200, 300, 400, 500]
+    assert (run.found.ledger.steps, run.found.best.step) == (580, 500)
+
+
+def test_the_first_loss_of_epochs_is_none_of_a_fresh_model(tmp_path):
+    rows = [{"config": {"vocab_size": 50_000}}]
+    rows += [{"epoch": i, "loss": 5.8 - i / 10} for i in range(1, 12)]
+    assert run_of(tmp_path, "log.jsonl", rows).found.verdict("init_loss").verdict == "cannot_tell"
+
+
+def test_what_many_tests_demote_is_not_built_upon(tmp_path, monkeypatch):
+    """Overfitting that is no longer proven among several tests: no other verdict says it."""
+    values = [4 - 0.3 * min(i, 7) + 0.03 * max(0, i - 7) for i in range(15)]
+    path = tmp_path / "log.csv"
+    path.write_text(evaluated(values))
+    sure = load_run(path).found
+    assert sure.verdict("overfitting").verdict == "yes"
+    assert sure.verdict("still_improving").because.startswith("Validation got worse")
+    monkeypatch.setattr("overnight.analysis.verdicts.ALPHA", -1.0)
+    open_ = load_run(path).found
+    assert open_.verdict("overfitting").verdict == "cannot_tell"
+    assert "got worse" not in open_.verdict("still_improving").because
+    assert "got worse" not in open_.verdict("plateau").because
+    assert len(open_.best.tied_steps) >= len(sure.best.tied_steps)
+
+
+def test_lines_are_counted_from_the_first_of_the_file(tmp_path):
+    rows = [(i, 4 - i / 20) for i in range(1, 13)]
+    content = "# a comment\n\n" + table("step,loss", rows) + "13,much\n"
+    assert problem(run_of(tmp_path, "log.csv", content), "line 16: 'much'")

@@ -123,7 +123,9 @@ def test_transformers_last_row_is_of_the_whole_run(tmp_path):
     run = run_of(tmp_path, "trainer_state.json", json.dumps({"log_history": rows}))
     assert run.tables["train"][-1]["loss"] == pytest.approx(2.4)
     assert run.tables["eval"][-1]["train_loss"] == pytest.approx(2.4)
-    assert [p.number for p in run.found.passes] == [0, 1, 2]
+    assert [p.number for p in run.found.passes] == [1, 2]
+    assert [p.to_step for p in run.found.passes] == [80, 160]
+    assert [p.val_loss for p in run.found.passes] == pytest.approx([3.3, 2.5])
 
 
 def test_what_json_has_no_word_for_is_a_loss_that_broke(tmp_path):

@@ -19,6 +19,7 @@ from overnight.cli import run as command
 from overnight.errors import UserError
 from overnight.exchange.exporter import export
 from overnight.exchange.importer import import_folder
+from overnight.generation.load import load_model
 from overnight.runfolder import RunFolder, read_log
 from overnight.text.makers import bytes_tokenizer
 
@@ -390,3 +391,31 @@ def test_what_was_imported_begins_anew(
     assert command(words) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert f"--from {tmp_path / 'taken'}" in line
+
+
+def test_a_bias_of_one_of_several_maps_is_kept(tmp_path: Path) -> None:
+    """Queries, keys and values are one tensor here; what has no bias has a zero one."""
+    make_run(tmp_path / "first", grammar("llama"))
+    export(tmp_path / "first", tmp_path / "hf")
+    (tmp_path / "hf" / "overnight.json").unlink()
+    width = grammar("llama").width // grammar("llama").heads * grammar("llama").kv_heads
+    bias = torch.arange(1.0, width + 1)
+
+    def biased(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.layers.0.self_attn.k_proj.bias"] = bias
+
+    change(tmp_path / "hf", attention_bias=True)
+    change_tensors(tmp_path / "hf", biased)
+    import_folder(tmp_path / "hf", tmp_path / "run")
+    model, _ = load_model(tmp_path / "run")
+    rows = model.blocks[0].mixer.qkv.bias.split([grammar("llama").width, width, width])
+    assert [bool(part.any()) for part in rows] == [False, True, False]
+    assert torch.equal(rows[1], bias)
+
+
+def test_an_imported_run_cannot_be_taken_up(
+    exported: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import_folder(exported, tmp_path / "taken")
+    assert command(["train", "--resume", str(tmp_path / "taken")]) == 2
+    assert "was never settled" in capfd.readouterr().err

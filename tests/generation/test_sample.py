@@ -221,6 +221,22 @@ def test_the_end_of_a_document_ends_the_text(monkeypatch: pytest.MonkeyPatch) ->
     assert "".join(continue_text(make(), Letters(), "b", Sampling())) == "ab!"
 
 
+def test_without_a_prompt_a_document_begins_or_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from overnight.generation import sample
+
+    begun = []
+    monkeypatch.setattr(sample, "Stream", Stream)
+    monkeypatch.setattr(sample, "continue_ids", lambda _, ids, *__: begun.append(ids) or iter(()))
+    tokenizer = Letters()
+    "".join(continue_text(make(), tokenizer, "", Sampling()))
+    tokenizer.document_start = ()
+    tokenizer.encode = lambda text: [7] if text == "\n" else []
+    "".join(continue_text(make(), tokenizer, "", Sampling()))
+    tokenizer.encode = lambda _: []
+    "".join(continue_text(make(), tokenizer, "", Sampling()))
+    assert begun == [[(0,)], [[7]], [[0]]]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"max_tokens": 0},

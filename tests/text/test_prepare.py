@@ -232,10 +232,10 @@ def test_the_cache_keeps_to_its_cap(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("OVERNIGHT_CACHE_GB", "0")
     (tmp_path / "6.txt").write_text(words(6, 2000))
     assert run(tmp_path / "6.txt", kind="bytes").folder.is_dir()  # the one in use stays
-    monkeypatch.setenv("OVERNIGHT_CACHE_GB", "much")
-    (tmp_path / "7.txt").write_text(words(7, 2000))
-    with pytest.raises(UserError, match="OVERNIGHT_CACHE_GB"):
-        run(tmp_path / "7.txt", kind="bytes")
+    for wrong in ("much", "nan", "-1"):  # said also where the text is there already
+        monkeypatch.setenv("OVERNIGHT_CACHE_GB", wrong)
+        with pytest.raises(UserError, match="OVERNIGHT_CACHE_GB"):
+            run(tmp_path / "6.txt", kind="bytes")
 
 
 def test_two_processes_at_once(folder, cache):

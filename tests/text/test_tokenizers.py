@@ -300,3 +300,13 @@ def test_a_panic_of_the_library_is_one_sentence():
     tree["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap}
     with pytest.raises(UserError):
         Tokenizer(json.dumps(tree))._library  # noqa: B018
+
+
+def test_a_space_that_is_put_in_front_is_a_loss():
+    """GPT-2's bytes as the library makes them by default: "a" comes back as " a"."""
+    tree = json.loads(make("bpe").json)
+    assert Tokenizer(json.dumps(tree)).lossless
+    tree["pre_tokenizer"]["add_prefix_space"] = True
+    assert not Tokenizer(json.dumps(tree)).lossless
+    both = {"type": "Sequence", "pretokenizers": [tree["pre_tokenizer"]]}
+    assert not Tokenizer(json.dumps(tree | {"pre_tokenizer": both})).lossless

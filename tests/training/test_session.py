@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
 
 from overnight import cli, load_run
@@ -184,9 +185,44 @@ def test_settings_edited_by_hand_are_changes_of_a_resume(
         interrupted_at(6, patch)
         assert cli.run([*resume, "--accept", "trajectory"]) == 130
     assert "changed: optimizer.weight_decay (was 0.1" in capfd.readouterr().err
-    file.write_text(written)  # as if the power failed before it was replaced
+    file.write_text(written)  # back to what it was: an edit, too
+    assert cli.run(resume) == 2
+    assert "optimizer.weight_decay was 0.3 and is to be 0.1" in capfd.readouterr().err
+    log = out / "log.jsonl"  # as if the power had failed before the file was replaced
+    rows = log.read_text().splitlines(keepends=True)
+    begun = max(i for i, row in enumerate(rows) if '"type":"start"' in row)
+    log.write_text("".join(rows[: begun + 1]))
     assert cli.run(resume) == 0
-    assert read_log(out / "log.jsonl").of(Start)[-1].config["optimizer"]["weight_decay"] == 0.1
+    assert read_log(log).of(Start)[-1].config["optimizer"]["weight_decay"] == 0.1
+
+
+def test_a_text_behind_a_link_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the cache of a hub: the name of the link says that it is JSONL, its target nothing."""
+    blob, link, out = tmp_path / "ab12", tmp_path / "train.jsonl", tmp_path / "run"
+    blob.write_text("".join(json.dumps({"text": line}) + "\n" for line in TEXT.splitlines()))
+    link.symlink_to(blob)
+    with monkeypatch.context() as patch:
+        interrupted_at(4, patch)
+        assert train(out, str(link)) == 130
+    assert cli.run(["train", "--resume", str(out)]) == 0
+
+
+def test_memory_that_is_short_at_a_resume_is_said(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted_at(4, patch)
+        assert train(out, text) == 130
+
+    def short(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("overnight.training.session._restored", short)
+    assert cli.run(["train", "--resume", str(out)]) == 1
+    assert "out of memory: micro-batches of" in capfd.readouterr().err
 
 
 def test_a_changed_resume_keeps_the_reasons(text: str, tmp_path: Path) -> None:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from . import best as best_of
 from . import facts
 from .advice import advise
 from .findings import SCHEMA, VALIDATION, Best, Findings
 from .forecast import forecast
 from .ledger import ledger
-from .noise import Scatter
 from .schedule import schedule
 from .series import Series
 from .tables import Log
-from .verdicts import judge
+from .verdicts import judge, open_questions, trends
 from .yardsticks import yardsticks
 
 
@@ -28,18 +25,16 @@ def analyse(log: Log) -> Findings:
         facts.withhold_bits(log)
     series = Series(log)
     counted = ledger(log)
-    found_best = _best(log, series)
     rates = schedule(log.train, log.config, planned)
+    verdicts = trends(log, series, rates, about)
+    risen = next(v for v in verdicts if v.id == "overfitting").verdict == "yes"
+    found_best = _best(log, series, risen)
     whole = facts.whole(log)
     stale = whole and found_best and whole.step not in (found_best.pick, *found_best.tied_steps)
     valid = None if stale else whole  # a later session has found a better step
     measured = yardsticks(log, found_best, valid)
     foreseen = forecast(log, series, planned)
-    verdicts, unknown = judge(log, series, counted, found_best, valid, rates, measured, about)
-    over = next(v for v in verdicts if v.id == "overfitting")
-    if found_best is not None and over.verdict == "yes":
-        # the error over blocks knows no trend: where the trend has proven a rise, nothing is tied
-        best_of.untie(found_best, series.steps, series.val)
+    verdicts += judge(log, series, counted, found_best, valid, rates, measured, about)
     return Findings(
         schema=SCHEMA,
         source=facts.source(log),
@@ -53,7 +48,7 @@ def analyse(log: Log) -> Findings:
         forecast=foreseen,
         verdicts=verdicts,
         advice=advise(verdicts, about, counted, rates, found_best),
-        cannot_conclude=unknown,
+        cannot_conclude=open_questions(verdicts, series, found_best, about, counted),
         gap_estimator=series.gap_estimator,
         evaluations=facts.evaluations(log, series, found_best),
         checkpoints=facts.checkpoints(log, found_best),
@@ -65,21 +60,23 @@ def analyse(log: Log) -> Findings:
     )
 
 
-def _best(log: Log, series: Series) -> Best | None:
-    """From validation if there is any, else from the training loss (and it says so)."""
+def _best(log: Log, series: Series, risen: bool) -> Best | None:
+    """From validation if there is any, else from the training loss (and it says so). `risen`:
+    validation is proven to have got worse."""
     saved = None
     if log.folder is not None:
         saved = {int(r["step"]) for r in log.checkpoint if r.get("present")}
     if series.n:
         mask, how = _tied(series)
+        if risen:  # the error over blocks knows no trend: what the trend has left is not tied
+            mask &= ~best_of.left_behind(series.val)
         return best_of.best(
             series.steps, series.val, series.val_se, series.bpb, series.bpb_se, mask,
             series.wiggle, saved, VALIDATION, how,
         )  # fmt: skip
     if not series.train_n:
         return None
-    none = np.full(series.train_n, np.nan)
-    return best_of.best_of_training(series.train_steps, series.train_loss, none, series.train_noise)
+    return best_of.best_of_training(series.train_steps, series.train_loss, series.train_noise)
 
 
 def _tied(series: Series) -> tuple[Any, str]:
@@ -88,6 +85,6 @@ def _tied(series: Series) -> tuple[Any, str]:
         return best_of.tied_on_blocks(series.val, series.difference_se), (
             "tied: paired differences on the same blocks, 95 %"
         )
-    if isinstance(series.wiggle, Scatter) and series.wiggle.known:
+    if series.wiggle.known:
         return best_of.tied(series.val, series.wiggle), ("tied: scatter between evaluations, 95 %")
     return best_of.tied_by_se(series.val, series.val_se)

@@ -121,10 +121,10 @@ def _pick(steps: Array, values: Array, mask: Mask, saved: set[int]) -> tuple[int
     return pick, f"the lowest of {len(values)} evaluations"
 
 
-def untie(found: Best, steps: Array, values: Array) -> None:
-    """Take what is after the lowest and as high as the end out of the tie set."""
-    risen = set(steps[(steps > found.step) & (values >= values[-1])].astype(int).tolist())
-    found.tied_steps = [step for step in found.tied_steps if step not in risen]
+def left_behind(values: Array) -> Mask:
+    """What is after the lowest and as high as the end."""
+    after = np.arange(len(values)) > int(np.argmin(values))
+    return np.asarray(after & (values >= values[-1]))
 
 
 def _number(value: float) -> float | None:
@@ -142,8 +142,9 @@ def tied_by_se(values: Array, se: Array) -> tuple[Mask, str]:
     return np.asarray(mask), "tied: standard errors over blocks, 95 %"
 
 
-def best_of_training(steps: Array, loss: Array, none: Array, noise: Scatter) -> Best:
+def best_of_training(steps: Array, loss: Array, noise: Scatter) -> Best:
     """The lowest logged training loss: it says where the log is lowest, not what to deploy."""
+    none = np.full(len(loss), np.nan)
     mask = tied(loss, noise)
     found = best(
         steps, loss, none, none, none, mask, noise, None, "training loss",

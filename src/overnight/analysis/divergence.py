@@ -15,21 +15,25 @@ from .tables import Array, Log
 FEWEST = 8
 SIGMAS = 5.0  # robust, of one logged value
 LOST = 0.2  # share of what had been gained that has to be lost again
+LOST_ALONE = 1.0  # where validation alone was logged, which overfitting raises, too
 STRIKES = 3  # skipped updates after which a run goes back (training/guard.py)
 
 
 def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verdict:
-    """From the training loss, or the validation loss where there is none."""
+    """From the training loss, or the validation loss where there is none: a fall that is half lost
+    again may then be overfitting."""
     train = bool(series.train_n >= FEWEST)
     steps, loss = (series.train_steps, series.train_loss) if train else (series.steps, series.val)
     name = "training" if train else "validation"
-    broken = _nonfinite(log)
+    alone = bool(np.isnan(log.train["loss"]).all())
+    broken = _nonfinite(log, alone)
     n = len(loss)
     if broken is not None and not (n and steps[-1] > broken):
         return make(
             "divergence", "yes",
-            "The training loss is not finite from step {broken:,} on.",
-            since_step=broken, broken=broken, n=n, estimator="non-finite values",
+            "The {name} loss is not finite from step {broken:,} on.",
+            since_step=broken, broken=broken, n=n, name="validation" if alone else "training",
+            estimator="non-finite values",
         )  # fmt: skip
     if n < FEWEST:
         return make(
@@ -50,7 +54,16 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
             "{chance:.4f}: worse than guessing.",
             since_step=int(steps[best]), chance=chance, **facts,
         )  # fmt: skip
-    if facts["effect_nats"] > facts["needed"] and best < n - width:
+    lost = facts["effect_nats"] > facts["needed"] and best < n - width
+    if lost and not train and facts["effect_nats"] < LOST_ALONE * facts["gained"]:
+        return make(
+            "divergence", "cannot_tell",
+            "The median of the last {width} validation losses is {now:.4f}, {effect_nats:+.4f} "
+            "nats from its lowest level {lowest:.4f} at step {lowest_step:,}. Without a training "
+            "loss that cannot be told from overfitting.",
+            **facts,
+        )  # fmt: skip
+    if lost:
         since = best + int(np.argmax(level[best:] > facts["lowest"] + facts["needed"]))
         return make(
             "divergence", "yes",
@@ -85,11 +98,12 @@ def _facts(name: str, steps: Array, loss: Array, level: Array, width: int) -> di
     }
 
 
-def _nonfinite(log: Log) -> int | None:
-    """The first step from which on no training loss is finite: as logged, or as the events of
-    updates that were skipped say, where so many came after the last loss that a run goes back,
-    and it has not."""
-    loss, steps = log.train["loss"], log.train["step"]
+def _nonfinite(log: Log, alone: bool) -> int | None:
+    """The first step from which on no training loss is finite (no validation loss, where that is
+    `alone`): as logged, or as the events of updates that were skipped say, where so many came
+    after the last loss that a run goes back, and it has not."""
+    table, column = (log.eval, "val_loss") if alone else (log.train, "loss")
+    loss, steps = table[column], table["step"]
     last = max(steps[np.isfinite(loss)], default=-1.0)
     newest = max((e["attempt"] for e in log.event), default=1)
     skipped = [

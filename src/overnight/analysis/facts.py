@@ -137,9 +137,10 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _model_line(model: dict[str, Any]) -> str | None:
-    if not model.get("layers"):
+    layers = model.get("layers")
+    if not layers:
         return None
-    parts = [counted(len(str(model["layers"])), "layer")]
+    parts = [counted(layers if isinstance(layers, int) else len(str(layers)), "layer")]
     for name in ("heads", "width", "context", "position", "norm", "mlp"):
         if model.get(name):
             parts.append(f"{name} {model[name]}")
@@ -284,11 +285,13 @@ def events(log: Log) -> list[Happened]:
 def passes(log: Log) -> list[Pass]:
     """One row per time through the text: by passes where known, else by logged epochs."""
     train = log.train
-    counter = train["passes"] if np.isfinite(train["passes"]).any() else train["epoch"]
+    own = bool(np.isfinite(train["passes"]).any())
+    counter = train["passes"] if own else train["epoch"]
     good = np.isfinite(counter)
     if not good.any():
         return []
-    exact = counter is train["passes"]  # a window that ends at 1.0 belongs to the first pass
+    # a share of a pass: what ends at 1.0 belongs to the first, as does an evaluation there
+    exact = own or bool((np.mod(counter[good], 1) != 0).any())
     number = np.where(good, np.maximum(np.ceil(counter) - 1, 0) if exact else np.floor(counter), -1)
     found, values = [], np.unique(number[good])[:MOST]
     begins = [train["step"][number == value][0] for value in values]

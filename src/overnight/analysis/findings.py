@@ -310,7 +310,7 @@ class Pass(_Finding):
 class Phase(_Finding):
     """A stretch of the run with one slope."""
 
-    name: str  # warm-up, rapid, steady, late
+    name: str  # warm-up, first third, middle third, last third
     from_step: int
     to_step: int
     loss_from: Number

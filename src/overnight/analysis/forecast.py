@@ -84,11 +84,16 @@ def forecast(log: Log, series: Series, planned: int | None) -> Forecast:
     )
 
 
+SHAPED_BY = {"cosine": ("min_ratio",), "linear": ("min_ratio",), "wsd": ("min_ratio", "decay")}
+
+
 def planned_rates(settings: dict[str, Any] | None, steps: int) -> Array | None:
-    """The learning rate of steps 1…`steps` as a share of the peak, by the settings of an own run;
-    None where they do not say."""
+    """The learning rate of steps 1…`steps` as a share of the peak, by the settings of a run; None
+    where they do not say: what another tool leaves out is not what is left out here."""
     section = (settings or {}).get("schedule")
     if not isinstance(section, dict) or "kind" not in section or not 1 <= steps <= MAX_STEPS:
+        return None
+    if not {"warmup", *SHAPED_BY.get(str(section["kind"]), ())} <= set(section):
         return None
     try:
         own = msgspec.convert(section, config.Schedule)

@@ -36,15 +36,16 @@ def gap(series: Series) -> Verdict:
     facts = {
         "n": n,
         "mean": float(gaps.mean()),
-        "mean_se": float(gaps.std(ddof=1) / np.sqrt(n)),
+        "mean_se": float(gaps.std(ddof=1) / np.sqrt(n)),  # where it does not change
         "lowest": float(gaps.min()),
         "highest": float(gaps.max()),
         "final": float(gaps[-1]),
         "estimator": f"least squares over the last three quarters; {series.gap_estimator}",
     }
-    about = "mean gap {mean:+.4f} ± {mean_se:.4f} nats, last {final:+.4f}"
+    about = "mean gap {mean:+.4f} nats, last {final:+.4f}"
+    level = about.replace(" nats", " ± {mean_se:.4f} nats")
     if not noise.known:
-        return make("gap", "stable", f"It does not change: {about}.", **facts)
+        return make("gap", "stable", f"It does not change: {level}.", **facts)
     first = recent(steps, SHARE, FEWEST)
     trend = slope(steps[first:], gaps[first:], noise)
     facts |= {
@@ -62,11 +63,12 @@ def gap(series: Series) -> Verdict:
         "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {low:+.4f} to {high:+.4f})"
     )
     if series.gap_estimator == LAGS:
-        about += "; the train side is a mean over earlier steps, which lags while the loss falls"
+        lags = "; the train side is a mean over earlier steps, which lags while the loss falls"
+        about, level = about + lags, level + lags
     if trend.change_ci[0] > 0 and trend.change > USEFUL:
         return make("gap", "growing", f"It changed by {change}; {about}.", **facts)
     if trend.change_ci[1] < 0 and trend.change < -USEFUL:
         return make("gap", "shrinking", f"It changed by {change}; {about}.", **facts)
     if max(map(abs, trend.change_ci)) <= LOOSE:
-        return make("gap", "stable", f"Its change is {change}; {about}.", **facts)
+        return make("gap", "stable", f"Its change is {change}; {level}.", **facts)
     return make("gap", "cannot_tell", f"Its change is {change}: too uncertain; {about}.", **facts)

@@ -65,12 +65,15 @@ UNKNOWN = Scatter.exactly(0.0)
 
 
 def scatter(steps: Array, values: Array) -> Scatter:
-    """The noise of `values` (finite) at increasing `steps`, from their last three quarters."""
+    """The noise of `values` (finite) at increasing `steps`, from their last three quarters; not
+    known of a few values, nor of values that are all equal."""
     n = len(values)
     if n < FEWEST:
         return Scatter.exactly(0.0, n=n)
     first = _later(n)
     found = smooth(steps[first:], values[first:])
+    if not found.sigma:  # no less than what was rounded away where they were written
+        return Scatter.exactly(_rounding(values), n=n)
     return Scatter(found.sigma, found.rho, found.contrasts.size, n, RHOS, found.variances)
 
 
@@ -84,6 +87,12 @@ def level(steps: Array, values: Array, at: int) -> tuple[float, float, float]:
     value, se = found.level(at - first)
     reach = float(stats.t.isf(0.025, max(found.contrasts.size, 2))) * se
     return value, value - reach, value + reach
+
+
+def _rounding(values: Array) -> float:
+    """σ of rounding to the least difference between two values; 0 where all are equal."""
+    apart = np.diff(np.unique(values))
+    return float(apart.min() / np.sqrt(12)) if len(apart) else 0.0
 
 
 def _later(n: int) -> int:

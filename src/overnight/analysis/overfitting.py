@@ -136,9 +136,9 @@ def _judged(shown: dict[str, Any], still_up: bool) -> Verdict:
         verdict, since = "yes", shown["lowest_step"]
         because = (
             "Validation rose from {lowest:.4f} at step {lowest_step:,} to {final:.4f} at step "
-            "{final_step:,}. Means of three there and here, which owe less to luck (σ of one is "
-            "{sigma:.4f}), differ by {effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; noise "
-            "alone stays under {critical:.1f})."
+            "{final_step:,}. Means of three from there and here, which owe less to luck (σ of "
+            "one is {sigma:.4f}), differ by {effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; "
+            "noise alone stays under {critical:.1f})."
         )
     elif rises:
         verdict = "cannot_tell"
@@ -206,11 +206,12 @@ def above_lowest(losses: Array, lowest: int, noise: Scatter) -> tuple[float, flo
 
 
 def above_lowest_weights(n: int, lowest: int) -> Array:
-    """Mean at the end minus mean at the lowest: of up to three values each, so that neither the
-    luck of the minimum nor that of the last evaluation counts in full."""
+    """Mean at the end minus mean from the lowest on: of up to three values each, so that neither
+    the luck of the minimum nor that of the last evaluation counts in full. What stands before
+    the lowest may be of the steep fall."""
     weights = np.zeros(n)
     weights[max(n - 3, 0) :] += 1 / min(3, n)
-    low = slice(max(lowest - 1, 0), min(lowest + 2, n))
+    low = slice(lowest, min(lowest + 3, n))
     weights[low] -= 1 / (low.stop - low.start)
     return weights
 

@@ -19,6 +19,11 @@ LOW = 1.5  # nats per token below which a word-piece vocabulary would be implaus
 
 def init_loss(series: Series, about: About) -> Verdict:
     """Is the first loss ln V, what a model that knows nothing gives?"""
+    if series.log.step_is != "step":
+        return make(
+            "init_loss", "cannot_tell",
+            "Steps were not logged: how much training came before the first loss is not known.",
+        )  # fmt: skip
     firsts = [
         (s[0], v[0])
         for s, v in ((series.steps, series.val), (series.train_steps, series.train_loss))

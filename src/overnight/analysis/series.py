@@ -106,15 +106,18 @@ class Series:
         wiggle, train = self.wiggle, self.train_noise
         pairs = [self.difference_se(i) for i in self.blocks]
         pairs = [p for p in pairs if np.isfinite(p) and p > 0]
-        few = f"fewer than {FEWEST} evaluations: the scatter between them cannot be estimated"
-        known = "scatter about a smooth curve over the last three quarters of the evaluations"
+        method = "scatter about a smooth curve over the last three quarters of the evaluations"
+        if self.n < FEWEST:
+            method = f"fewer than {FEWEST} evaluations: their scatter cannot be estimated"
+        elif not wiggle.known:
+            method = "all evaluations are equal: their scatter cannot be estimated"
         se = self.val_se[np.isfinite(self.val_se)]
         return Noise(
             sigma=wiggle.sigma if wiggle.known else None,
             rho=wiggle.rho if wiggle.known else None,
             n=wiggle.n,
             degrees=wiggle.degrees if wiggle.known else None,
-            method=known if wiggle.known else few,
+            method=method,
             text_se=float(np.median(se)) if len(se) else None,
             paired_se=float(np.median(pairs)) if pairs else None,
             train_sigma=train.sigma if train.known else None,

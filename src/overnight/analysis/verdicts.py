@@ -25,6 +25,27 @@ CLAIMS = {
 }
 
 
+def trends(log: Log, series: Series, rates: Schedule, about: About) -> list[Verdict]:
+    """The verdicts about where the curves go, whose tests are adjusted together."""
+    gaps = gap(series)
+    over = overfitting(series, gaps)
+    broke = divergence(log, series, about.vocab_size, rates.warmup_steps or 0)
+    drift = train_drift(series, rates)
+
+    def together(over: Verdict) -> dict[str, Verdict]:
+        further = progress(series, over, broke.verdict == "yes")
+        return {v.id: v for v in holm([broke, over, gaps, *further, drift])}
+
+    found = together(over)
+    if found["overfitting"].verdict != over.verdict:  # what was built on it is built anew
+        weak = found["overfitting"]
+        found = together(msgspec.structs.replace(over, verdict="cannot_tell", since_step=None))
+        found["overfitting"] = weak
+    if found["gap"].verdict == "growing" and found["still_improving"].verdict == "yes":
+        found["gap"].because += " Validation still falls, so this does no harm."
+    return list(found.values())
+
+
 def judge(
     log: Log,
     series: Series,
@@ -34,34 +55,20 @@ def judge(
     rates: Schedule,
     measured: Yardsticks | None,
     about: About,
-) -> tuple[list[Verdict], list[str]]:
-    """(verdicts, what cannot be concluded)."""
-    gaps = gap(series)
-    over = overfitting(series, gaps)
-    broke = divergence(log, series, about.vocab_size, rates.warmup_steps or 0)
-    verdicts = holm(
-        [
-            broke,
-            over,
-            gaps,
-            *progress(series, over, broke.verdict == "yes"),
-            train_drift(series, rates),
-            spikes(series),
-            plausible.init_loss(series, about),
-            plausible.too_good(best, about, counted),
-            plausible.below_yardstick(measured),
-            books.units(counted),
-            books.schedule_mismatch(rates, about, counted),
-            books.repeats(counted),
-            books.resume(log, counted),
-            books.throughput(log, counted),
-            books.comparability(about, best, whole),
-        ]
-    )
-    found = {v.id: v for v in verdicts}
-    if found["gap"].verdict == "growing" and found["still_improving"].verdict == "yes":
-        found["gap"].because += " Validation still falls, so this does no harm."
-    return verdicts, open_questions(verdicts, series, best, about, counted)
+) -> list[Verdict]:
+    """The verdicts that are no test of a trend."""
+    return [
+        spikes(series),
+        plausible.init_loss(series, about),
+        plausible.too_good(best, about, counted),
+        plausible.below_yardstick(measured),
+        books.units(counted),
+        books.schedule_mismatch(rates, about, counted),
+        books.repeats(counted),
+        books.resume(log, counted),
+        books.throughput(log, counted),
+        books.comparability(about, best, whole),
+    ]
 
 
 def holm(verdicts: list[Verdict]) -> list[Verdict]:

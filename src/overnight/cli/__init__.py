@@ -6,6 +6,7 @@ Data goes to stdout, messages to stderr. Exit: 0 done, 1 failure, 2 bad input, 1
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -74,6 +75,9 @@ def write_json(value: Any, indent: int | None = None) -> None:
     sys.stdout.write(text + "\n")
 
 
+SETTING = re.compile(r"--\w+(\.\w+)+")
+
+
 def spell_out(tokens: Sequence[str]) -> list[str]:
     """`--model.width 8` → `--set model.width=8`: settings are too many to be parameters."""
     rest = list(tokens)
@@ -83,7 +87,7 @@ def spell_out(tokens: Sequence[str]) -> list[str]:
         if token == "--":
             return [*done, token, *rest]
         name, equals, value = token.partition("=")
-        if not (name.startswith("--") and "." in name):
+        if not SETTING.fullmatch(name):
             done.append(token)
             continue
         if not equals:  # a switch stands alone

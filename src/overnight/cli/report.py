@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ..errors import UserError
 from . import say, write_json
 
 
@@ -24,7 +25,7 @@ def report(
     ----------
     source
         A run folder, or a log: .csv with a header line, .jsonl with one object per line, .json
-        with a list of them; packed by gzip or not.
+        with a list of them, or what a trainer printed; packed by gzip or not.
     out
         Folder for report.md, report.html, PNGs and findings.json; default: the run's report/.
     json
@@ -32,6 +33,8 @@ def report(
     terminal
         Show the report in the terminal; write files only if --out is given.
     """
+    if json and terminal:
+        raise UserError("--json and --terminal both print on stdout: choose one.")
     from ..analysis.run import load_run
 
     run = load_run(source)

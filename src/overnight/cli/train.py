@@ -239,7 +239,8 @@ def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json
 
 
 def _stop_reason(steps: list[int], losses: list[float]) -> str:
-    """The report's own verdict, so that stopping early and the report cannot disagree."""
+    """The report's test of validation, at a level for one who looks after every evaluation. (A
+    report may still call it no overfitting, where the training loss got worse with it.)"""
     from ..analysis.overfitting import stop_reason
 
     return stop_reason(steps, losses)

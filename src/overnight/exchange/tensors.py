@@ -47,10 +47,12 @@ def from_theirs(family: Family, model: Model, theirs: Mapping[str, Tensor]) -> T
     own: Tensors = {}
     for name, shape in blueprint(model).items():
         names = their_names(family, model, name)
-        if names[0] not in theirs:
-            own[name] = torch.zeros(shape.shape)
-            continue
-        joined = torch.cat([theirs[n] for n in names]) if len(names) > 1 else theirs[names[0]]
+        sizes = _rows(model, name) if len(names) > 1 else [len(shape)]
+        parts = [
+            theirs[n] if n in theirs else torch.zeros(size)
+            for n, size in zip(names, sizes, strict=True)
+        ]
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
         own[name] = _turn(family, name, joined).reshape(shape.shape).contiguous()
     return own
 

@@ -51,8 +51,8 @@ def continue_text(
 ) -> Iterator[str]:
     """The continuation of `prompt`, piece by piece; the prompt itself is not repeated. Ends at
     the document separator, before a stop string, or after `max_tokens`. An empty prompt starts a
-    document."""
-    ids = tokenizer.encode(prompt) or tokenizer.document_start or [0]
+    document, or a line where texts have no beginning of their own."""
+    ids = tokenizer.encode(prompt) or tokenizer.document_start or tokenizer.encode("\n") or [0]
     stream, held = Stream(tokenizer, before=ids), ""
     for (token,) in continue_ids(model, [ids], sampling, warn):
         if token == tokenizer.separator:

@@ -50,6 +50,8 @@ class Cache:
                 "set XDG_CACHE_HOME to a folder that can be written."
             ) from None
 
+        self.cap = _cap()
+
     def entry(self, fingerprint: str) -> Path:
         return self.texts / fingerprint
 
@@ -101,13 +103,11 @@ class Cache:
                 self.remove(folder)
                 total -= size
 
-    @property
-    def cap(self) -> float:
-        """Bytes."""
-        given = os.environ.get("OVERNIGHT_CACHE_GB", "")
-        try:
-            return float(given or DEFAULT_CAP_GB) * 1e9
-        except ValueError:
-            raise UserError(
-                f"OVERNIGHT_CACHE_GB={given}: a number of gigabytes is wanted."
-            ) from None
+
+def _cap() -> float:
+    """Bytes."""
+    given = os.environ.get("OVERNIGHT_CACHE_GB", "")
+    with suppress(ValueError):
+        if (size := float(given or DEFAULT_CAP_GB)) >= 0:  # not nan, either
+            return size * 1e9
+    raise UserError(f"OVERNIGHT_CACHE_GB={given}: a number of gigabytes is wanted.")

@@ -210,6 +210,8 @@ def names(texts: list[str]) -> list[str]:
 
 
 def _find(text: str, text_field: str, say: Say) -> list[Source]:
+    if not text:  # an empty variable of a shell; as a path it would be the current folder
+        raise UserError('"": an empty name; give a file or a folder (this one is ".").')
     if text == "-":
         return [_standard_input()]
     try:

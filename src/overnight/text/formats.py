@@ -147,6 +147,13 @@ class Model(msgspec.Struct):
         return {token: i for i, (token, _) in enumerate(self.vocab)}
 
 
+def _adds_space(pre_tokenizer: Tree | None) -> bool:
+    """Whether a text gets a space in front, which decoding does not take away again."""
+    parts = (pre_tokenizer or {}).get("pretokenizers")
+    found = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return any(part.get("add_prefix_space") is True for part in [pre_tokenizer or {}, *found])
+
+
 class File(msgspec.Struct):
     """The parts of a tokenizer.json that this project looks at."""
 
@@ -163,9 +170,9 @@ class File(msgspec.Struct):
     @property
     def byte_level(self) -> bool:
         """Each token stands for certain bytes, whatever its neighbours are."""
-        return self.normalizer is None and self.decoder is not None and (
-            self.decoder.get("type") == "ByteLevel" or self.decoder == FROM_PIECES
-        )  # fmt: skip
+        if self.normalizer is not None or self.decoder is None or _adds_space(self.pre_tokenizer):
+            return False
+        return self.decoder.get("type") == "ByteLevel" or self.decoder == FROM_PIECES
 
     @property
     def kind(self) -> str:

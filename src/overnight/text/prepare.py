@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import config
+from .. import __version__, config
 from ..errors import Say, UserError
 from ..ledger import counted
 from . import corpus, encode, existing, makers, parts
@@ -154,7 +154,7 @@ class _Job:
             [[(s.form, s.digest()) for s in group] for group in (self.sources, self.val_sources)]
         )
         wanted = fixed.hash if fixed else msgspec.to_builtins(tokenizer)
-        self.key = _hash([FORMAT, self.content, data.val_fraction, wanted])
+        self.key = _hash([FORMAT, __version__, self.content, data.val_fraction, wanted])
 
     def remembered(self) -> _Remembered | None:
         try:

@@ -10,7 +10,7 @@ import msgspec
 from .. import __version__
 from ..config import Config, effect
 from ..errors import UserError
-from ..runfolder import RunFolder, Start
+from ..runfolder import AnyRow, RunFolder, Start
 from ..settings import check_setting, flatten, nest
 
 OPEN = ("auto", 0)  # leaves a choice to the program, which made these when the run began:
@@ -19,8 +19,8 @@ CHOSEN = ("train.device", "train.dtype", "train.threads", "train.compile", "trai
 
 
 def absolute(paths: list[str]) -> list[str]:
-    """A resume may be called from another folder."""
-    return [p if p == "-" else str(Path(p).expanduser().resolve()) for p in paths]
+    """A resume may be called from another folder. (A link stays: its name says what it holds.)"""
+    return [p if p == "-" else str(Path(p).expanduser().absolute()) for p in paths]
 
 
 def refuse_unsettled(run: RunFolder, settings: Config) -> None:
@@ -34,16 +34,17 @@ def refuse_unsettled(run: RunFolder, settings: Config) -> None:
             )
 
 
-def edited(written: Config, starts: list[Start]) -> tuple[Config, dict[str, Any]]:
+def edited(written: Config, rows: list[AnyRow]) -> tuple[Config, dict[str, Any]]:
     """The settings of the last session, and what somebody has changed in config.toml since.
 
     A kill between a start row and the file leaves the settings of an earlier session: no edit.
     """
     try:
-        sessions = [msgspec.convert(row.config, Config) for row in starts]
+        sessions = [msgspec.convert(row.config, Config) for row in rows if isinstance(row, Start)]
     except msgspec.ValidationError:  # a row that is not ours
         sessions = []
-    if not sessions or written in sessions:
+    killed = isinstance(rows[-1], Start) and written in sessions if rows else False
+    if not sessions or killed or written == sessions[-1]:
         return written, {}
     last, now = (flatten(msgspec.to_builtins(c), "") for c in (sessions[-1], written))
     return sessions[-1], {name: now[name] for name in now if now[name] != last[name]}

@@ -95,6 +95,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(w in text for w in words)
 
 
+def refusal(error: Exception, config: Config, device: torch.device) -> Exception:
+    """What to raise for `error`: where memory is what is missing, what would fit."""
+    return UserError(advice(config, device), 1) if is_out_of_memory(error) else error
+
+
 def advice(config: Config, device: torch.device) -> str:
     """What would fit, in numbers."""
     free, _ = memory(device)

@@ -139,7 +139,7 @@ class Plan(msgspec.Struct):
 
 def _why_vocabulary(config: Config, reasons: dict[str, str]) -> str:
     fixed = {"bytes": "one for each byte", "chars": "the characters of the text"}
-    fixed["file"] = f"of {config.tokenizer.path}"
+    fixed["file"] = f"of {config.tokenizer.path}" if config.tokenizer.path else "of the weights"
     return fixed.get(config.tokenizer.kind) or reasons.get("tokenizer.vocab_size", "as given")
 
 
@@ -171,9 +171,7 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
         byte_lengths = prepared.tokenizer.byte_lengths()
         probe = Probe(updater, prepared.val, byte_lengths, draft.length.minutes > 0)
     except (RuntimeError, MemoryError) as error:
-        if not memory.is_out_of_memory(error):
-            raise
-        raise UserError(memory.advice(settings.resolve(), device), 1) from None
+        raise memory.refusal(error, settings.resolve(), device) from None
     steps = _choose_length(settings, updater.ledger, probe, len(prepared.val))
     if steps * probe.step_seconds > LONGEST:
         raise UserError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from .. import __version__
 from ..config import AUTO, Config
@@ -173,25 +174,34 @@ def _resume(
     begun = time.monotonic()
     read = read_log(run.log)
     starts = read.of(Start)
-    before, edits = edited(load_config(run.config), starts)
+    before, edits = edited(load_config(run.config), read.rows)
     settings, changed = with_changes(before, edits | changes, accept)
+    refuse_unsettled(run, settings)
     if settings.length.steps <= before.length.steps and (done := _done(read, settings)):
         progress.say(f"{run.path} {done}.")
         return summarise(run, "finished", time.monotonic() - begun)
-    refuse_unsettled(run, settings)
     warnings = [slow] if (slow := emulated(settings.train.device, settings.train.dtype)) else []
     fingerprint = str(starts[-1].data.get("fingerprint", "")) if starts else ""
-    prepared = _prepared_again(run, settings, fingerprint, progress.say)
+    prepared = prepare(
+        settings.data,
+        settings.tokenizer,
+        fixed=Tokenizer.load(run.tokenizer),
+        fingerprint=fingerprint,
+        say=progress.say,
+    )
     if not fingerprint:
         warnings.append("the log does not say which text this run began with: not compared")
     elif fingerprint != prepared.facts["fingerprint"]:
         refuse_unaccepted("the text is not the one of this run", "trajectory", accept)
         changed["data"] = "other text"
-    updater = _updater(settings, prepared)
-    settings = updater.config
     checkpoint.sweep(run)
     folder = checkpoint.newest(run, warnings.append)
-    state, lost = _restored(updater, folder, accept)
+    try:
+        updater = _updater(settings, prepared)
+        state, lost = _restored(updater, folder, accept)
+    except (RuntimeError, MemoryError) as error:
+        raise memory.refusal(error, settings, torch.device(settings.train.device)) from None
+    settings = updater.config
     if lost or another(changed):  # recent losses and the open window are not of this model
         state = State(step=state.step, shift=state.shift, rewinds=state.rewinds)
     if folder is None and read.of(Checkpoint):
@@ -217,10 +227,7 @@ def _resume(
         "warning": warnings,
         "resume": [f"resumed at step {state.step:,} of {settings.length.steps:,}"],
     }
-    for kind, messages in events.items():
-        for message in messages:
-            log.write(Event(step=state.step, kind=kind, message=message))
-            progress.say(message)
+    _tell(events, state.step, log, progress)
     return _train(
         Trainer(
             run=run,
@@ -236,10 +243,18 @@ def _resume(
     )
 
 
+def _tell(events: dict[str, list[str]], step: int, log: LogWriter, progress: Progress) -> None:
+    """Messages by the kind of their event, to the log and to the user."""
+    for kind, messages in events.items():
+        for message in messages:
+            log.write(Event(step=step, kind=kind, message=message))
+            progress.say(message)
+
+
 def _done(read: LogRead, settings: Config) -> str:
     """What the last session came to, where that was the end."""
     sessions = [row for row in read.rows if isinstance(row, Start | End)]
-    if not sessions or getattr(sessions[-1], "reason", "") != "finished":
+    if not read.of(Start) or getattr(sessions[-1], "reason", "") != "finished":
         return ""
     if (step := sessions[-1].step) >= settings.length.steps:
         return "is finished; nothing to do"
@@ -262,14 +277,6 @@ def _restored(updater: Updater, folder: Path | None, accept: str) -> tuple[State
             ) from None
     state = restore(updater, folder, whole=False)
     return state, ["only the weights that fit were taken; the optimizer begins anew"]
-
-
-def _prepared_again(run: RunFolder, settings: Config, fingerprint: str, say: Say) -> Prepared:
-    """The text, cut with the run's own tokenizer; from the cache if it has this `fingerprint`."""
-    tokenizer = Tokenizer.load(run.tokenizer)
-    return prepare(
-        settings.data, settings.tokenizer, fixed=tokenizer, fingerprint=fingerprint, say=say
-    )
 
 
 def _updater(settings: Config, prepared: Prepared) -> Updater:

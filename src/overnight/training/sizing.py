@@ -94,7 +94,8 @@ def choose_size(
     letters = settings.get("tokenizer.kind") in ("chars", "bytes")
     if letters and settings.left_open("model.context"):
         _choose_context(settings, prepared)
-    ladder, recurring = (_with_given(settings, rungs) for rungs in (LADDER, RECURRING))
+    ladder = _with_given(settings, LADDER)
+    recurring = tuple(rung for rung in _with_given(settings, RECURRING) if _fits(settings, rung))
     memory.check(_sized(settings, ladder[0]), device)
     free, _ = memory.memory(device)
 
@@ -155,8 +156,7 @@ def _batch(settings: Settings, rung: Rung) -> int:
 
 
 def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...]:
-    """The rungs with what the user gave in place of their own; none of state spaces whose heads
-    do not fill a given width."""
+    """The rungs with what the user gave in place of their own."""
     given = {
         leaf: settings.get(f"model.{leaf}")
         for leaf in ("layers", "width")
@@ -166,9 +166,13 @@ def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...
         batch = settings.get("train.batch")
         memory.check_micro_batch(batch, max(1, settings.get("train.micro_batch")))
         given["tokens"] = batch * settings.get("model.context")
-    expand, head = settings.get("model.ssm_expand"), settings.get("model.ssm_head")
-    rungs = dict.fromkeys(structs.replace(rung, **given) for rung in ladder)
-    return tuple(r for r in rungs if "S" not in r.layers or expand * r.width % head == 0)
+    return tuple(dict.fromkeys(structs.replace(rung, **given) for rung in ladder))
+
+
+def _fits(settings: Settings, rung: Rung) -> bool:
+    """Whether heads of state spaces fill the width."""
+    inner: int = settings.get("model.ssm_expand") * rung.width
+    return "S" not in rung.layers or inner % settings.get("model.ssm_head") == 0
 
 
 def _heads(width: int) -> int:

@@ -30,6 +30,7 @@ BITS = re.compile(r"(?<![a-z])bits(?![a-z])")
 RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model", "model_name")
 RUN = "run"
 FEWEST_ROWS = 5  # of a run
+MAX_PROBLEMS = 20  # lines that are told of
 
 
 class Loose:
@@ -65,17 +66,20 @@ class Loose:
 
 def build(path: Path, form: str, gathered: Loose) -> Log:
     """The tables of a plain log."""
-    loose = {name: _settled(name, values) for name, values in gathered.columns().items()}
+    columns = gathered.columns()
+    main = "loss" if "loss" in columns else "val_loss"
+    loose = {name: _settled(name, values, name == main) for name, values in columns.items()}
     problems = [
         *gathered.problems,
         *names.unread(gathered.seen, {*gathered.known, *KIND_FIELDS, *RUN_FIELDS}),
     ]
     loose = _of_one_run(loose, list(gathered.runs), problems)
-    _losses(path, loose, problems)
-    loose = _in_nats(loose, gathered.known, problems)
+    _losses(path, loose, gathered.known, problems)
+    loose = _in_our_units(loose, gathered.known, problems)
     loose, step_is = with_steps(loose, problems)
     loose = last_run(in_order(loose, problems), problems)
     _refuse_results(path, loose)
+    loose = _without_abandoned(loose, problems)
     for name in ("tokens", "time"):
         if name in loose and not _rises(loose[name]):
             problems.append(f"{name} does not rise, so it is of a row and not of the run: left out")
@@ -96,10 +100,14 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     )  # fmt: skip
 
 
-def _losses(path: Path, loose: Columns, problems: list[str]) -> None:
+def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[str]) -> None:
     """A loss from a perplexity or from bits per byte, where the log has nothing else."""
     for loss, perplexity in (("loss", "perplexity"), ("val_loss", "val_perplexity")):
         if loss not in loose and perplexity in loose:
+            named = next(foreign for foreign, ours in known.items() if ours == perplexity)
+            if loss == "loss" and "val_loss" in loose and "train" not in named.lower():
+                problems.append(f"{named[:40]}: of training or of validation, it does not say")
+                continue
             with np.errstate(divide="ignore", invalid="ignore"):
                 loose[loss] = np.log(loose[perplexity])
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
@@ -150,12 +158,18 @@ def _largest(loose: Columns, name: str) -> float | None:
     return float(values.max()) if len(values) else None
 
 
-def _in_nats(loose: Columns, known: dict[str, str], problems: list[str]) -> Columns:
-    """Losses whose name says that they are in bits, in nats."""
+def _in_our_units(loose: Columns, known: dict[str, str], problems: list[str]) -> Columns:
+    """Losses whose name says that they are in bits, in nats; `time (min)` and `Tokens (M)` too."""
     for foreign, ours in known.items():
-        if ours in LOSSES and ours in loose and BITS.search(foreign.lower()):
+        if ours not in loose:
+            continue
+        if ours in LOSSES and BITS.search(foreign.lower()):
             loose[ours] = loose[ours] * LN_2
             problems.append(f"{foreign[:40]} is in bits: times ln 2, it is nats")
+        scale = names.scale(foreign, ours)
+        if scale != 1:
+            loose[ours] = loose[ours] * scale
+            problems.append(f"{foreign[:40]}: times {scale:,.10g}")
     return loose
 
 
@@ -165,9 +179,10 @@ def _rises(values: Array) -> bool:
     return len(values) < 3 or bool((np.diff(values) >= 0).mean() > 0.8 and values[-1] > values[0])
 
 
-def _settled(name: str, values: Array) -> Array:
-    """A loss written as NaN broke if it stays so to the end for longer than ever before: then it
-    is infinite from there on. Elsewhere NaN is how a table says that nothing was logged."""
+def _settled(name: str, values: Array, main: bool) -> Array:
+    """The `main` loss of a log, written as NaN, broke if it stays so to the end for longer than
+    ever before: then it is infinite from there on. Elsewhere NaN is how a table says that nothing
+    was logged."""
     if name not in LOSSES:
         return values
     values = np.where(values > BEYOND, np.inf, values)
@@ -176,13 +191,32 @@ def _settled(name: str, values: Array) -> Array:
     broken = values == BROKEN
     values = np.where(broken, np.nan, values)
     good = np.flatnonzero(np.isfinite(values))
-    if name != "loss" or not len(good):
+    if not main or not len(good):
         return values
     longest = int(np.diff(good).max(initial=1)) - 1
     tail = np.arange(len(values)) > good[-1]
     if (broken & tail).sum() > longest:
         values[broken & tail] = np.inf
     return values
+
+
+def _without_abandoned(loose: Columns, problems: list[str]) -> Columns:
+    """Without the evaluations of what a resumed run went back behind: those beyond the step at
+    which training rows begin again."""
+    steps = loose["step"]
+    trained = np.isfinite(loose.get("loss", np.full(len(steps), np.nan))) & np.isfinite(steps)
+    if not trained.any():
+        return loose
+    session = np.zeros(len(steps), dtype=int)
+    session[np.flatnonzero(trained)[1:]] = np.diff(steps[trained]) < 0
+    session = np.cumsum(session)
+    begins = np.full(session[-1] + 2, np.inf)
+    np.minimum.at(begins, session[trained], steps[trained])
+    resumed = np.minimum.accumulate(begins[::-1])[::-1][1:]  # where any later session begins
+    gone = ~trained & (steps > resumed[session])
+    if gone.any():
+        problems.append(f"{gone.sum()} rows beyond a step to which the run went back: left out")
+    return select(loose, ~gone)
 
 
 def _table(
@@ -252,3 +286,11 @@ def _beside(eval_steps: Array, train_steps: Array, loss: Array) -> Array:
         return np.full(len(eval_steps), np.nan)
     at = np.clip(np.searchsorted(train_steps, eval_steps), 0, len(train_steps) - 1)
     return np.where(train_steps[at] == eval_steps, loss[at], np.nan)
+
+
+def note(problems: list[str], problem: str) -> None:
+    """Tell of a line that could not be read, if there were not too many before."""
+    if len(problems) < MAX_PROBLEMS:
+        problems.append(problem)
+    elif len(problems) == MAX_PROBLEMS:
+        problems.append("more lines could not be read")

@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 
 DAMAGED = (OSError, EOFError, zlib.error)  # what reading a damaged file may raise
 GZIP = b"\x1f\x8b"
+JSON_NAMES = (".json", ".json.gz")  # of a document; elsewhere an object is a line
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell's > writes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .values import LOSSES
+from .values import COUNTS, LOSSES, SECONDS, SUFFIX
 
 SYNONYMS = {
     "step": "global_step trainer_global_step step steps iter iters iteration iterations update "
@@ -55,6 +55,15 @@ def normalise(name: str) -> str:
     name = re.sub(r"\(.*?\)|\[.*?\]", "", name.rpartition(" - ")[2])
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("%", "pct")).strip("_")
+
+
+def scale(name: str, ours: str) -> float:
+    """What a column is multiplied by whose name says a unit: `time (min)`, `Tokens (M)`."""
+    found = re.search(r"[(\[]\s*(\w+)\s*[)\]]", name)
+    unit = found.group(1) if found else ""
+    if ours in ("time", "duration"):
+        return SECONDS.get(unit.lower(), 1.0)
+    return SUFFIX.get(unit, 1.0) if ours in COUNTS else 1.0
 
 
 def ours_of(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A CSV file with a header line: any columns, known ones are recognised (document 000's too)."""
+"""A CSV file with a header line: any columns, known ones are recognised."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...errors import UserError
 from ..tables import Log
-from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build
+from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build, note
 from .files import is_text, opened
 from .names import losses_by_run, of_one_run, recognise, run_of
 from .values import NAN
 from .values import number as parse
 
 MAX_LINE = 2**20
-MAX_PROBLEMS = 20
 OTHERS = 5  # runs that are named
 
 
@@ -37,7 +37,9 @@ def read(path: Path) -> Log:
     with opened(path) as raw:
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
         lines = _bounded(text, problems)
-        header_line = next((line for line in lines if not _aside(line)), "")
+        before, header_line = next(
+            ((i, line) for i, line in enumerate(lines, 1) if not _aside(line)), (0, "")
+        )
         mark = max(",;\t", key=header_line.count)
         header = next(csv.reader([header_line], delimiter=mark), [])[:MAX_COLUMNS]
         header = [name.strip() for name in header]
@@ -47,7 +49,7 @@ def read(path: Path) -> Log:
             raise UserError(f"{path}: no known column in the header: {header_line.strip()[:120]}")
         loose = Loose(problems + _other_runs(header, known))
         loose.known, loose.seen = known, dict.fromkeys(of_one_run(header))
-        _rows(csv.reader(lines, delimiter=mark), header, wanted, loose)
+        _rows(csv.reader(lines, delimiter=mark), before, header, wanted, loose)
     if not loose.rows:
         raise UserError(f"{path}: a header and no rows; nothing to report on.")
     return build(path, "csv", loose)
@@ -70,29 +72,29 @@ def _bounded(text: io.TextIOWrapper, problems: list[str]) -> Iterator[str]:
         if len(line) == MAX_LINE:
             while line and not line.endswith("\n"):
                 line = text.readline(MAX_LINE)
-            _note(problems, f"a line longer than {MAX_LINE} characters was skipped")
+            note(problems, f"a line longer than {MAX_LINE} characters was skipped")
             continue
         yield line.replace("\0", "")
 
 
 def _rows(
-    reader: Iterator[list[str]],
+    reader: Any,
+    before: int,
     header: list[str],
     wanted: list[tuple[int, str]],
     loose: Loose,
 ) -> None:
+    """`before`: lines up to the header."""
     problems = loose.problems
     kind = next((i for i, name in enumerate(header) if name.lower() in KIND_FIELDS), None)
     run = next((i for i, name in enumerate(header) if name.lower() in RUN_FIELDS), None)
-    number = 1
     while True:
-        number += 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            _note(problems, f"line {number}: {error}")
+            note(problems, f"line {before + reader.line_num}: {error}")
             continue
         cells = [cell.strip() for cell in cells]
         if not any(cells) or cells == header:  # a second header, from an appended file
@@ -103,14 +105,8 @@ def _rows(
             cell = cells[i] if i < len(cells) else ""
             value = parse(cell, name)
             if value is None:
-                _note(problems, f"line {number}: {cell[:40]!r} is not a number")
+                number = before + reader.line_num
+                note(problems, f"line {number}: {cell[:40]!r} is not a number")
                 value = NAN
             values["val_loss" if validation and name == "loss" else name] = value
         loose.add(values, cells[run] if run is not None and run < len(cells) else None)
-
-
-def _note(problems: list[str], problem: str) -> None:
-    if len(problems) < MAX_PROBLEMS:
-        problems.append(problem)
-    elif len(problems) == MAX_PROBLEMS:
-        problems.append("more lines could not be read")

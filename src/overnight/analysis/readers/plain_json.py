@@ -11,7 +11,8 @@ import msgspec
 from ...errors import UserError
 from ..tables import Log
 from . import plain_jsonl
-from .files import opened
+from .files import JSON_NAMES, opened
+from .rows import tables
 
 MAX_BYTES = 256 * 2**20
 
@@ -19,7 +20,7 @@ MAX_BYTES = 256 * 2**20
 def fits(path: Path, head: bytes) -> bool:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     rows = start.startswith(b"[") and start[1:].lstrip().startswith((b"{", b"]"))
-    return rows or path.suffixes[-2:] in ([".json"], [".json", ".gz"])
+    return rows or path.name.endswith(JSON_NAMES)
 
 
 def read(path: Path) -> Log:
@@ -37,7 +38,7 @@ def read(path: Path) -> Log:
     rows = _rows(document)
     if not rows:
         raise UserError(f"{path}: no list of rows in it; nothing to report on.")
-    log = plain_jsonl.tables(path, "json", enumerate(rows, 1), [])
+    log = tables(path, "json", enumerate(rows, 1), [])
     most = document.get("max_steps") if isinstance(document, dict) else None  # transformers
     if isinstance(most, int) and most > 0:
         log.planned = float(most)

@@ -1,37 +1,25 @@
-"""A JSONL file: one object per line, any fields, known ones are recognised (document 002's too).
-
-Objects may be nested one level (`{"train": {"loss": 3.1}}` is `train_loss`) and rows may be of
-different kinds, such as one for training, one for evaluation, one with the settings.
-"""
+"""A JSONL file: one object per line, any fields, known ones are recognised."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ...errors import UserError
 from ...runfolder import MAX_ROW_BYTES
 from ..tables import Log
-from . import settings
-from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build
-from .files import is_text, opened
-from .names import normalise, rank, recognise
-from .plain_csv import _note
-from .values import BROKEN, LOSSES
-from .values import number as parse
+from .columns import note
+from .files import JSON_NAMES, is_text, opened
+from .rows import tables
 
 _decode = msgspec.json.Decoder().decode
-CONFIG_FIELDS = ("config", "args", "hparams", "hyperparameters", "settings")
 
 
 def fits(path: Path, head: bytes) -> bool:
     start = head.lstrip(b"\xef\xbb\xbf \r\n")
-    return (
-        start.startswith(b"{") and is_text(head) and not path.name.endswith((".json", ".json.gz"))
-    )
+    return start.startswith(b"{") and is_text(head) and not path.name.endswith(JSON_NAMES)
 
 
 def read(path: Path) -> Log:
@@ -50,69 +38,12 @@ def _objects(file: Any, problems: list[str]) -> Iterator[tuple[int, dict[str, An
             yield number, row
 
 
-def tables(
-    path: Path, form: str, rows: Iterable[tuple[int, dict[str, Any]]], problems: list[str]
-) -> Log:
-    """The tables of numbered `rows` of any fields."""
-    loose = Loose(problems)
-    config: dict[str, Any] | None = None
-    kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
-    for number, row in rows:
-        if config is None:
-            config = _config(row)
-        flat = _flatten(row)
-        fields = tuple(flat)
-        if fields not in kinds:
-            if len(kinds) > MAX_COLUMNS:
-                _note(problems, f"line {number}: too many kinds of rows")
-                continue
-            kinds[fields] = _agreed(recognise(fields), loose.known)
-            loose.seen |= dict.fromkeys(f for f in fields if not isinstance(flat[f], dict | list))
-            loose.known |= kinds[fields]
-        values = {}
-        broken = _says_broken({ours for name, ours in kinds[fields].items() if flat[name] is None})
-        for name, ours in kinds[fields].items():
-            value = BROKEN if flat[name] is None and ours == broken else _number(flat[name], ours)
-            if value is not None:
-                values[ours] = value
-            elif isinstance(flat[name], str):
-                _note(problems, f"line {number}: {flat[name][:40]!r} is not a number")
-        if values:
-            loose.add(values, next((row[name] for name in RUN_FIELDS if name in row), None))
-    _split_train_loss(loose)
-    if not loose.rows:
-        raise UserError(f"{path}: no row with a known field; nothing to report on.")
-    log = build(path, form, loose)
-    log.config = settings.ours(config) if config is not None else None
-    return log
-
-
-def _agreed(kind: dict[str, str], known: dict[str, str]) -> dict[str, str]:
-    """The names of one kind of row, without a validation loss of another set than the one that
-    rows before it had: `eval_b_loss` is not `eval_a_loss`."""
-    before = next((name for name, ours in known.items() if ours == "val_loss"), None)
-    if before is None:
-        return kind
-    plainness = rank("val_loss", before)
-    return {
-        name: ours
-        for name, ours in kind.items()
-        if ours != "val_loss" or name == before or rank("val_loss", name) < plainness
-    }
-
-
-def _says_broken(nulls: set[str]) -> str:
-    """Which loss is broken in a row that has null for these: JSON has no other word for NaN. Not
-    where null stands for what cannot break, too; then it says that nothing was logged."""
-    return "loss" if "loss" in nulls and nulls <= {"loss", "grad_norm", "perplexity"} else ""
-
-
 def _row(file: Any, line: bytes, number: int, problems: list[str]) -> dict[str, Any] | None:
     """One decoded object, or None for a blank, damaged or overlong line."""
     if len(line) > MAX_ROW_BYTES:
         while line and not line.endswith(b"\n"):
             line = file.readline(MAX_ROW_BYTES)
-        _note(problems, f"line {number}: longer than {MAX_ROW_BYTES} bytes")
+        note(problems, f"line {number}: longer than {MAX_ROW_BYTES} bytes")
         return None
     line = line.removeprefix(b"\xef\xbb\xbf").strip()
     if not line:
@@ -122,10 +53,10 @@ def _row(file: Any, line: bytes, number: int, problems: list[str]) -> dict[str, 
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         row = _lenient(line)
         if row is None:
-            _note(problems, f"line {number}: {error}")
+            note(problems, f"line {number}: {error}")
             return None
     if not isinstance(row, dict):
-        _note(problems, f"line {number}: not an object")
+        note(problems, f"line {number}: not an object")
         return None
     return row
 
@@ -141,63 +72,3 @@ def _lenient(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
-
-
-def _means_validation(value: Any) -> bool:
-    return isinstance(value, str) and value.lower() in VALIDATION
-
-
-def _flatten(row: dict[str, Any]) -> dict[str, Any]:
-    if "train_runtime" in row:  # transformers' last row: its loss is the mean of the whole run
-        row = {name: value for name, value in row.items() if name != "train_loss"}
-    if "loss" in row and any(_means_validation(row.get(name)) for name in KIND_FIELDS):
-        row = {("val_loss" if name == "loss" else name): value for name, value in row.items()}
-    if not any(isinstance(v, dict) for v in row.values()):
-        return row
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, dict) and name not in CONFIG_FIELDS:
-            flat |= {f"{name}_{inner}": v for inner, v in list(value.items())[:MAX_COLUMNS]}
-        else:
-            flat[name] = value
-    return flat
-
-
-def _number(value: Any, name: str) -> float | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
-        try:
-            value = float(value)
-        except OverflowError:
-            return None
-        return BROKEN if value != value and name in LOSSES else value
-    if isinstance(value, str) and len(value) < 64:
-        return parse(value, name)
-    return None
-
-
-def _config(row: dict[str, Any]) -> dict[str, Any] | None:
-    for name in CONFIG_FIELDS:
-        if isinstance(row.get(name), dict):
-            return dict(row[name])
-    return None
-
-
-def _split_train_loss(loose: Loose) -> None:
-    """Rows of one kind say `loss`, those of another `train_loss` beside a validation loss: the
-    second is an estimator of its own (a mean over the evaluation), not another micro-batch."""
-    plain = {normalise(name) for name in loose.seen}
-    if not {"loss", "train_loss"} <= plain or "val_loss" not in loose.values:
-        return
-    loss, val = loose.values["loss"], loose.values["val_loss"]
-    both = [i for i in range(loose.rows) if val[i] == val[i] and loss[i] == loss[i]]
-    if not both or len(both) == sum(v == v for v in loss):
-        return
-    nan = float("nan")
-    from array import array
-
-    beside = loose.values.setdefault("train_loss", array("d", [nan]) * loose.rows)
-    for i in both:
-        if beside[i] != beside[i]:
-            beside[i], loss[i] = loss[i], nan

@@ -13,19 +13,27 @@ from typing import IO, Any
 
 from ...errors import UserError
 from ..tables import Log
-from . import plain_jsonl
 from .files import is_text, opened, tail
 from .names import ours_of
+from .rows import tables
+from .values import number as parse
 
 MAX_LINE = 4096  # of what is read of one
 TAIL = 16_384  # bytes
 FEWEST = 3  # lines of the head or the tail that hold a step and a loss
 PAIR = re.compile(
     r"([A-Za-z][A-Za-z_/ ().-]*?)[ \t]*[:= \t][ \t]*"  # a name
-    r"([+-]?(?:\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?|nan|inf)\b)(?:/\s*(\d+))?",  # and of how many
+    r"([+-]?(?:\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|(?:nan|inf)\b))"  # its number, unit
+    r"(?:/\s*(\d+))?",  # and of how many
     re.IGNORECASE,
 )
 LEVEL = re.compile(r"^.*\b(?:info|debug|warning|root)\b[\s-]*", re.IGNORECASE)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Lines that name the step otherwise: Megatron's and torchtitan's, of validation
+VALIDATION = (
+    re.compile(r"validation loss at iteration (?P<step>\d+).*?loss value: (?P<val_loss>\S+)"),
+    re.compile(r"validate step:\s*(?P<step>\d+)\s+loss:\s*(?P<val_loss>\S+)"),
+)
 SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
 
 
@@ -42,7 +50,7 @@ def _holds_rows(text: bytes) -> bool:
 def read(path: Path) -> Log:
     """The tables of a trainer's output; lines that hold no step and loss are passed over."""
     with opened(path) as file:
-        log = plain_jsonl.tables(path, "text", _rows(file), [])
+        log = tables(path, "text", _rows(file), [])
     if not len(log.train["step"]) and not len(log.eval["step"]):
         raise UserError(f"{path}: no line with a step and a loss.")
     return log
@@ -59,15 +67,20 @@ def _rows(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _row(line: str) -> dict[str, Any] | None:
     """The known names of a line with their numbers as text; None without a step and a loss."""
+    line = COLOUR.sub("", line[:MAX_LINE])
+    for form in VALIDATION:
+        if said := form.search(line):
+            return dict(said.groupdict())
     row: dict[str, Any] = {}
     found: set[str] = set()
-    for name, number, of in PAIR.findall(line[:MAX_LINE]):
+    for name, number, of in PAIR.findall(line):
         name = SHORT.get(name, LEVEL.sub("", name)).strip()
         ours = ours_of(name)
-        if ours is None or ours in found:
+        number = number.rstrip(",")
+        if ours is None or ours in found or parse(number, ours) is None:
             continue
         found.add(ours)
-        row[name] = number.rstrip(",")
+        row[name] = number
         if ours == "step" and of:
             row["max_steps"] = of
     return row if "step" in found and len(found & {"loss", "val_loss", "val_bpb"}) else None

@@ -29,6 +29,8 @@ def ours(config: dict[str, Any]) -> dict[str, Any]:
         held = tree.get(section, {})
         if value is not None and isinstance(held, dict) and leaf not in held:
             tree[section] = held | {leaf: value}
+    if "lr_scheduler_type" in flat and isinstance(tree.get("schedule"), dict):
+        tree["schedule"] = {"min_ratio": 0.0} | tree["schedule"]  # as all of transformers' end
     return tree
 
 

@@ -369,14 +369,19 @@ def _comparable(rows: list[AnyRow]) -> list[AnyRow]:
     return [row for i, row in enumerate(rows) if i >= cut or isinstance(row, Start | End | Event)]
 
 
+def begins_with_weights(rows: Iterable[AnyRow]) -> bool:
+    """Whether step 0 is something to go back to, and not weights as they were drawn."""
+    return any(isinstance(row, Event) and row.kind == INITIAL for row in rows)
+
+
 def best_evaluation(rows: Iterable[AnyRow], among: Container[int] | None = None) -> Eval | None:
     """The evaluation with the lowest finite val loss of all rows that count (the first of equals):
     what *best* means, across all attempts. `among`: of these steps alone, which are on disk.
 
-    Step 0 counts where it has weights to go back to; drawn ones are measured on a few blocks.
+    Step 0 counts where the run begins with weights; drawn ones are measured on a few blocks.
     """
     rows = current(rows)
-    given = any(isinstance(row, Event) and row.kind == INITIAL for row in rows)
+    given = begins_with_weights(rows)
     evals = [
         row
         for row in rows

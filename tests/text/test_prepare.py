@@ -17,6 +17,7 @@ from overnight.errors import UserError
 from overnight.text import encode, makers, parts
 from overnight.text import prepare as module
 from overnight.text.prepare import prepare
+from overnight.text.progress import Progress
 from overnight.text.tokenizers import Tokenizer
 
 FACTS = {"fingerprint", "split", "documents", "val_documents", "bytes", "val_bytes",
@@ -350,9 +351,9 @@ def test_an_unwritable_cache_is_said(tmp_path, book, monkeypatch):
 
 def test_progress_is_told_with_the_time_left(monkeypatch):
     clock = iter([0.0, 1.0, 3.0, 4.0, 6.0])
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("overnight.text.progress.time.monotonic", lambda: next(clock))
     said: list[str] = []
-    progress = module.Progress(said.append, "encoding", 100_000_000)
+    progress = Progress(said.append, "encoding", 100_000_000)
     for _ in range(4):
         progress.advance(20_000_000)
     assert said == ["encoding: 40 of 100 MB, 4 s left", "encoding: 80 of 100 MB, 2 s left"]

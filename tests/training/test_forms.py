@@ -10,7 +10,7 @@ import torch
 from overnight.settings import Settings
 from overnight.text.cache import Cache
 from overnight.training import forms
-from overnight.training.forms import choose_form, left_open
+from overnight.training.forms import choose_form, unsettled
 from overnight.training.machine import choose_machine
 from overnight.training.update import Updater
 
@@ -33,7 +33,7 @@ def settings(**given: Any) -> Settings:
 
 def chosen(**given: Any) -> Settings:
     made = settings(**given)
-    names = left_open(made)
+    names = unsettled(made)
     choose_machine(made)
     choose_form(made, names, made.get("length.minutes"), TOKENS, CPU)
     return made

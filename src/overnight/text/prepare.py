@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..errors import Say, UserError
 from ..ledger import counted
 from . import corpus, encode, existing, makers, parts
 from .cache import Cache
+from .progress import Progress
 from .tokenizers import Tokenizer
 from .yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 
@@ -297,34 +298,3 @@ def _boundaries(tokenizer: Tokenizer) -> str:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
-
-
-class Progress:
-    """Tells how far a piece of work is and how long it will take, from two seconds on.
-    `total` in bytes; 0 where it is not known."""
-
-    EVERY = 2.0  # seconds
-
-    def __init__(self, say: Say, what: str, total: int) -> None:
-        self._say, self._what, self._total = say, what, total
-        self._done = 0
-        self._start = self._last = time.monotonic()
-
-    def advance(self, n_bytes: int) -> None:
-        self._done += n_bytes
-        now = time.monotonic()
-        if now - self._last < self.EVERY:
-            return
-        self._last = now
-        line = f"{self._what}: {self._done / 1e6:,.0f}"
-        if self._total:
-            left = (now - self._start) * (self._total / self._done - 1)
-            line += f" of {self._total / 1e6:,.0f} MB, {left:,.0f} s left"
-        else:
-            line += " MB"
-        self._say(line)
-
-    def watch(self, texts: Iterable[str]) -> Iterator[str]:
-        for text in texts:
-            yield text
-            self.advance(len(text.encode()))

@@ -17,7 +17,7 @@ from ..config import AUTO
 from ..model.decoder import count_parameters
 from ..model.size import describe, flops_per_token, with_vocabulary
 from ..settings import Settings, preset_names, read_preset
-from .forms import choose_form, left_open
+from .forms import choose_form, unsettled
 from .machine import choose_machine, processor_name, settle, wait
 from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
 from .update import Updater
@@ -174,7 +174,7 @@ def _measure(row: Measured, machine: Machine, seconds: float, patience: float) -
         return
     random = np.random.default_rng(0)
     tokens = random.integers(0, config.model.vocab_size, 4 * per_update + 1).astype(np.uint16)
-    form = [name for name in left_open(_named(row.preset)) if name != "train.threads"]
+    form = [name for name in unsettled(_named(row.preset)) if name != "train.threads"]
     choose_form(settings, form, 0, tokens, device)
     updater = Updater(settings.resolve(), tokens, device)
     step_seconds = _update_seconds(updater, seconds)

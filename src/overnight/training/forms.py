@@ -38,7 +38,7 @@ OPEN = {"train.attention": "auto", "train.compile": "auto", "train.threads": 0}
 SHAPE = ("batch", "micro_batch", "dtype", "threads", "attention", "compile")
 
 
-def left_open(settings: Settings) -> list[str]:
+def unsettled(settings: Settings) -> list[str]:
     """The settings of a form that are the program's to choose."""
     return [name for name, value in OPEN.items() if settings.get(name) == value]
 

@@ -26,6 +26,7 @@ from ..runfolder import (
     RunFolder,
     Start,
     Train,
+    begins_with_weights,
     best_evaluation,
     current,
     read_log,
@@ -67,11 +68,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.best = self._best_so_far()
+        self.given = begins_with_weights(read_log(self.run.log).rows)
         self.last_loss = math.nan
         self.clock = Clock(time.monotonic())
         self.measuring = Measuring(
             self.run, self.log, self.config, self.updater, self.prepared, self._event,
-            self.progress,
+            self.progress, self.given,
         )  # fmt: skip
         self.saver = Saver(self.run, self.log, self.config.save, self._event)
         self.saver.best_step = self.best.step if self.best else None
@@ -252,7 +254,7 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Score both fixed sets; whether this is the best val loss of everything logged."""
         row = self.measuring.evaluate(self.state.step, self.stop)
-        counts = row.step > 0 or 0 in self.run.checkpoint_steps()
+        counts = row.step > 0 or self.given
         improved = counts and _is_less(row.val_loss, self.best.val_loss if self.best else None)
         if improved:
             self.best, self.saver.best_step = row, row.step

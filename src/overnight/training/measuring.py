@@ -42,6 +42,7 @@ class Measuring:
     prepared: Prepared
     event: Callable[[str, str], None]  # kind and message
     progress: Progress
+    given: bool  # whether the weights of step 0 are more than drawn ones
 
     def __post_init__(self) -> None:
         self.val, self.probe = self._blocks(self.config.eval.tokens)
@@ -86,7 +87,7 @@ class Measuring:
 
     def _sets(self, step: int) -> tuple[FixedBlocks, FixedBlocks]:
         """Held-out and training blocks; a few where weights are as drawn: the first step waits."""
-        if step == 0 and 0 not in self.run.checkpoint_steps():
+        if step == 0 and not self.given:
             return self._blocks(min(DRAWN_TOKENS, self.config.eval.tokens))
         return self.val, self.probe
 

@@ -20,7 +20,7 @@ from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
 from . import memory
 from .evaluate import full_tokens, score
-from .forms import choose_form, left_open
+from .forms import choose_form, unsettled
 from .machine import choose_machine, emulated, settle, wait
 from .memory import gigabytes
 from .sizing import MOST_PASSES, choose_size
@@ -154,7 +154,7 @@ def duration(seconds: float) -> str:
 def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None) -> Plan:
     """Choose what `settings` leaves open, time a few updates, and fix the number of steps. `say` is
     told what takes time."""
-    open_form = left_open(settings)
+    open_form = unsettled(settings)
     choose_machine(settings)
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
     _choose_prompts(settings, prepared)

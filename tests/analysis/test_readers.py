@@ -266,5 +266,6 @@ def test_a_real_overfit(tmp_path):
     assert v.verdict == "yes"
     assert abs(v.since_step - 1750) <= 2 * 250
     assert found.verdict("gap").verdict == "growing"
+    assert "±" not in found.verdict("gap").because  # a mean of what changes has no error
     assert found.verdict("still_improving").verdict == "no"
     assert found.advice[0].do.startswith("Deploy step")

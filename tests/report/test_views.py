@@ -22,7 +22,7 @@ from overnight.report import terminal, words
 from overnight.report.document import build
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-EVIL += "\"'`*_[x](javascript:alert(3))|\x1b[31m\x9b\u202e"
+EVIL += "\"'`*_[x](javascript:alert(3))|\x1b[31m\x9b\u202e\u200e"
 FILES = [
     "findings.json", "lr_schedule.png", "metrics.png", "perplexity_gap.png", "report.html",
     "report.md", "train_val_loss.png",
@@ -94,7 +94,7 @@ def test_page_is_self_contained_and_escaped(hostile):
     assert all(link.startswith("#") for link in page.links)
     assert "default-src 'none'" in text
     assert "alert(1)</script>" not in text
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u202a-\u202e]", text)
     assert len(text) < 1_500_000
     ids = set(re.findall(r'<section id="([^"]+)"', text))
     assert {link[1:] for link in page.links} <= ids  # every card leads somewhere

@@ -13,11 +13,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from ..errors import is_inert
 from .document import Document
 
-# What a terminal that shows the page obeys, and what turns the direction of a line: U+FFFD instead
-CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-OBEYED = {code: "\ufffd" for code in CONTROLS if chr(code) not in "\t\n"}
 CHARTED = ("curve", "evaluations", "noise", "best")
 
 
@@ -50,4 +48,5 @@ def render(document: Document, findings: dict[str, Any]) -> str:
         script_hash=_hash(script),
         data=data,
     )
-    return page.translate(OBEYED)
+    # nor may the page hold what a terminal obeys that shows it, or what turns the line
+    return page.translate({ord(c): "\ufffd" for c in {*page} - {*"\t\n"} if not is_inert(c)})

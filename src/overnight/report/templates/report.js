@@ -210,7 +210,8 @@
       const step = Number(input.value), known = c.step.map((s, i) => [s, c.lr[i]]).filter((p) => p[1] !== null);
       if (input.value === "" || !known.length) { answer.textContent = ""; return; }
       const near = known.reduce((a, b) => (Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a));
-      answer.textContent = `${near[1].toPrecision(4)} (logged at step ${near[0].toLocaleString("en")})`;
+      const where = c.rows_per_point > 1 ? `mean of ${c.rows_per_point} rows about step` : "logged at step";
+      answer.textContent = `${near[1].toPrecision(4)} (${where} ${near[0].toLocaleString("en")})`;
     });
   }
 

@@ -456,3 +456,16 @@ def test_the_summary_quotes_the_figure_of_the_best_alone(whole: Path, tmp_path: 
     log.write(msgspec.structs.replace(full, step=full.step + 1, val_bpb=9.9))
     log.close()
     assert summarise(run, "finished", 1.0) == before
+
+
+def test_drawn_weights_are_no_best_and_given_ones_are(
+    whole: Path, text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def said_of_the_first(*more: str) -> str:
+        capfd.readouterr()
+        assert train(tmp_path / f"run{len(more)}", text, *more) == 0
+        lines = capfd.readouterr().err.splitlines()
+        return next(line for line in lines if line.startswith("step 0: val"))
+
+    assert "best so far" not in said_of_the_first()
+    assert "best so far" in said_of_the_first("--from", str(whole))

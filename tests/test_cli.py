@@ -348,3 +348,12 @@ def test_a_stop_writes_into_no_file_that_took_the_number_of_stderr(folder: Path)
     command = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} 2>&-"
     assert subprocess.run(["sh", "-c", command], cwd=folder).returncode == 0
     assert (folder / "mine").read_bytes() == b""
+
+
+def test_a_size_is_found_that_heads_of_state_spaces_fill(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model.layers", "SA", "--model.ssm_head", "96", "--max-steps", "3", "--dry-run"]
+    words += ["--model.context", "16", "--train.batch", "2"]
+    assert cli.run(["train", "good.txt", "--threads", "1", *words]) == 0
+    assert "width 384" in capfd.readouterr().out

@@ -288,7 +288,16 @@ def test_a_perplexity_of_unknown_side_is_no_training_loss(tmp_path):
     run = run_of(tmp_path, "log.csv", table("step,val_loss,perplexity", rows))
     assert run.found.verdict("overfitting").verdict == "yes"
     assert run.found.verdict("gap").verdict == "cannot_tell"
-    assert problem(run, "perplexity: of training or of validation")
+    assert problem(run, "perplexity: of validation")
+    apart = [{"step": s, "ppl": p} for s, _, p in rows] + [{"step": 2000, "val_loss": 2.0}]
+    assert len(run_of(tmp_path, "apart.jsonl", apart).tables["train"]) == 20
+    both = [(s, p, v, p * 1.2) for s, v, p in rows]
+    both = run_of(
+        tmp_path,
+        "both.csv",
+        table("step,ppl,val_loss,val_ppl", [(s, p * 0.8, v, q) for s, p, v, q in both]),
+    )
+    assert len(both.tables["train"]) == 20
     named = run_of(tmp_path, "named.csv", table("step,val_loss,train_ppl", rows))
     assert named.tables["train"][0]["loss"] == pytest.approx(3)
 
@@ -296,13 +305,19 @@ def test_a_perplexity_of_unknown_side_is_no_training_loss(tmp_path):
 def test_evaluations_that_are_exact(tmp_path):
     """Rounded so far that nothing scatters: they still fall, or rise."""
     falls = run_of(tmp_path, "falls.csv", evaluated([4.0, 3.6, 3.4, *[3.35] * 9])).found
-    assert "does not change at all" not in falls.verdict("overfitting").because
+    assert "are all 3.3500, the lowest of 12" in falls.verdict("overfitting").because
     assert falls.verdict("overfitting").verdict == "no"
+    assert falls.best.tied_steps == list(range(400, 1201, 100))
+    above = run_of(tmp_path, "above.csv", evaluated([4.0, 3.0, *[3.2] * 18])).found
+    assert above.verdict("overfitting").verdict == "cannot_tell"
     rises = run_of(tmp_path, "rises.csv", evaluated([1 + 0.25 * i for i in range(16)])).found
     assert rises.verdict("overfitting").verdict == "yes"
+    assert rises.noise.method.startswith("what rounding leaves")
     equal = run_of(tmp_path, "equal.csv", evaluated([2.0] * 12)).found
     assert "does not change at all over 12" in equal.verdict("overfitting").because
-    assert equal.noise.method == "all evaluations are equal: their scatter cannot be estimated"
+    assert (
+        equal.noise.method == "the last three quarters are equal: their scatter cannot be estimated"
+    )
 
 
 def test_validation_alone_that_rises_is_not_called_divergence(tmp_path):
@@ -321,6 +336,9 @@ def test_validation_alone_that_ends_broken(tmp_path, broken):
     v = run_of(tmp_path, "log.csv", evaluated(values)).found.verdict("divergence")
     assert (v.verdict, v.since_step) == ("yes", 1600)
     assert "validation loss is not finite" in v.because
+    rows = [(50 * i, 60 - i, 4 - i / 100 if i % 2 == 0 and i < 40 else broken) for i in range(60)]
+    run = run_of(tmp_path, "ppl.csv", table("step,train_ppl,val_loss", rows))
+    assert run.found.verdict("divergence").verdict == "no"
 
 
 UNITS = """\
@@ -334,6 +352,11 @@ def test_printed_numbers_keep_their_units(tmp_path):
     last = run.tables["train"][-1]
     assert (last["tokens_per_s"], last["tokens"], last["time"]) == (12_300, 18e6, 21_600)
     assert run.found.ledger.seconds == pytest.approx(5.5 * 3600)
+    parted = "".join(f"step 1_{i:03} | loss {4 - i / 50}\n" for i in range(40))
+    parted += "".join(f"step {i} | loss {4 - i / 50} | elapsed {i}m30s\n" for i in range(1, 13))
+    run = run_of(tmp_path, "parted.log", parted)  # neither is cut
+    assert [row["step"] for row in run.tables["train"]] == list(range(1, 13))
+    assert all(row["time"] is None for row in run.tables["train"])
 
 
 def test_validation_lines_of_megatron_and_torchtitan(tmp_path):
@@ -359,6 +382,12 @@ def test_units_in_the_names_of_columns(tmp_path):
     assert run.found.ledger.seconds == pytest.approx(59 * 8 * 60)
     assert run.found.ledger.tokens == 90_000_000
     assert problem(run, "time (min): times 60")
+    rows = [(i, 4 - i / 50, f"{i // 60}:{i % 60:02d}:00", f"{i / 2}M") for i in range(1, 61)]
+    own = run_of(tmp_path, "own.csv", table("step,loss,time (min),Tokens (M)", rows)).found.ledger
+    assert (own.seconds, own.tokens) == (59 * 60, 30_000_000)  # cells with a unit of their own
+    rows = [(i, 4 - i / 50, 1000 * i) for i in range(1, 61)]
+    other = "run (b) - step,run (b) - loss,run (b) - tokens"
+    assert run_of(tmp_path, "run.csv", table(other, rows)).found.ledger.tokens == 60_000
 
 
 def test_names_of_json_files_with_points(tmp_path):
@@ -430,3 +459,25 @@ def test_lines_are_counted_from_the_first_of_the_file(tmp_path):
     rows = [(i, 4 - i / 20) for i in range(1, 13)]
     content = "# a comment\n\n" + table("step,loss", rows) + "13,much\n"
     assert problem(run_of(tmp_path, "log.csv", content), "line 16: 'much'")
+
+
+def test_a_step_that_falls_is_no_resume_by_itself(tmp_path):
+    """Two ranks a row apart, a row that came late, a row of results at the end."""
+    train = [{"step": s, "loss": 4 - s / 1e4} for s in range(50, 6001, 50)]
+    evals = {s: {"step": s, "val_loss": 4.1 - s / 1e4} for s in range(500, 6001, 500)}
+
+    def kept(rows):
+        return len(run_of(tmp_path, "log.jsonl", rows).tables["eval"])
+
+    plain = [r for row in train for r in (row, evals.get(row["step"])) if r]
+    late = [{"step": 2990, "loss": 3.7}]
+    at = plain.index(evals[3000]) + 1
+    assert kept(plain) == kept([*plain[:at], *late, *plain[at:]]) == 12
+    assert kept([*plain, {"step": 100, "loss": 2.2}]) == 12
+    ranks = [
+        r
+        for row in train
+        for r in (row, evals.get(row["step"]), {"step": row["step"] - 50, "loss": row["loss"]})
+        if r
+    ]
+    assert kept(ranks) == 12

@@ -45,6 +45,11 @@ class Scatter:
         return self.sigma > 0
 
     @property
+    def exact(self) -> bool:
+        """Whether it is given rather than estimated."""
+        return not np.isfinite(self.degrees)
+
+    @property
     def reach(self) -> float:
         """Half of a 95 % interval, in standard errors."""
         return float(stats.t.isf(0.025, max(self.degrees, 2.0)))
@@ -66,14 +71,14 @@ UNKNOWN = Scatter.exactly(0.0)
 
 def scatter(steps: Array, values: Array) -> Scatter:
     """The noise of `values` (finite) at increasing `steps`, from their last three quarters; not
-    known of a few values, nor of values that are all equal."""
+    known of a few values, nor where those are all equal."""
     n = len(values)
     if n < FEWEST:
         return Scatter.exactly(0.0, n=n)
     first = _later(n)
     found = smooth(steps[first:], values[first:])
     if not found.sigma:  # no less than what was rounded away where they were written
-        return Scatter.exactly(_rounding(values), n=n)
+        return Scatter.exactly(_rounding(values[first:]), n=n)
     return Scatter(found.sigma, found.rho, found.contrasts.size, n, RHOS, found.variances)
 
 

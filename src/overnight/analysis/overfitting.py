@@ -94,10 +94,7 @@ def harm(
         steps, losses = _thin(steps, losses)
         noise = scatter(steps, losses)
     if not noise.known:
-        return make(
-            "harm", "no", "Validation does not change at all over {n} evaluations.",
-            n=logged["n"], estimator="trend of validation",
-        )  # fmt: skip
+        return _still(losses, logged)
     trend = rise(losses, noise)
     lowest = int(np.argmin(losses))
     effect, effect_noise = above_lowest(losses, lowest, noise)
@@ -115,6 +112,21 @@ def harm(
         "rho": noise.rho,
     }
     return _judged(shown, _still_up(losses, lowest, effect, effect_noise, noise))
+
+
+def _still(losses: Array, logged: dict[str, Any]) -> Verdict:
+    """Where the last three quarters are equal, so that nothing is known of noise."""
+    risen = losses[-1] > losses.min()
+    why = "The last evaluations are all {final:.4f}, the lowest of {n}."
+    if not np.ptp(losses):
+        why = "Validation does not change at all over {n} evaluations."
+    elif risen:
+        why = (
+            "The last evaluations are all {final:.4f}, above {lowest:.4f} at step {lowest_step:,}; "
+            "without any scatter it is not known what that means."
+        )
+    verdict = "cannot_tell" if risen else "no"
+    return make("harm", verdict, why, estimator="trend of validation", **logged)
 
 
 def _logged(steps: Array, losses: Array, noise: Scatter) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
             else "Too few evaluations: {n}, at least {needed} are needed."
         )
         if series.n >= FEWEST:
-            why = "Validation does not change at all, so its noise cannot be told."
+            why = "The last evaluations are all equal, so their noise cannot be told."
         return [
             make(name, "cannot_tell", why, n=series.n, needed=FEWEST)
             for name in ("still_improving", "plateau")

@@ -110,7 +110,9 @@ class Series:
         if self.n < FEWEST:
             method = f"fewer than {FEWEST} evaluations: their scatter cannot be estimated"
         elif not wiggle.known:
-            method = "all evaluations are equal: their scatter cannot be estimated"
+            method = "the last three quarters are equal: their scatter cannot be estimated"
+        elif wiggle.exact:
+            method = "what rounding leaves of evaluations that lie on a smooth curve"
         se = self.val_se[np.isfinite(self.val_se)]
         return Noise(
             sigma=wiggle.sigma if wiggle.known else None,

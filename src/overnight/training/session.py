@@ -176,10 +176,10 @@ def _resume(
     starts = read.of(Start)
     before, edits = edited(load_config(run.config), read.rows)
     settings, changed = with_changes(before, edits | changes, accept)
-    refuse_unsettled(run, settings)
     if settings.length.steps <= before.length.steps and (done := _done(read, settings)):
         progress.say(f"{run.path} {done}.")
         return summarise(run, "finished", time.monotonic() - begun)
+    refuse_unsettled(run, settings)
     warnings = [slow] if (slow := emulated(settings.train.device, settings.train.dtype)) else []
     fingerprint = str(starts[-1].data.get("fingerprint", "")) if starts else ""
     prepared = prepare(
@@ -254,7 +254,10 @@ def _tell(events: dict[str, list[str]], step: int, log: LogWriter, progress: Pro
 def _done(read: LogRead, settings: Config) -> str:
     """What the last session came to, where that was the end."""
     sessions = [row for row in read.rows if isinstance(row, Start | End)]
-    if not read.of(Start) or getattr(sessions[-1], "reason", "") != "finished":
+    starts = read.of(Start)
+    if not starts or not starts[-1].ledger.get("train_tokens"):  # damaged; imported, never begun
+        return ""
+    if getattr(sessions[-1], "reason", "") != "finished":
         return ""
     if (step := sessions[-1].step) >= settings.length.steps:
         return "is finished; nothing to do"

@@ -94,8 +94,11 @@ def choose_size(
     letters = settings.get("tokenizer.kind") in ("chars", "bytes")
     if letters and settings.left_open("model.context"):
         _choose_context(settings, prepared)
-    ladder = _with_given(settings, LADDER)
-    recurring = tuple(rung for rung in _with_given(settings, RECURRING) if _fits(settings, rung))
+    ladder, recurring = (
+        tuple(rung for rung in _with_given(settings, rungs) if _fits(settings, rung))
+        for rungs in (LADDER, RECURRING)
+    )
+    ladder = ladder or _with_given(settings, LADDER)[:1]  # which is refused, and why
     memory.check(_sized(settings, ladder[0]), device)
     free, _ = memory.memory(device)
 

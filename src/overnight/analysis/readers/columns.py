@@ -6,7 +6,6 @@ validation loss, both, or neither, and a resumed run may have appended from an e
 
 from __future__ import annotations
 
-import re
 from array import array
 from pathlib import Path
 
@@ -23,13 +22,12 @@ MAX_COLUMNS = 512
 # A column that says of each row what it is about, and the words that mean validation.
 KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
 VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
-LN_2 = float(np.log(2))
 BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
-BITS = re.compile(r"(?<![a-z])bits(?![a-z])")
 # A column that says of each row which run it is of, and how that is called here
 RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model", "model_name")
 RUN = "run"
 FEWEST_ROWS = 5  # of a run
+RESUMED, BEHIND = 3, 2  # training rows of a resumed session, and of those that it goes over again
 MAX_PROBLEMS = 20  # lines that are told of
 
 
@@ -67,7 +65,7 @@ class Loose:
 def build(path: Path, form: str, gathered: Loose) -> Log:
     """The tables of a plain log."""
     columns = gathered.columns()
-    main = "loss" if "loss" in columns else "val_loss"
+    main = "loss" if {"loss", "perplexity"} & set(columns) else "val_loss"
     loose = {name: _settled(name, values, name == main) for name, values in columns.items()}
     problems = [
         *gathered.problems,
@@ -75,7 +73,7 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     ]
     loose = _of_one_run(loose, list(gathered.runs), problems)
     _losses(path, loose, gathered.known, problems)
-    loose = _in_our_units(loose, gathered.known, problems)
+    problems += names.scaled(gathered.known)
     loose, step_is = with_steps(loose, problems)
     loose = last_run(in_order(loose, problems), problems)
     _refuse_results(path, loose)
@@ -105,14 +103,14 @@ def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[st
     for loss, perplexity in (("loss", "perplexity"), ("val_loss", "val_perplexity")):
         if loss not in loose and perplexity in loose:
             named = next(foreign for foreign, ours in known.items() if ours == perplexity)
-            if loss == "loss" and "val_loss" in loose and "train" not in named.lower():
-                problems.append(f"{named[:40]}: of training or of validation, it does not say")
+            if loss == "loss" and "train" not in named.lower() and _of_validation(loose):
+                problems.append(f"{named[:40]}: of validation, as the loss beside it")
                 continue
             with np.errstate(divide="ignore", invalid="ignore"):
                 loose[loss] = np.log(loose[perplexity])
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
     if "val_bpb" in loose and not set(LOSSES) & set(loose):
-        loose["val_loss"] = loose["val_bpb"] * LN_2
+        loose["val_loss"] = loose["val_bpb"] * names.LN_2
         problems.append("val_loss is bits per byte times ln 2: nats per byte, not per token")
     elif "val_bpb" in loose and "val_loss" not in loose:
         problems.append("validation is in bits per byte alone, which no train loss compares with")
@@ -121,6 +119,16 @@ def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[st
             f"{path}: no loss column found. Known names are such as loss, train_loss, val_loss, "
             "perplexity; the log has to use one of them."
         )
+
+
+def _of_validation(loose: Columns) -> bool:
+    """Whether `perplexity` is that of the validation loss, in whose rows alone it stands."""
+    if "val_loss" not in loose:
+        return False
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loss = np.log(loose["perplexity"])
+    has = np.isfinite(loss)
+    return bool(has.any() and np.allclose(loss[has], loose["val_loss"][has], rtol=0.01))
 
 
 def _of_one_run(loose: Columns, runs: list[str], problems: list[str]) -> Columns:
@@ -158,21 +166,6 @@ def _largest(loose: Columns, name: str) -> float | None:
     return float(values.max()) if len(values) else None
 
 
-def _in_our_units(loose: Columns, known: dict[str, str], problems: list[str]) -> Columns:
-    """Losses whose name says that they are in bits, in nats; `time (min)` and `Tokens (M)` too."""
-    for foreign, ours in known.items():
-        if ours not in loose:
-            continue
-        if ours in LOSSES and BITS.search(foreign.lower()):
-            loose[ours] = loose[ours] * LN_2
-            problems.append(f"{foreign[:40]} is in bits: times ln 2, it is nats")
-        scale = names.scale(foreign, ours)
-        if scale != 1:
-            loose[ours] = loose[ours] * scale
-            problems.append(f"{foreign[:40]}: times {scale:,.10g}")
-    return loose
-
-
 def _rises(values: Array) -> bool:
     """Whether a column counts up, but for what a resumed run takes back. Rows may share a value."""
     values = values[np.isfinite(values)]
@@ -191,7 +184,7 @@ def _settled(name: str, values: Array, main: bool) -> Array:
     broken = values == BROKEN
     values = np.where(broken, np.nan, values)
     good = np.flatnonzero(np.isfinite(values))
-    if not main or not len(good):
+    if not main or len(good) < (1 if name == "loss" else FEWEST_ROWS):
         return values
     longest = int(np.diff(good).max(initial=1)) - 1
     tail = np.arange(len(values)) > good[-1]
@@ -202,7 +195,7 @@ def _settled(name: str, values: Array, main: bool) -> Array:
 
 def _without_abandoned(loose: Columns, problems: list[str]) -> Columns:
     """Without the evaluations of what a resumed run went back behind: those beyond the step at
-    which training rows begin again."""
+    which training rows begin again. A row that came late, or stands apart, is no resume."""
     steps = loose["step"]
     trained = np.isfinite(loose.get("loss", np.full(len(steps), np.nan))) & np.isfinite(steps)
     if not trained.any():
@@ -211,7 +204,11 @@ def _without_abandoned(loose: Columns, problems: list[str]) -> Columns:
     session[np.flatnonzero(trained)[1:]] = np.diff(steps[trained]) < 0
     session = np.cumsum(session)
     begins = np.full(session[-1] + 2, np.inf)
-    np.minimum.at(begins, session[trained], steps[trained])
+    for number in range(1, session[-1] + 1):
+        mine = steps[trained & (session == number)]
+        before = steps[trained & (session < number)]
+        if len(mine) >= RESUMED and (before > mine[0]).sum() >= BEHIND:
+            begins[number] = mine[0]
     resumed = np.minimum.accumulate(begins[::-1])[::-1][1:]  # where any later session begins
     gone = ~trained & (steps > resumed[session])
     if gone.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -42,6 +43,8 @@ PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "st
 RATE = re.compile(r"lr[-_/ ](adam|sgd|muon|lion|adagrad|rmsprop|adafactor|group|pg)", re.IGNORECASE)
 OF_ONE_SET = re.compile(r"eval_\w+_loss")  # transformers, where several sets are evaluated
 SPREAD = ("__MIN", "__MAX")  # what W&B's exports hold beside each column
+LN_2 = math.log(2)
+BITS = re.compile(r"(?<![a-z])bits(?![a-z])")
 NAMED = 8  # columns that are not read
 # What a language model's log has, and what the log of another task does
 TOKENS = re.compile(r"tok|perplexity|ppl|bpb|bits_per_byte")
@@ -58,12 +61,28 @@ def normalise(name: str) -> str:
 
 
 def scale(name: str, ours: str) -> float:
-    """What a column is multiplied by whose name says a unit: `time (min)`, `Tokens (M)`."""
+    """What numbers of a column are multiplied by whose name says a unit: `time (min)`,
+    `Tokens (M)`, `val/loss (bits)`."""
+    name = name.rpartition(" - ")[2]
+    if ours in LOSSES:
+        return LN_2 if BITS.search(name.lower()) else 1.0
     found = re.search(r"[(\[]\s*(\w+)\s*[)\]]", name)
     unit = found.group(1) if found else ""
     if ours in ("time", "duration"):
         return SECONDS.get(unit.lower(), 1.0)
     return SUFFIX.get(unit, 1.0) if ours in COUNTS else 1.0
+
+
+def scaled(known: dict[str, str]) -> list[str]:
+    """What the problems say of columns in other units; `known`: foreign name → ours."""
+    factors = {foreign: scale(foreign, ours) for foreign, ours in known.items()}
+    return [
+        f"{foreign[:40]} is in bits: times ln 2, it is nats"
+        if factor == LN_2
+        else f"{foreign[:40]}: times {factor:,.10g}"
+        for foreign, factor in factors.items()
+        if factor != 1
+    ]
 
 
 def ours_of(name: str) -> str | None:

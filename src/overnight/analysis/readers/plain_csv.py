@@ -12,7 +12,7 @@ from ...errors import UserError
 from ..tables import Log
 from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build, note
 from .files import is_text, opened
-from .names import losses_by_run, of_one_run, recognise, run_of
+from .names import losses_by_run, of_one_run, recognise, run_of, scale
 from .values import NAN
 from .values import number as parse
 
@@ -44,7 +44,11 @@ def read(path: Path) -> Log:
         header = next(csv.reader([header_line], delimiter=mark), [])[:MAX_COLUMNS]
         header = [name.strip() for name in header]
         known = recognise(header)
-        wanted = [(i, known[name]) for i, name in enumerate(header) if name in known]
+        wanted = [
+            (i, known[name], scale(name, known[name]))
+            for i, name in enumerate(header)
+            if name in known
+        ]
         if not wanted:
             raise UserError(f"{path}: no known column in the header: {header_line.strip()[:120]}")
         loose = Loose(problems + _other_runs(header, known))
@@ -81,7 +85,7 @@ def _rows(
     reader: Any,
     before: int,
     header: list[str],
-    wanted: list[tuple[int, str]],
+    wanted: list[tuple[int, str, float]],
     loose: Loose,
 ) -> None:
     """`before`: lines up to the header."""
@@ -101,9 +105,9 @@ def _rows(
             continue
         validation = kind is not None and kind < len(cells) and cells[kind].lower() in VALIDATION
         values: dict[str, float] = {}
-        for i, name in wanted:
+        for i, name, factor in wanted:
             cell = cells[i] if i < len(cells) else ""
-            value = parse(cell, name)
+            value = parse(cell, name, factor)
             if value is None:
                 number = before + reader.line_num
                 note(problems, f"line {number}: {cell[:40]!r} is not a number")

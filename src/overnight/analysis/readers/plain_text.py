@@ -23,7 +23,7 @@ TAIL = 16_384  # bytes
 FEWEST = 3  # lines of the head or the tail that hold a step and a loss
 PAIR = re.compile(
     r"([A-Za-z][A-Za-z_/ ().-]*?)[ \t]*[:= \t][ \t]*"  # a name
-    r"([+-]?(?:\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|(?:nan|inf)\b))"  # its number, unit
+    r"([+-]?(?:\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"  # its number, unit
     r"(?:/\s*(\d+))?",  # and of how many
     re.IGNORECASE,
 )

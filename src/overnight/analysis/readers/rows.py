@@ -15,7 +15,7 @@ from ...errors import UserError
 from ..tables import Log
 from . import settings
 from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build, note
-from .names import normalise, rank, recognise
+from .names import normalise, rank, recognise, scale
 from .values import BROKEN, LOSSES
 from .values import number as parse
 
@@ -29,6 +29,7 @@ def tables(
     loose = Loose(problems)
     config: dict[str, Any] | None = None
     kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
+    factors: dict[str, float] = {}  # what a name is multiplied by
     for number, row in rows:
         if config is None:
             config = _config(row)
@@ -41,10 +42,13 @@ def tables(
             kinds[fields] = _agreed(recognise(fields), loose.known)
             loose.seen |= dict.fromkeys(f for f in fields if not isinstance(flat[f], dict | list))
             loose.known |= kinds[fields]
+            factors |= {name: scale(name, ours) for name, ours in kinds[fields].items()}
         values = {}
         broken = _says_broken({ours for name, ours in kinds[fields].items() if flat[name] is None})
         for name, ours in kinds[fields].items():
-            value = BROKEN if flat[name] is None and ours == broken else _number(flat[name], ours)
+            value = _number(flat[name], ours, factors[name])
+            if flat[name] is None and ours == broken:
+                value = BROKEN
             if value is not None:
                 values[ours] = value
             elif isinstance(flat[name], str):
@@ -99,7 +103,7 @@ def _flatten(row: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _number(value: Any, name: str) -> float | None:
+def _number(value: Any, name: str, scale: float) -> float | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
@@ -107,9 +111,9 @@ def _number(value: Any, name: str) -> float | None:
             value = float(value)
         except OverflowError:
             return None
-        return BROKEN if value != value and name in LOSSES else value
+        return BROKEN if value != value and name in LOSSES else value * scale
     if isinstance(value, str) and len(value) < 64:
-        return parse(value, name)
+        return parse(value, name, scale)
     return None
 
 

@@ -19,30 +19,31 @@ _COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 _CLOCK = re.compile(r"(?:(\d+) days?,? )?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
 
-def number(cell: str, name: str) -> float | None:
-    """The number in `cell` of the column `name` (ours); NaN where nothing was logged; None where
-    it is something else. A loss that says NaN is BROKEN."""
+def number(cell: str, name: str, scale: float = 1.0) -> float | None:
+    """The number in `cell` of the column `name` (ours), times `scale` where it has no unit of its
+    own; NaN where nothing was logged; None where it is something else. A loss that says NaN is
+    BROKEN."""
     cell = cell.strip()
     try:
         value = float(cell)
     except ValueError:
-        return _spelt(cell, name)
-    return BROKEN if value != value and name in LOSSES else value
+        return _spelt(cell, name, scale)
+    return BROKEN if value != value and name in LOSSES else value * scale
 
 
-def _spelt(cell: str, name: str) -> float | None:
+def _spelt(cell: str, name: str, scale: float) -> float | None:
     if cell.lower() in MISSING:
         return NAN
     if name == "time":
         return _time(cell)
     if _COMMA.fullmatch(cell) and name not in COUNTS:
-        return float(cell.replace(",", "."))
+        return float(cell.replace(",", ".")) * scale
     if _THOUSANDS.fullmatch(cell):
-        return float(re.sub(r"[^\d.+-]", "", cell))
+        return float(re.sub(r"[^\d.+-]", "", cell)) * scale
     body = cell.rstrip("%").rstrip()
-    scale = SUFFIX.get(body[-1:], 1.0)
+    own = SUFFIX.get(body[-1:])
     try:
-        return float(body[:-1] if scale != 1.0 else body) * scale
+        return float(body[:-1]) * own if own else float(body) * scale
     except ValueError:
         return None
 

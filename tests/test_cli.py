@@ -354,6 +354,6 @@ def test_a_size_is_found_that_heads_of_state_spaces_fill(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--model.layers", "SA", "--model.ssm_head", "96", "--max-steps", "3", "--dry-run"]
-    words += ["--model.context", "16", "--train.batch", "2"]
+    words += ["--model.context", "16", "--train.batch", "2", "--model.ngram_rows", "64"]
     assert cli.run(["train", "good.txt", "--threads", "1", *words]) == 0
     assert "width 384" in capfd.readouterr().out

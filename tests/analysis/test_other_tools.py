@@ -336,9 +336,10 @@ def test_validation_alone_that_ends_broken(tmp_path, broken):
     v = run_of(tmp_path, "log.csv", evaluated(values)).found.verdict("divergence")
     assert (v.verdict, v.since_step) == ("yes", 1600)
     assert "validation loss is not finite" in v.because
-    rows = [(50 * i, 60 - i, 4 - i / 100 if i % 2 == 0 and i < 40 else broken) for i in range(60)]
+    rows = [(50 * i, 60 - i, 4 - i / 100 if i % 2 == 0 and i < 40 else "nan") for i in range(60)]
     run = run_of(tmp_path, "ppl.csv", table("step,train_ppl,val_loss", rows))
     assert run.found.verdict("divergence").verdict == "no"
+    assert len(run.tables["eval"]) == 20
 
 
 UNITS = """\

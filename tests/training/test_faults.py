@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import TEXT, final_tensors, interrupted_at, measured, train
+from tiny_runs import TEXT, final_tensors, interrupted, interrupted_at, measured, train
 
 import overnight
 from overnight import cli, load_run
@@ -229,9 +229,7 @@ def test_a_torn_tail_is_sealed_and_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(13, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 13, monkeypatch)
     with (out / "log.jsonl").open("ab") as file:
         file.write(b'{"type":"train","attempt":1,"se')
     before = (out / "log.jsonl").read_bytes()
@@ -311,9 +309,7 @@ def test_changed_settings_need_the_word_for_what_they_do(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(11, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 11, monkeypatch)
     words = ["train", "--resume", str(out), "--set", change]
     if effect != "harmless":
         before = (out / "log.jsonl").read_bytes()
@@ -351,9 +347,7 @@ def test_what_a_resume_cannot_take_leaves_the_run_as_it_was(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(3, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 3, monkeypatch)
     before = {name: (out / name).read_bytes() for name in ("config.toml", "log.jsonl")}
     capfd.readouterr()
     words = ["train", "--resume", str(out), "--set", change, "--accept", "incompatible"]
@@ -502,9 +496,7 @@ def test_a_log_without_its_first_row_does_not_stop_a_resume(
     text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(11, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 11, monkeypatch)
     log = out / "log.jsonl"
     log.write_bytes(b"X" + log.read_bytes()[1:])
     assert cli.run(["train", "--resume", str(out)]) == 0
@@ -539,9 +531,7 @@ def test_another_model_that_was_killed_before_its_first_save_can_go_on(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(3, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 3, monkeypatch)
     words = ["train", "--resume", str(out)]
     with monkeypatch.context() as patch:
         patch.setattr(session, "_train", lambda trainer: 1 / 0)  # settings are written, no weights
@@ -574,9 +564,7 @@ def test_a_run_without_its_checkpoints_says_that_it_begins_again(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(10, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 10, monkeypatch)
     for folder in (out / "checkpoints").iterdir():
         (folder / "model.safetensors").write_bytes(b"")
     capfd.readouterr()
@@ -590,9 +578,7 @@ def test_settings_that_were_emptied_are_damaged_not_changed(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(10, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 10, monkeypatch)
     (out / "config.toml").write_text("")
     capfd.readouterr()
     assert cli.run(["train", "--resume", str(out)]) == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from test_faults import poison
-from tiny_runs import final_tensors, interrupted_at, measured, train
+from tiny_runs import final_tensors, interrupted, interrupted_at, measured, train
 
 from overnight import cli
 from overnight.model import checkpoint
@@ -83,9 +83,7 @@ def test_what_is_measured_is_not_measured_again(
     text: str, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(8, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 8, monkeypatch)
     # the signal broke the evaluation of step 8 off
     assert not checkpoint.read_state(RunFolder(out).checkpoint_path(8)).measured
     with monkeypatch.context() as patch:

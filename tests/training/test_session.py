@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from tiny_runs import TEXT, TINY, final_tensors, interrupted_at, measured, train
+from tiny_runs import TEXT, TINY, final_tensors, interrupted, interrupted_at, measured, train
 
 from overnight import cli, load_run
 from overnight.generation.load import find_step
@@ -38,9 +38,7 @@ def test_resumed_is_uninterrupted(
     step: int, whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(step, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, step, monkeypatch)
     assert RunFolder(out).checkpoint_steps()[-1] == step
     assert cli.run(["train", "--resume", str(out)]) == 0
     assert final_tensors(out) == final_tensors(whole)
@@ -171,9 +169,7 @@ def test_settings_edited_by_hand_are_changes_of_a_resume(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(4, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 4, monkeypatch)
     file = out / "config.toml"
     written = file.read_text()
     file.write_text(written.replace("weight_decay = 0.1", "weight_decay = 0.3", 1))
@@ -203,9 +199,7 @@ def test_a_text_behind_a_link_is_taken_up_again(
     blob, link, out = tmp_path / "ab12", tmp_path / "train.jsonl", tmp_path / "run"
     blob.write_text("".join(json.dumps({"text": line}) + "\n" for line in TEXT.splitlines()))
     link.symlink_to(blob)
-    with monkeypatch.context() as patch:
-        interrupted_at(4, patch)
-        assert train(out, str(link)) == 130
+    interrupted(out, str(link), 4, monkeypatch)
     assert cli.run(["train", "--resume", str(out)]) == 0
 
 
@@ -213,9 +207,7 @@ def test_memory_that_is_short_at_a_resume_is_said(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        interrupted_at(4, patch)
-        assert train(out, text) == 130
+    interrupted(out, text, 4, monkeypatch)
 
     def short(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -47,6 +47,13 @@ def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update.Updater, "update", with_signal)
 
 
+def interrupted(out: Path, text: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped while it made update `step`."""
+    with monkeypatch.context() as patch:
+        interrupted_at(step, patch)
+        assert train(out, text) == 130
+
+
 def measured(run: Path) -> dict[Any, Any]:
     """Everything logged that is not a time."""
     times = {"time", "attempt", "seq", "seconds", "tokens_per_s"}

@@ -200,15 +200,16 @@ def _without_abandoned(loose: Columns, problems: list[str]) -> Columns:
     trained = np.isfinite(loose.get("loss", np.full(len(steps), np.nan))) & np.isfinite(steps)
     if not trained.any():
         return loose
+    falls = np.flatnonzero(np.diff(steps[trained]) < 0) + 1
     session = np.zeros(len(steps), dtype=int)
-    session[np.flatnonzero(trained)[1:]] = np.diff(steps[trained]) < 0
+    session[np.flatnonzero(trained)[falls]] = 1
     session = np.cumsum(session)
-    begins = np.full(session[-1] + 2, np.inf)
-    for number in range(1, session[-1] + 1):
-        mine = steps[trained & (session == number)]
-        before = steps[trained & (session < number)]
-        if len(mine) >= RESUMED and (before > mine[0]).sum() >= BEHIND:
-            begins[number] = mine[0]
+    begins = np.full(len(falls) + 2, np.inf)
+    highest = [-np.inf] * BEHIND  # steps before, in order
+    for number, part in enumerate(np.split(steps[trained], falls)):
+        if len(part) >= RESUMED and highest[0] > part[0]:
+            begins[number] = part[0]
+        highest = sorted([*highest, *part[-BEHIND:]])[-BEHIND:]
     resumed = np.minimum.accumulate(begins[::-1])[::-1][1:]  # where any later session begins
     gone = ~trained & (steps > resumed[session])
     if gone.any():

@@ -429,6 +429,8 @@ def test_evaluations_that_a_resumed_run_went_back_behind(tmp_path):
     run = run_of(tmp_path, "log.jsonl", [*trained(10, 1001), *trained(510, 590)])
     assert [e["step"] for e in run.tables["eval"]] == [100, 200, 300, 400, 500]
     assert (run.found.ledger.steps, run.found.best.step) == (580, 500)
+    run = run_of(tmp_path, "log.jsonl", [*trained(10, 1001), *trained(510, 790)])
+    assert [e["step"] for e in run.tables["eval"]] == [100 * i for i in range(1, 8)]
     begun = [row for row in trained(500, 590) if "loss" in row]  # from the weights of step 500
     run = run_of(tmp_path, "log.jsonl", [*trained(10, 1001), *begun])
     assert [e["step"] for e in run.tables["eval"]] == [100, 200, 300, 400, 500]

@@ -96,6 +96,10 @@ class Model(_Section, frozen=True, kw_only=True):
     embed_std: Annotated[
         float, Meta(gt=0, description="standard deviation of embeddings at the beginning")
     ] = 0.02
+    embed_conv: Annotated[
+        bool,
+        Meta(description="a short convolution over the embeddings: each sees the three before"),
+    ] = False
     qk_norm: Annotated[bool, Meta(description="RMS norm on queries and keys")] = False
     dropout: Annotated[
         float,

@@ -160,6 +160,7 @@ def test_bfloat16_is_rounded_once(made: dict[str, Any], tmp_path: Path) -> None:
         (GPT2 | {"position": "alibi", "feed_forward": 40}, "model.feed_forward = another size"),
         (LLAMA | {"mlp": "none"}, "model.mlp = none"),
         (LLAMA | {"ngrams": [2, 3]}, "model.ngrams = 2,3 (Llama: none)"),
+        (GPT2 | {"embed_conv": True}, "model.embed_conv = true (GPT-2: false)"),
         (LLAMA | {"qk_norm": True, "mlp": "relu2"}, "model.mlp = relu2 (Qwen3: swiglu)"),
         (LLAMA | {"norm": "layer"}, "model.norm = layer (Llama: rms)"),
         (BAMBA | {"position": "alibi"}, "model.position = alibi (Bamba: rope)"),

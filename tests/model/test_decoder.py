@@ -21,6 +21,7 @@ VARIANTS = [
             {"kv_heads": 2, "mlp": "swiglu", "qk_norm": True, "ngrams": [2, 3], "ngram_rows": 99},
             {"kv_heads": 1, "mlp": "none", "dropout": 0.5},
             {"layers": "SAS", "ssm_head": 16, "ssm_state": 8},
+            {"ngrams": [2], "ngram_rows": 99, "embed_conv": True},
         ],
     )
 ]
@@ -64,6 +65,22 @@ def test_causal_exactly(settings: dict, fused: bool) -> None:
         a, b = model(ids), model(other)
     assert torch.equal(a[:, :15], b[:, :15])
     assert not torch.equal(a[:, 15], b[:, 15])
+
+
+def test_the_convolution_over_embeddings_is_torchs() -> None:
+    """Beside `conv1d` with a group for each channel; a fresh one changes nothing."""
+    settings = SMALL | {"position": "learned", "ngrams": [2], "ngram_rows": 99}
+    fresh = Decoder(Model(**settings, embed_conv=True)).initialise(3)
+    ids = ids_of(2, 24)
+    assert torch.equal(fresh(ids), Decoder(Model(**settings)).initialise(3)(ids))
+    model = make(**settings, embed_conv=True)
+    without = make(**settings)
+    without.load_state_dict({k: v for k, v in model.state_dict().items() if k != "convolution"})
+    with torch.no_grad():
+        plain_BCT = without._embedded(ids, None, None).mT
+        weights_C1J = model.convolution.t()[:, None]
+        seen_BCT = F.conv1d(F.pad(plain_BCT, (3, 0)), weights_C1J, groups=32)
+        torch.testing.assert_close(model._embedded(ids, None, None), (plain_BCT + seen_BCT).mT)
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi", "learned"])

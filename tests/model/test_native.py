@@ -21,6 +21,7 @@ GRAMMARS = [
     {"position": "rope", "kv_heads": 1, "mlp": "none", "bias": True},
     {"position": "alibi", "heads": 3, "width": 36, "mlp": "relu2"},
     {"position": "none", "ngrams": [2, 4], "ngram_rows": 77},
+    {"position": "learned", "ngrams": [2], "ngram_rows": 77, "embed_conv": True},
     {"position": "rope", "ngrams": [3], "layers": "SAS", "ssm_expand": 3, "bias": True},
     {"position": "none", "layers": "SS", "mlp": "swiglu", "norm": "layer"},
 ]

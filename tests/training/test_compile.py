@@ -36,7 +36,8 @@ def test_every_part_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="aot_eager", **more))
     monkeypatch.setattr(machine, "compiler_trouble", lambda device: "")
-    grammar = {"layers": "SA", "ssm_head": 8, "position": "alibi", "ngrams": [2], "qk_norm": True}
+    grammar = {"layers": "SA", "ssm_head": 8, "position": "alibi", "ngrams": [2], "qk_norm": True,
+               "embed_conv": True}  # fmt: skip
     eager, traced = (updater(form, "float32", **grammar) for form in ("off", "on"))
     for step in (1, 2):
         assert traced.update(step, 20) == eager.update(step, 20)

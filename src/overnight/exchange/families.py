@@ -160,7 +160,7 @@ def _read_bamba(tree: Tree) -> Tree:
 
 # ---- the families
 
-ATTENTION: Tree = {"layers": ("attention",), "ngrams": ("none",)}
+ATTENTION: Tree = {"layers": ("attention",), "ngrams": ("none",), "embed_conv": (False,)}
 GROUPED: Tree = ATTENTION | {"qk_norm": (False,)}
 FULL_HEADS: Tree = GROUPED | {"kv_heads": ("as many as heads",)}
 ROPE: Tree = GROUPED | {"position": ("rope",)}
@@ -444,6 +444,7 @@ def traits(model: Model) -> Tree:
         "kv_heads": "as many as heads" if model.kv_heads == model.heads else "fewer than heads",
         "feed_forward": "4 × width" if model.feed_forward == 4 * model.width else "another size",
         "ngrams": ",".join(map(str, model.ngrams)) or "none",
+        "embed_conv": model.embed_conv,
     }
 
 
@@ -483,7 +484,7 @@ def read_config(tree: Tree) -> tuple[Family, Tree]:
     if tree.get("quantization_config"):
         raise unknown("quantization_config", tree["quantization_config"], None)
     norm, mlp = family.needs["norm"][0], family.needs["mlp"][0]
-    model: Tree = {"norm": norm, "mlp": mlp, "ngrams": []}
+    model: Tree = {"norm": norm, "mlp": mlp, "ngrams": [], "embed_conv": False}
     for setting, key in family.keys.items():
         model[setting] = _value(tree, setting, key)
     if family.activation:

@@ -21,7 +21,18 @@ from ..config import Model
 from ..errors import UserError
 from ..keyed import key
 from .attention import Attention, AttentionState
-from .layers import MLP, Linear, Norm, Part, cast, drop, library_for, plain
+from .layers import (
+    CONVOLUTION,
+    MLP,
+    Linear,
+    Norm,
+    Part,
+    cast,
+    convolve,
+    drop,
+    library_for,
+    plain,
+)
 from .native import Pace, Token, bind, can_compute
 from .ssm import SSM, SSMState
 
@@ -68,14 +79,15 @@ class NgramTable(nn.Module):
 
 
 class DecodeState:
-    """What decoding remembers: one state per layer, the tokens seen, the last few ids; and the
-    model, in the form that is called fastest."""
+    """What decoding remembers: one state per layer, the tokens seen, the last few ids and
+    embeddings; and the model, in the form that is called fastest."""
 
     def __init__(self, model: Decoder, before_BP: Tensor) -> None:
         letters = model.config.layers
         self.model = plain(model)
         self.layers = [AttentionState() if letter == "A" else SSMState() for letter in letters]
         self.before_BP = before_BP
+        self.tail_BIC: Tensor | None = None  # of the convolution over embeddings
         self.pace = Pace(torch.get_num_threads())
         self._token: Token | None = None
 
@@ -91,6 +103,14 @@ class DecodeState:
         if self._native and (self._token is None or self.length == self._token.end):
             self._token = bind(self)
         return self._token
+
+    def make_room(self) -> None:
+        """To be changed in place, where `native` does."""
+        for layer in self.layers:
+            layer.make_room()
+        self.before_BP = self.before_BP.clone()
+        if self.tail_BIC is not None:
+            self.tail_BIC = self.tail_BIC.contiguous()
 
     def unbind(self) -> None:
         """Before what `token` is bound to is replaced."""
@@ -116,6 +136,10 @@ class Decoder(nn.Module):
         self.positions = nn.Parameter(torch.empty(model.context, model.width)) if learned else None
         self.ngrams = nn.ModuleList(
             NgramTable(order, model.ngram_rows, model.width) for order in model.ngrams
+        )
+        convolved = model.embed_conv
+        self.convolution = (
+            nn.Parameter(torch.empty(CONVOLUTION, model.width)) if convolved else None
         )
         self.blocks = nn.ModuleList(Block(model, letter) for letter in model.layers)
         self.norm = Norm(model)
@@ -188,7 +212,16 @@ class Decoder(nn.Module):
             before_BP = state.before_BP if state else self.nothing_before(ids_BT)
             for table in self.ngrams:
                 x_BTC = x_BTC + table(ids_BT, before_BP)
-        return drop(x_BTC.to(self.compute_dtype), self.config.dropout, self.training)
+        x_BTC = x_BTC.to(self.compute_dtype)
+        if (
+            self.convolution is not None
+        ):  # as "Canon" layers, of the embeddings alone (Allen-Zhu 2025)
+            tail = state.tail_BIC if state else None
+            seen_BTC, tail = convolve(x_BTC, self.convolution, tail)
+            x_BTC = x_BTC + seen_BTC
+            if state:
+                state.tail_BIC = tail
+        return drop(x_BTC, self.config.dropout, self.training)
 
     def _check_end(self, end: int) -> None:
         if self.positions is not None and end > self.config.context:
@@ -198,7 +231,8 @@ class Decoder(nn.Module):
         return ids_BT.new_full((ids_BT.shape[0], max(self.config.ngrams, default=1) - 1), -1)
 
     def initialise(self, seed: int) -> Decoder:
-        """Draw every parameter from (seed, its name), n-gram tables at zero."""
+        """Draw every parameter from (seed, its name); n-gram tables and the convolution over
+        embeddings begin at zero."""
         special = {id(p) for m in self.modules() if isinstance(m, SSM) for p in m.vectors()}
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -206,7 +240,7 @@ class Decoder(nn.Module):
                     continue
                 if "norm" in name:
                     parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-                elif name.endswith("bias") or name.startswith("ngrams"):
+                elif name.endswith("bias") or name.startswith(("ngrams", "convolution")):
                     parameter.zero_()
                 else:
                     random = torch.Generator().manual_seed(key(seed, "init", name))

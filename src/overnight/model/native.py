@@ -88,11 +88,9 @@ class Token:
     def __init__(self, library: Any, state: DecodeState) -> None:
         self._c, self._library = declarations(), library
         self._kept: list[Any] = []  # what the structures point to
-        for layer in state.layers:
-            layer.make_room()
+        state.make_room()
         rooms = [s.capacity for s in state.layers if isinstance(s, AttentionState)]
         self.end = min(rooms, default=2**31 - 1)
-        state.before_BP = state.before_BP.clone()  # shifted in place
         model, settings = state.model, state.model.config
         self._shape = (len(state.before_BP), 1, settings.vocab_size)
         self._decoder = self._c.new(
@@ -107,6 +105,8 @@ class Token:
                 "before": state.before_BP.shape[1],
                 "table": self._array("NgramTable[]", map(self._table, model.ngrams)),
                 "seen": self._c.cast("int64_t *", state.before_BP.data_ptr()),
+                "convolution": self._at(model.convolution),
+                "tail": self._at(state.tail_BIC),
                 "layers": len(model.blocks),
                 "layer": self._array("Layer[]", map(self._layer, model.blocks, state.layers)),
                 "norm": self._norm(model.norm),
@@ -180,7 +180,7 @@ class Token:
             "decay_log": self._at(mixer.decay_log),
             "skip": self._at(mixer.skip),
             "norm": self._norm(mixer.norm),
-            "tail": self._at(state.tail_BJE),
+            "tail": self._at(state.tail_BIM),
             "memory": self._at(state.state_BHPN),
         }
 

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Model
-from .layers import Linear, Norm, Part, cast, drop
+from .layers import CONVOLUTION, Linear, Norm, Part, cast, convolve, drop
 
 CHUNK = 64  # tokens; the fastest to train of 16 … 256 at width 256 on a CPU
-CONVOLUTION = 4  # tokens the short convolution sees
 STEP_RANGE = (1e-3, 1e-1)  # Δ at the beginning, log-uniform over heads
 DECAY_RANGE = (1.0, 16.0)  # −A at the beginning, uniform over heads
 
@@ -32,15 +31,15 @@ class SSMState:
 
     def __init__(self) -> None:
         self.length = 0
-        self.tail_BJE: Tensor | None = None  # J = CONVOLUTION − 1
+        self.tail_BIM: Tensor | None = None  # I = CONVOLUTION − 1
         self.state_BHPN: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        return [part for part in (self.tail_BJE, self.state_BHPN) if part is not None]
+        return [part for part in (self.tail_BIM, self.state_BHPN) if part is not None]
 
     def make_room(self) -> None:
         """To be changed in place, where `native` does."""
-        self.tail_BJE, self.state_BHPN = (part.contiguous() for part in self.tensors())
+        self.tail_BIM, self.state_BHPN = (part.contiguous() for part in self.tensors())
 
 
 class SSM(Part):
@@ -85,7 +84,9 @@ class SSM(Part):
     def forward(self, x_BTC: Tensor, state: SSMState | None = None) -> Tensor:
         B, T, _ = x_BTC.shape
         z_BTE, mixed_BTM, step_BTH = self.into(x_BTC).split_with_sizes(self.split, -1)
-        mixed_BTM = F.silu(self._convolve(mixed_BTM, state))
+        tail = state.tail_BIM if state else None
+        mixed_BTM, tail = convolve(mixed_BTM, self.convolution, tail)
+        mixed_BTM = F.silu(mixed_BTM + cast(self.convolution_bias, mixed_BTM))
         x_BTE, b_BTN, c_BTN = mixed_BTM.split_with_sizes(self.mixed_split, -1)
         x_BTHP = x_BTE.view(B, T, self.heads, self.size)
         # steps and decays are summed and exponentiated: wide, as the parameters are
@@ -94,28 +95,11 @@ class SSM(Part):
         before = state.state_BHPN if state else None
         y_BTHP, after = scan(x_BTHP, step_BTH, decay_BTH, b_BTN, c_BTN, before)
         if state:
-            state.state_BHPN = after
+            state.tail_BIM, state.state_BHPN = tail, after
             state.length += T
         y_BTHP = torch.addcmul(y_BTHP, cast(self.skip, x_BTHP)[:, None], x_BTHP)
         y_BTE = self.norm(y_BTHP.reshape(B, T, self.inner) * F.silu(z_BTE))
         return drop(self.out(y_BTE), self.dropout, self.training)
-
-    def _convolve(self, x_BTM: Tensor, state: SSMState | None) -> Tensor:
-        """Causal depthwise convolution over the last four tokens, as shifted sums."""
-        B, T, M = x_BTM.shape
-        tail = state.tail_BJE if state else None
-        if tail is None:
-            tail = x_BTM.new_zeros(B, CONVOLUTION - 1, M)
-        padded = torch.cat([tail, x_BTM], dim=1)
-        if state:
-            state.tail_BJE = padded[:, T:]
-        weights, bias = cast(self.convolution, x_BTM), cast(self.convolution_bias, x_BTM)
-        if T == 1:
-            return (padded * weights).sum(1, keepdim=True) + bias
-        y_BTM = bias + padded[:, :T] * weights[0]
-        for j in range(1, CONVOLUTION):
-            y_BTM = y_BTM + padded[:, j : j + T] * weights[j]
-        return y_BTM
 
 
 def scan(

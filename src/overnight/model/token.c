@@ -13,7 +13,7 @@
 
 enum {
   SPREAD = 1 << 13, /* multiplications from which several threads are worth waking */
-  CONVOLUTION = 4,  /* tokens that the short convolution of a state-space layer sees */
+  CONVOLUTION = 4,  /* tokens that a short convolution sees */
 };
 
 static float dot(const float *restrict a, const float *restrict b, int n) {
@@ -153,6 +153,18 @@ static void attention(const Attention *a, const float *x, float *stream, int B, 
   linear(&a->out, y, stream, B, 1, threads);
 }
 
+/* `convolve` of layers.py for one token: y from the `tail` and x [M], which the tail then ends with */
+static void convolve(const float *weights, const float *bias, const float *x, int M, float *tail,
+                     float *y) {
+  for (int i = 0; i < M; i++) y[i] = bias ? bias[i] : 0;
+  for (int j = 0; j < CONVOLUTION; j++) {
+    const float *seen = j < CONVOLUTION - 1 ? tail + (int64_t)j * M : x;
+    for (int i = 0; i < M; i++) y[i] += seen[i] * weights[(int64_t)j * M + i];
+  }
+  memmove(tail, tail + M, sizeof(float) * (CONVOLUTION - 2) * M);
+  memcpy(tail + (int64_t)(CONVOLUTION - 2) * M, x, sizeof(float) * M);
+}
+
 /* one step of S ← exp(Δ·A)·S + Δ·x Bᵀ, y = S·C + D·x, for one head */
 static void recur(const StateSpace *s, int h, float step, const float *x, const float *b,
                   const float *c, float *memory, float *y) {
@@ -177,13 +189,7 @@ static void state_space(const StateSpace *s, const float *x, float *stream, int 
   for (int b = 0; b < B; b++) {
     float *z = projected + (int64_t)b * s->into.out, *now = z + E, *step = now + M;
     float *tail = s->tail + (int64_t)b * (CONVOLUTION - 1) * M, *gated = y + (int64_t)b * E;
-    memcpy(mixed, s->convolution_bias, sizeof(float) * M);
-    for (int j = 0; j < CONVOLUTION; j++) {
-      const float *seen = j < CONVOLUTION - 1 ? tail + (int64_t)j * M : now;
-      for (int i = 0; i < M; i++) mixed[i] += seen[i] * s->convolution[(int64_t)j * M + i];
-    }
-    memmove(tail, tail + M, sizeof(float) * (CONVOLUTION - 2) * M);
-    memcpy(tail + (int64_t)(CONVOLUTION - 2) * M, now, sizeof(float) * M);
+    convolve(s->convolution, s->convolution_bias, now, M, tail, mixed);
     silu(mixed, M);
 #pragma omp parallel for num_threads(threads) if (threads > 1 && (int64_t)E * N >= SPREAD)
     for (int h = 0; h < H; h++)
@@ -232,8 +238,10 @@ static int64_t row_of(const NgramTable *t, int64_t id, const int64_t *seen, int 
   return row < 0 ? row + t->rows : row;
 }
 
-static void embed(const Decoder *d, int64_t id, int past, int64_t *seen, float *x) {
+/* the stream x [C] of row `b` before the layers; `convolved` [C] is room */
+static void embed(const Decoder *d, int b, int64_t id, int past, float *x, float *convolved) {
   int C = d->width, P = d->before;
+  int64_t *seen = d->seen + (int64_t)b * P;
   memcpy(x, d->embed + id * C, sizeof(float) * C);
   if (d->positions)
     for (int i = 0; i < C; i++) x[i] += d->positions[(int64_t)past * C + i];
@@ -244,6 +252,10 @@ static void embed(const Decoder *d, int64_t id, int past, int64_t *seen, float *
   if (P) {
     memmove(seen, seen + 1, sizeof(int64_t) * (P - 1));
     seen[P - 1] = id;
+  }
+  if (d->convolution) {
+    convolve(d->convolution, NULL, x, C, d->tail + (int64_t)b * (CONVOLUTION - 1) * C, convolved);
+    for (int i = 0; i < C; i++) x[i] += convolved[i];
   }
 }
 
@@ -268,8 +280,7 @@ int token(const Decoder *d, const int64_t *ids, int past, int threads, float *lo
   float *x = malloc(sizeof(float) * (2 * (int64_t)B * C + room_for(d, past)));
   if (!x) return 2;
   float *normed = x + (int64_t)B * C, *room = normed + (int64_t)B * C;
-  for (int b = 0; b < B; b++)
-    embed(d, ids[b], past, d->seen + (int64_t)b * d->before, x + (int64_t)b * C);
+  for (int b = 0; b < B; b++) embed(d, b, ids[b], past, x + (int64_t)b * C, normed);
   for (const Layer *l = d->layer; l < d->layer + d->layers; l++) {
     for (int b = 0; b < B; b++) normalise(&l->norm, x + (int64_t)b * C, normed + (int64_t)b * C);
     if (l->attends)

@@ -60,6 +60,8 @@ typedef struct {
   int tables, before;             /* n-gram tables, and how many ids before this one they see */
   const NgramTable *table;
   int64_t *seen;                  /* [B, before], −1 where no text is */
+  const float *convolution;       /* [CONVOLUTION, width] */
+  float *tail;                    /* [B, CONVOLUTION − 1, width], embeddings that it saw before */
   int layers;
   const Layer *layer;
   Norm norm;

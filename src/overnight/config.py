@@ -164,7 +164,7 @@ class Length(_Section, frozen=True, kw_only=True):
 
 
 class Train(_Section, frozen=True, kw_only=True):
-    batch: Annotated[int, Meta(ge=1, description="sequences per update")] = 32
+    batch: Annotated[int, Meta(ge=1, le=2**24, description="sequences per update")] = 32
     micro_batch: Annotated[
         int,
         Meta(

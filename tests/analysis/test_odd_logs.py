@@ -71,10 +71,20 @@ LOGS = {
         ]
     ),
     "texts.jsonl": lines(lambda s, t, v: [{"step": f"{s}", "loss": f"{t}", "val_loss": f"{v}"}]),
+    "phases.jsonl": lines(
+        lambda s, t, v: [
+            {"Split": "train", "step": s, "metrics": {"nll": t}},
+            {"Split": "VALID", "step": s, "metrics": {"nll": v}},
+        ]
+    ),
+    "Phases.csv": table("Phase,Step,Cross_Entropy", "train,{0},{1}\nvalid,{0},{2}"),
+    "padded.log": table("", "step {0:>9}   |   loss   {1} " + " " * 3000 + "| val loss: {2}"),
+    "dashes.log": table("-" * 3000 + "a " * 400, "step {0} loss {1} val_loss {2}"),
     "packed.jsonl.gz": gzip.compress(
         lines(lambda s, t, v: [{"step": s, "loss": t, "val_loss": v}]).encode()
     ),
     "list.json": json.dumps(OBJECTS),
+    "nan.json": json.dumps([o | {"grad_norm": float("nan")} for o in OBJECTS], indent=1),
     "lines.json": lines(lambda s, t, v: [{"step": s, "loss": t, "val_loss": v}]),
     "history.json": json.dumps({"epoch": 3, "log_history": OBJECTS}),
     "columns.json": json.dumps({"step": STEPS, "loss": TRAIN, "val_loss": VAL}),
@@ -118,6 +128,7 @@ def test_damaged_packing_is_one_sentence(at, tmp_path):
     ("cell", "name", "value"),
     [("1,234", "step", 1234), ("1,234", "loss", 1.234), ("12.3k", "tokens_per_s", 12_300),
      ("7 %", "epoch", 7), ("1:02:03", "time", 3723), ("12.5s", "time", 12.5), ("3e-4", "lr", 3e-4),
+     ("10,000", "planned", 10_000), ("1,234.5", "time", 1234.5), ("1:02:03", "duration", 3723),
      ("nan", "loss", BROKEN), ("1 234 567", "tokens", 1_234_567), ("abc", "loss", None)],
 )  # fmt: skip
 def test_cells(cell, name, value):

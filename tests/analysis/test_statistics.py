@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import made
 import numpy as np
@@ -335,6 +336,23 @@ def test_forecast_of_a_law_it_knows():
     guess, _ = forecast._guess(steps, val, 1000, rates, 0.002)
     assert guess.value == pytest.approx(2.5, abs=0.01)
     assert guess.low < 2.5 < guess.high
+
+
+def test_a_hindcast_knows_nothing_of_what_came_after():
+    """Noise that is large only behind 60 % of a run makes no earlier interval wider."""
+    steps = np.arange(20.0, 1001.0, 20.0)
+    noise = np.random.default_rng(0).normal(0, 0.002, len(steps))
+    val = 2 + 3 * steps**-0.4 + noise
+
+    def hindcasts(val):
+        log, series = SimpleNamespace(forecasts=[]), SimpleNamespace(steps=steps, val=val)
+        return forecast._scores(log, series, 1000, np.ones(1000))
+
+    wild = val + 0.3 * np.where(steps > 600, np.sign(noise), 0) * (steps < 1000)
+    calm, wilder = hindcasts(val), hindcasts(wild)
+    assert [s.made_at for s in calm] == [400, 600, 800]
+    assert [(s.low, s.high) for s in calm[:2]] == [(s.low, s.high) for s in wilder[:2]]
+    assert calm[2].high - calm[2].low < wilder[2].high - wilder[2].low
 
 
 def test_forecast_refuses_with_a_reason():

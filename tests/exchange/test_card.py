@@ -40,12 +40,12 @@ def test_without_findings_nothing_is_claimed() -> None:
 def test_yardsticks_only_for_the_weights_they_were_compared_with() -> None:
     findings = {
         "source": {"name": "run"},
-        "best": {"step": 10},
-        "yardsticks": {"model_bpb": 2.0, "rows": [{"name": "xz | alone", "bpb": 2.5}]},
+        "best": {"step": 20},
+        "yardsticks": {"step": 10, "model_bpb": 2.0, "rows": [{"name": "xz | alone", "bpb": 2.5}]},
     }
     text = card(EXPORTED, bytes_tokenizer(separator=True), findings)
     assert "| this model | 2.0000 |\n| xz \\| alone | 2.5000 |" in text
-    findings["best"]["step"] = 20
+    findings["yardsticks"]["step"] = 20
     assert "xz" not in card(EXPORTED, bytes_tokenizer(separator=True), findings)
 
 

@@ -160,6 +160,33 @@ def test_watch_sees_that_a_run_was_killed_between_two_looks(tmp_path, capfd, mon
     assert "finished: ran true" in err
 
 
+def test_watch_waits_for_the_first_row(tmp_path, capfd, monkeypatch):
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss\n")
+    assert cli.run(["watch", str(log), "--once"]) == 2
+    looks = []
+
+    def grow(seconds):
+        if looks:
+            raise OSError("enough")
+        looks.append(seconds)
+        log.write_text("step,loss\n1,3.0\n2,2.5\n")
+
+    monkeypatch.setattr("time.sleep", grow)
+    assert cli.run(["watch", str(log)]) == 1
+    out, err = capfd.readouterr()
+    assert out.startswith("step 2; ")
+    assert err.count("a header and no rows") == 2
+
+
+def test_what_a_terminal_cannot_show_is_spelt_out(folder):
+    command = [sys.executable, "-m", "overnight", "report", str(folder), "--terminal"]
+    shown = subprocess.run(
+        command, capture_output=True, env=ENVIRONMENT | {"PYTHONIOENCODING": "ascii"}, check=True
+    )
+    assert rb"\xb1" in shown.stdout  # ±
+
+
 def test_report_of_a_run_that_may_only_be_read(folder, tmp_path, monkeypatch):
     asked = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -153,3 +154,20 @@ def test_a_forecast_is_kept_and_scored_later(tmp_path):
     assert done.status == "finished"
     assert [(s.made_at, s.for_step) for s in done.scores] == [(440, 800)]
     assert done.scores[0].value == run.found.forecast.value
+    kept = folder / "report" / "forecasts.jsonl"
+    kept.write_text('{"torn\n' + kept.read_text())  # loses itself alone
+    again = load_run(folder)
+    assert again.found.forecast.scores == done.scores
+    assert "forecasts.jsonl, line 1" in " ".join(again.problems)
+
+
+def test_a_pipe_where_a_file_belongs_is_not_waited_for(tmp_path):
+    folder = made.run_folder(tmp_path / "r")
+    (folder / "report").mkdir()
+    os.mkfifo(folder / "report" / "forecasts.jsonl")
+    for path in list((folder / "evals").iterdir()):
+        path.unlink()
+        os.mkfifo(path)
+    run = load_run(folder)
+    assert run.found.best is not None
+    assert "forecasts.jsonl: " in " ".join(run.problems)

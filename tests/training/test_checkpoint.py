@@ -127,6 +127,13 @@ def test_a_size_below_zero_is_damage(run: RunFolder) -> None:
         checkpoint.verify(run.checkpoint_path(1))
 
 
+def test_what_is_no_tensors_is_refused_though_the_manifest_vouches(run: RunFolder) -> None:
+    save(run, 1)
+    (run.checkpoint_path(1) / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(UserError, match="no tensors"):
+        checkpoint.read_tensors(run.checkpoint_path(1), checkpoint.MODEL)
+
+
 def test_a_missing_tensor_is_refused(run: RunFolder) -> None:
     save(run, 1)
     tensors = checkpoint.read_tensors(run.checkpoint_path(1), checkpoint.MODEL)

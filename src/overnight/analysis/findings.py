@@ -187,6 +187,7 @@ class Yardsticks(_Finding):
     """What the held-out text costs without a network, and whether the best model needs less."""
 
     bytes: int | None
+    step: int | None  # of the model
     model_bpb: Number
     model_se: Number
     rows: list[Yardstick]

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import config, schedule
 from .findings import Forecast, Score
+from .noise import scatter
 from .series import Series
 from .tables import Array, Log
 
@@ -191,7 +192,7 @@ def _scores(log: Log, series: Series, planned: int, rates: Array) -> list[Score]
             if known.sum() < FEWEST:
                 continue
             steps, val = series.steps[known], series.val[known]
-            guess, _ = _guess(steps, val, planned, rates, series.wiggle.sigma)
+            guess, _ = _guess(steps, val, planned, rates, scatter(steps, val).sigma)
             if guess is not None:
                 found.append(score(guess, int(steps[-1]), planned, actual[planned]))
     return found

@@ -18,6 +18,7 @@ def yardsticks(log: Log, best: Best | None, whole: Whole | None) -> Yardsticks |
         return None
     measured = whole if whole is not None and whole.bpb is not None else best
     model, se = (measured.bpb, measured.bpb_se) if measured else (None, None)
+    step = measured.step if measured else None
     listed = log.yardsticks.get("yardsticks")
     rows = [
         row
@@ -27,6 +28,7 @@ def yardsticks(log: Log, best: Best | None, whole: Whole | None) -> Yardsticks |
     size = log.yardsticks.get("bytes")
     return Yardsticks(
         bytes=int(size) if isinstance(size, int) else None,
+        step=step,
         model_bpb=model,
         model_se=se,
         rows=rows,

@@ -5,6 +5,7 @@ Data goes to stdout, messages to stderr. Exit: 0 done, 1 failure, 2 bad input, 1
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -119,6 +120,9 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def main() -> None:
+    # a model and a log hold what a terminal of another encoding cannot show
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Read when torch loads: threads of a busy machine that spin at every barrier take each other's
     # time, and the default made updates 5 to 10 times slower on a loaded one; with 1,000 turns they
     # sleep too soon, a quarter slower on a quiet one (docs/lab-notes.md, 2026-11-20 and -21).

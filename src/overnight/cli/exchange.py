@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from ..errors import UserError
+from . import say, write_json
+
 
 def export(
     run: Path,
@@ -37,7 +40,11 @@ def export(
     from ..analysis.run import load_run
     from ..exchange.exporter import export as write
 
-    findings = load_run(run).findings if (run / "log.jsonl").is_file() else None
+    findings = None
+    try:
+        findings = load_run(run).findings if (run / "log.jsonl").is_file() else None
+    except UserError as error:  # the weights are another file
+        say(f"{error} The model card says nothing of the run.")
     done = write(run, out, checkpoint=checkpoint, dtype=dtype, findings=findings)
     message = (
         f"{out}: {done.architecture}, {done.parameters:,} parameters of step {done.step:,} "
@@ -75,8 +82,6 @@ def import_(
 
 def _finish(done: Any, message: str, json: bool) -> int:
     import msgspec
-
-    from . import say, write_json
 
     say(message)
     if json:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from ..errors import UserError
 from ..runfolder import RunFolder, is_locked
 from . import Whole, say
+
+if TYPE_CHECKING:
+    from ..analysis.run import Run
 
 
 def watch(
@@ -41,7 +44,6 @@ def watch(
 
     from rich.console import Console
 
-    from ..analysis.run import load_run
     from ..report import watch as view
 
     rules = [view.parse(text) for text in on or []]
@@ -54,9 +56,9 @@ def watch(
     console, seen = Console(highlight=False), None
     while True:
         look = _look(run)
-        if look != seen:
-            seen = look
-            loaded = load_run(run)
+        loaded = None if look == seen else _loaded(run, wait=not once and look[0] >= 0)
+        seen = look
+        if loaded is not None:
             if console.is_terminal:
                 console.clear()
                 console.print(view.screen(loaded, console.width))
@@ -67,6 +69,19 @@ def watch(
             if once or view.CONDITIONS["finished"](loaded.found):
                 return 0
         time.sleep(every)
+
+
+def _loaded(run: Path, wait: bool) -> Run | None:
+    """The run as it stands; None where it cannot be read yet and may be later."""
+    from ..analysis.run import load_run
+
+    try:
+        return load_run(run)
+    except UserError as error:
+        if not wait:
+            raise
+        say(f"{error} Looking again when it grows.")
+        return None
 
 
 def _look(run: Path) -> tuple[int, bool]:

@@ -92,8 +92,8 @@ def _loss(row: dict[str, Any]) -> str | None:
 
 def _yardsticks(step: int, findings: Findings) -> str:
     """What the held-out text costs without a network, where these weights are those compared."""
-    best, found = findings.get("best"), findings.get("yardsticks")
-    if not found or not best or best["step"] != step or found["model_bpb"] is None:
+    found = findings.get("yardsticks")
+    if not found or found["step"] != step or found["model_bpb"] is None:
         return ""
     rows = [("this model", f"{found['model_bpb']:.4f}")]
     rows += [(plain(row["name"]), f"{row['bpb']:.4f}") for row in found["rows"]]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import safetensors
 import safetensors.torch
 from torch import Tensor
 
@@ -200,7 +201,10 @@ def read_state(folder: Path) -> State:
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     """The tensors of MODEL or OPTIMIZER, on the CPU."""
-    return safetensors.torch.load_file(folder / name)
+    try:
+        return safetensors.torch.load_file(folder / name)
+    except safetensors.SafetensorError as error:  # what the manifest vouches for is no such file
+        raise UserError(f"{folder / name}: no tensors ({error}).", 1) from None
 
 
 def load_into(model: Any, tensors: dict[str, Tensor], path: Path) -> None:

@@ -110,7 +110,7 @@ class Saver:
         for a while."""
         step = snapshot.state.step
         if not snapshot.is_finite():
-            self.event("non_finite", "not saved: the weights are not finite")
+            self.event("checkpoint", "not saved: the weights are not finite")
             if must:
                 raise FailedError(
                     f"the weights of step {step} are not finite: --resume goes on from the last "

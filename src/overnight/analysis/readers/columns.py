@@ -1,12 +1,13 @@
 """Loose columns → the two tables.
 
-Shared by the readers of plain CSV and JSONL, where a row may hold anything: a training loss, a
-validation loss, both, or neither, and a resumed run may have appended from an earlier step on.
+Shared by the readers of foreign logs, where a row may hold anything: a training loss, a validation
+loss, both, or neither, and a resumed run may have appended from an earlier step on.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,19 @@ RUN = "run"
 FEWEST_ROWS = 5  # of a run
 RESUMED, BEHIND = 3, 2  # training rows of a resumed session, and of those that it goes over again
 MAX_PROBLEMS = 20  # lines that are told of
+
+
+def named(names: tuple[str, ...], fields: Iterable[str]) -> list[str]:
+    """The `fields` that are among `names`, in any case."""
+    return [field for field in fields if field.lower() in names]
+
+
+def of_row(ours: str, kinds: Iterable[object]) -> str:
+    """Our name of a value in a row of these `kinds`: a loss may be that of validation."""
+    if ours != "loss":
+        return ours
+    said = (kind.lower() for kind in kinds if isinstance(kind, str))
+    return "val_loss" if any(kind in VALIDATION for kind in said) else ours
 
 
 class Loose:

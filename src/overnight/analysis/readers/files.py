@@ -5,9 +5,12 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import json
 import zlib
 from pathlib import Path
 from typing import IO, Any, cast
+
+import msgspec
 
 DAMAGED = (OSError, EOFError, zlib.error)  # what reading a damaged file may raise
 GZIP = b"\x1f\x8b"
@@ -65,6 +68,17 @@ def tail(path: Path, size: int) -> bytes:
         while piece := file.read(2**20):
             last = (last + piece)[-size:]
     return last
+
+
+def decoded(content: bytes) -> Any:
+    """A JSON document; NaN and Infinity, which JSON forbids, as Python's own `json` writes them.
+    ValueError or RecursionError if it is none."""
+    try:
+        return msgspec.json.decode(content)
+    except (ValueError, RecursionError):
+        if b"NaN" not in content and b"Infinity" not in content:
+            raise
+        return json.loads(content)
 
 
 def is_text(head: bytes) -> bool:

@@ -16,6 +16,7 @@ from ...runfolder import AnyRow, RunFolder
 from ..tables import EVAL, TRAIN, Columns, Log
 
 MAX_JSON_BYTES = 4 * 2**20
+MAX_EVAL_BYTES = 64 * 2**20  # four bytes a block
 FORECASTS = "forecasts.jsonl"  # in the report folder: one line per forecast that was made
 
 
@@ -174,14 +175,18 @@ def _yardsticks(path: Path, problems: list[str]) -> dict[str, Any] | None:
 def _forecasts(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     """What earlier reports foresaw, one object per line."""
     try:
-        with path.open("rb") as file:
-            lines = file.read(MAX_JSON_BYTES).splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
+        lines = read_bounded(path, MAX_JSON_BYTES).splitlines()
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         problems.append(f"{path.name}: {error}")
         return []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{path.name}, line {number}: {error}")
     return [row for row in rows if isinstance(row, dict)]
 
 
@@ -190,10 +195,10 @@ def block_losses(log: Log, step: int, attempt: int) -> dict[str, np.ndarray[Any,
     if log.folder is None:
         return {}
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     try:
-        tensors = load_file(RunFolder(log.folder).eval_path(step, attempt))
+        tensors = load(read_bounded(RunFolder(log.folder).eval_path(step, attempt), MAX_EVAL_BYTES))
     except (OSError, SafetensorError, ValueError):
         return {}
     return {name: np.asarray(t, dtype=np.float64).ravel() for name, t in tensors.items()}

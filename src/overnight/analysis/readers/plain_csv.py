@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import UserError
 from ..tables import Log
-from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build, note
+from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, build, named, note, of_row
 from .files import is_text, opened
 from .names import losses_by_run, of_one_run, recognise, run_of, scale
 from .values import NAN
@@ -90,8 +90,8 @@ def _rows(
 ) -> None:
     """`before`: lines up to the header."""
     problems = loose.problems
-    kind = next((i for i, name in enumerate(header) if name.lower() in KIND_FIELDS), None)
-    run = next((i for i, name in enumerate(header) if name.lower() in RUN_FIELDS), None)
+    kinds = [header.index(name) for name in named(KIND_FIELDS, header)]
+    run = next((header.index(name) for name in named(RUN_FIELDS, header)), None)
     while True:
         try:
             cells = next(reader)
@@ -103,7 +103,7 @@ def _rows(
         cells = [cell.strip() for cell in cells]
         if not any(cells) or cells == header:  # a second header, from an appended file
             continue
-        validation = kind is not None and kind < len(cells) and cells[kind].lower() in VALIDATION
+        said = [cells[i] for i in kinds if i < len(cells)]
         values: dict[str, float] = {}
         for i, name, factor in wanted:
             cell = cells[i] if i < len(cells) else ""
@@ -112,5 +112,7 @@ def _rows(
                 number = before + reader.line_num
                 note(problems, f"line {number}: {cell[:40]!r} is not a number")
                 value = NAN
-            values["val_loss" if validation and name == "loss" else name] = value
+            ours = of_row(name, said)
+            if ours not in values or value == value:
+                values[ours] = value
         loose.add(values, cells[run] if run is not None and run < len(cells) else None)

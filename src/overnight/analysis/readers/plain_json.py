@@ -6,12 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ...errors import UserError
 from ..tables import Log
 from . import plain_jsonl
-from .files import JSON_NAMES, opened
+from .files import JSON_NAMES, decoded, opened
 from .rows import tables
 
 MAX_BYTES = 256 * 2**20
@@ -30,8 +28,8 @@ def read(path: Path) -> Log:
     if len(content) > MAX_BYTES:
         raise UserError(f"{path}: longer than {MAX_BYTES:,} bytes; save it as .jsonl.")
     try:
-        document = msgspec.json.decode(content.removeprefix(b"\xef\xbb\xbf"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        document = decoded(content.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError) as error:
         if content.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{"):
             return plain_jsonl.read(path)  # objects line by line under this name
         raise UserError(f"{path}: not a JSON document: {error}.") from None

@@ -6,15 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ...runfolder import MAX_ROW_BYTES
 from ..tables import Log
 from .columns import note
-from .files import JSON_NAMES, is_text, opened
+from .files import JSON_NAMES, decoded, is_text, opened
 from .rows import tables
-
-_decode = msgspec.json.Decoder().decode
 
 
 def fits(path: Path, head: bytes) -> bool:
@@ -49,26 +45,11 @@ def _row(file: Any, line: bytes, number: int, problems: list[str]) -> dict[str, 
     if not line:
         return None
     try:
-        row = _decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        row = _lenient(line)
-        if row is None:
-            note(problems, f"line {number}: {error}")
-            return None
+        row = decoded(line)
+    except (ValueError, RecursionError) as error:
+        note(problems, f"line {number}: {error}")
+        return None
     if not isinstance(row, dict):
         note(problems, f"line {number}: not an object")
         return None
     return row
-
-
-def _lenient(line: bytes) -> dict[str, Any] | None:
-    """Python's json writes NaN and Infinity, which JSON forbids; they matter here."""
-    import json
-
-    if b"NaN" not in line and b"Infinity" not in line:
-        return None
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None

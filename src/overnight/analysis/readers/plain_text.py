@@ -22,13 +22,14 @@ MAX_LINE = 4096  # of what is read of one
 TAIL = 16_384  # bytes
 FEWEST = 3  # lines of the head or the tail that hold a step and a loss
 PAIR = re.compile(
-    r"([A-Za-z][A-Za-z_/ ().-]*?)[ \t]*[:= \t][ \t]*"  # a name
+    r"([A-Za-z][A-Za-z_/ ().-]{0,63}?) ?[:= ] ?"  # a name
     r"([+-]?(?:\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"  # its number, unit
-    r"(?:/\s*(\d+))?",  # and of how many
+    r"(?:/ ?(\d[\d,]*))?",  # and of how many
     re.IGNORECASE,
 )
 LEVEL = re.compile(r"^.*\b(?:info|debug|warning|root)\b[\s-]*", re.IGNORECASE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+BLANKS = re.compile(r"[ \t]+")
 # Lines that name the step otherwise: Megatron's and torchtitan's, of validation
 VALIDATION = (
     re.compile(r"validation loss at iteration (?P<step>\d+).*?loss value: (?P<val_loss>\S+)"),
@@ -67,7 +68,7 @@ def _rows(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _row(line: str) -> dict[str, Any] | None:
     """The known names of a line with their numbers as text; None without a step and a loss."""
-    line = COLOUR.sub("", line[:MAX_LINE])
+    line = BLANKS.sub(" ", COLOUR.sub("", line[:MAX_LINE]))
     for form in VALIDATION:
         if said := form.search(line):
             return dict(said.groupdict())
@@ -82,5 +83,5 @@ def _row(line: str) -> dict[str, Any] | None:
         found.add(ours)
         row[name] = number
         if ours == "step" and of:
-            row["max_steps"] = of
+            row["max_steps"] = of.rstrip(",")
     return row if "step" in found and len(found & {"loss", "val_loss", "val_bpb"}) else None

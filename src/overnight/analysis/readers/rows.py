@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import UserError
 from ..tables import Log
 from . import settings
-from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, VALIDATION, Loose, build, note
+from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, build, named, note, of_row
 from .names import normalise, rank, recognise, scale
 from .values import BROKEN, LOSSES
 from .values import number as parse
@@ -29,6 +29,7 @@ def tables(
     loose = Loose(problems)
     config: dict[str, Any] | None = None
     kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
+    about: dict[tuple[str, ...], tuple[list[str], ...]] = {}  # … → those that say what it is of
     factors: dict[str, float] = {}  # what a name is multiplied by
     for number, row in rows:
         if config is None:
@@ -39,13 +40,16 @@ def tables(
             if len(kinds) > MAX_COLUMNS:
                 note(problems, f"line {number}: too many kinds of rows")
                 continue
+            about[fields] = named(KIND_FIELDS, fields), named(RUN_FIELDS, fields)
             kinds[fields] = _agreed(recognise(fields), loose.known)
             loose.seen |= dict.fromkeys(f for f in fields if not isinstance(flat[f], dict | list))
             loose.known |= kinds[fields]
             factors |= {name: scale(name, ours) for name, ours in kinds[fields].items()}
         values = {}
-        broken = _says_broken({ours for name, ours in kinds[fields].items() if flat[name] is None})
-        for name, ours in kinds[fields].items():
+        said, run = ([flat[name] for name in names] for names in about[fields])
+        ours_of = {name: of_row(ours, said) for name, ours in kinds[fields].items()}
+        broken = _says_broken({ours for name, ours in ours_of.items() if flat[name] is None})
+        for name, ours in ours_of.items():
             value = _number(flat[name], ours, factors[name])
             if flat[name] is None and ours == broken:
                 value = BROKEN
@@ -54,7 +58,7 @@ def tables(
             elif isinstance(flat[name], str):
                 note(problems, f"line {number}: {flat[name][:40]!r} is not a number")
         if values:
-            loose.add(values, next((row[name] for name in RUN_FIELDS if name in row), None))
+            loose.add(values, next(iter(run), None))
     _split_train_loss(loose)
     if not loose.rows:
         raise UserError(f"{path}: no row with a known field; nothing to report on.")
@@ -83,15 +87,9 @@ def _says_broken(nulls: set[str]) -> str:
     return "loss" if "loss" in nulls and nulls <= {"loss", "grad_norm", "perplexity"} else ""
 
 
-def _means_validation(value: Any) -> bool:
-    return isinstance(value, str) and value.lower() in VALIDATION
-
-
 def _flatten(row: dict[str, Any]) -> dict[str, Any]:
     if "train_runtime" in row:  # transformers' last row: its loss is the mean of the whole run
         row = {name: value for name, value in row.items() if name != "train_loss"}
-    if "loss" in row and any(_means_validation(row.get(name)) for name in KIND_FIELDS):
-        row = {("val_loss" if name == "loss" else name): value for name, value in row.items()}
     if not any(isinstance(v, dict) for v in row.values()):
         return row
     flat: dict[str, Any] = {}

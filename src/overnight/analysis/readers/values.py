@@ -8,7 +8,8 @@ from datetime import datetime
 NAN = float("nan")
 BROKEN = float("-inf")  # a loss that was written as not a number; `columns.build` decides on it
 LOSSES = ("loss", "val_loss", "train_loss")
-COUNTS = ("step", "tokens", "tokens_per_s", "time", "steps")  # a comma in them parts thousands
+TIMES = ("time", "duration")
+COUNTS = ("step", "planned", "tokens", "tokens_per_s", *TIMES)  # a comma in them parts thousands
 MISSING = {"", "none", "null", "na", "n/a", "-", "--", "–", "?", "undefined"}
 SUFFIX = {"k": 1e3, "K": 1e3, "m": 1e6, "M": 1e6, "b": 1e9, "B": 1e9, "G": 1e9}
 SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0}
@@ -34,12 +35,12 @@ def number(cell: str, name: str, scale: float = 1.0) -> float | None:
 def _spelt(cell: str, name: str, scale: float) -> float | None:
     if cell.lower() in MISSING:
         return NAN
-    if name == "time":
-        return _time(cell)
     if _COMMA.fullmatch(cell) and name not in COUNTS:
         return float(cell.replace(",", ".")) * scale
     if _THOUSANDS.fullmatch(cell):
         return float(re.sub(r"[^\d.+-]", "", cell)) * scale
+    if name in TIMES:
+        return _time(cell)
     body = cell.rstrip("%").rstrip()
     own = SUFFIX.get(body[-1:])
     try:

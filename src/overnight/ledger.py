@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import msgspec
+from msgspec import structs
 
 
 def counted(number: int, unit: str) -> str:
@@ -21,7 +22,9 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """What one step costs and what a pass is.
 
     `batch` and `micro_batch` count sequences of `context` tokens; `batch` is per step over all
-    `ranks`. `train_tokens` is the length of the training text in tokens.
+    `ranks`. `train_tokens` is the length of the training text in tokens. Where a resumed run has
+    another batch, steps cost so much since `since_step`; `since_tokens` and `since_micro_steps`
+    were counted before.
     """
 
     batch: int
@@ -29,6 +32,9 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     context: int
     train_tokens: int
     ranks: int = 1
+    since_step: int = 0
+    since_tokens: int = 0
+    since_micro_steps: int = 0
 
     @property
     def accumulation(self) -> int:
@@ -49,13 +55,31 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         return math.ceil(self.train_tokens / self.tokens_per_step)
 
     def tokens(self, step: int) -> int:
-        return step * self.tokens_per_step
+        return self.since_tokens + (step - self.since_step) * self.tokens_per_step
 
     def passes(self, step: int) -> float:
         return self.tokens(step) / self.train_tokens
 
     def micro_steps(self, step: int) -> int:
-        return step * self.accumulation * self.ranks
+        more = (step - self.since_step) * self.accumulation * self.ranks
+        return self.since_micro_steps + more
+
+    def after(self, before: Ledger, step: int) -> Ledger:
+        """This arithmetic for a run that `before` has counted until `step`."""
+        going_on = structs.replace(
+            self,
+            since_step=before.since_step,
+            since_tokens=before.since_tokens,
+            since_micro_steps=before.since_micro_steps,
+        )
+        if going_on == before:
+            return going_on
+        return structs.replace(
+            self,
+            since_step=step,
+            since_tokens=before.tokens(step),
+            since_micro_steps=before.micro_steps(step),
+        )
 
     def steps_for_tokens(self, tokens: float) -> int:
         """The fewest steps that see at least `tokens` tokens, and at least one."""

@@ -48,7 +48,7 @@ class Start(Row, kw_only=True):
     environment: dict[str, Any]  # python, torch, processor, threads, device, dtype …
     data: dict[str, Any]  # fingerprint; bytes, tokens, documents of train and val
     parameters: dict[str, Count]  # total, and the parts
-    ledger: dict[str, Count]  # batch, micro_batch, context, train_tokens, ranks
+    ledger: dict[str, Count]  # the fields of `ledger.Ledger`
 
 
 class Train(Row, kw_only=True):

@@ -26,9 +26,11 @@ from overnight.runfolder import (
     RunLock,
     Sample,
     Start,
+    Train,
     current,
     read_log,
 )
+from overnight.text.batches import Batches
 from overnight.training import measuring, update
 from overnight.training.summary import summarise
 
@@ -215,6 +217,37 @@ def test_memory_that_is_short_at_a_resume_is_said(
     monkeypatch.setattr("overnight.training.session._restored", short)
     assert cli.run(["train", "--resume", str(out)]) == 1
     assert "out of memory: micro-batches of" in capfd.readouterr().err
+
+
+def test_another_batch_goes_on_where_the_last_one_ended(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sequence is passed over or seen twice, and tokens are those that were trained; also where
+    the first session with it is killed before it has saved."""
+    out, drawn = tmp_path / "run", []
+    interrupted(out, text, 12, monkeypatch)
+    batch = Batches.batch
+
+    def recorded(self: Batches, begin: int, size: int) -> Any:
+        drawn.append((begin, size))
+        if (begin, size) == (64, 8) and drawn.count((64, 8)) == 1:
+            raise SystemExit(9)
+        return batch(self, begin, size)
+
+    monkeypatch.setattr(Batches, "batch", recorded)
+    words = ["train", "--resume", str(out), "--train.batch", "8", "--accept", "trajectory"]
+    with pytest.raises(SystemExit):
+        cli.run(words)
+    assert drawn == [(48, 8), (56, 8), (64, 8)]
+    assert cli.run(words[:3]) == 0
+    assert drawn[3:] == [(48 + 8 * i, 8) for i in range(12)]
+    found = load_run(out).found
+    assert found.ledger.tokens == 12 * 64 + 12 * 128
+    assert found.ledger.micro_steps == 12 * 2 + 12 * 4
+    assert [s.tokens for s in found.ledger.sessions][0::2] == [12 * 64, 12 * 128]
+    assert found.verdict("units").verdict == "no"
+    last = read_log(out / "log.jsonl").of(Train)[-1]
+    assert last.tokens == found.ledger.tokens
 
 
 def test_a_changed_resume_keeps_the_reasons(text: str, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ..ledger import Ledger as Units
 from .findings import Check, Ledger, Number, Session
-from .tables import Array, Columns, Log
+from .tables import Array, Columns, Log, select
 
 SLOW = 0.8  # of the median speed
 TOLERANCE = 0.02  # beyond which two figures disagree
@@ -16,16 +17,16 @@ TOLERANCE = 0.02  # beyond which two figures disagree
 
 def units(log: Log) -> Units | None:
     """The arithmetic of the run, from its last start row."""
-    for session in reversed(log.session):
-        given = session.get("ledger")
-        if isinstance(given, dict):
-            try:
-                made = Units(**{k: int(v) for k, v in given.items()})
-            except (TypeError, ValueError):
-                continue
-            if min(made.batch, made.micro_batch, made.context, made.train_tokens, made.ranks) > 0:
-                return made
-    return None
+    return next(filter(None, map(_units, reversed(log.session))), None)
+
+
+def _units(session: dict[str, Any]) -> Units | None:
+    try:
+        made = msgspec.convert(session.get("ledger"), Units)
+    except msgspec.ValidationError:
+        return None
+    counts = (made.batch, made.micro_batch, made.context, made.train_tokens, made.ranks)
+    return made if min(counts) > 0 else None
 
 
 def ledger(log: Log) -> Ledger:
@@ -39,7 +40,7 @@ def ledger(log: Log) -> Ledger:
     median = float(np.median(speeds)) if len(speeds) else None
     every = _log_every(train["step"])
     expected = round((train["step"][-1] - train["step"][0]) / every) + 1 if every else 0
-    sessions = [_session(s, log, own) for s in log.session]
+    sessions = [_session(s, log) for s in log.session]
     return Ledger(
         steps=last,
         first_step=first,
@@ -63,12 +64,12 @@ def ledger(log: Log) -> Ledger:
     )
 
 
-def _session(session: dict[str, Any], log: Log, own: Units | None) -> Session:
+def _session(session: dict[str, Any], log: Log) -> Session:
     worked: dict[int, int] = session.get("worked") or {session["attempt"]: 0}
     mine = np.isin(log.train["attempt"], list(worked))
     speeds = log.train["tokens_per_s"][mine]
     speeds = speeds[np.isfinite(speeds)]
-    steps = sum(worked.values())
+    steps, own = sum(worked.values()), _units(session)
     wall = session["ended"] - session["started"]
     train = log.train["seconds"][mine]
     evaluating = log.eval["seconds"][np.isin(log.eval["attempt"], list(worked))]
@@ -78,7 +79,7 @@ def _session(session: dict[str, Any], log: Log, own: Units | None) -> Session:
         to_step=session["to_step"],
         steps=steps,
         returns=len(worked) - 1,
-        tokens=own.tokens(steps) if own else None,
+        tokens=steps * own.tokens_per_step if own else None,
         seconds=session.get("seconds", wall if np.isfinite(wall) and wall >= 0 else None),
         train_seconds=session.get("train_seconds", float(np.nansum(train))),
         eval_seconds=session.get("eval_seconds", float(np.nansum(evaluating))),
@@ -93,8 +94,9 @@ def checks(log: Log, own: Units | None) -> list[Check]:
     """Figures that are logged and can also be computed from others."""
     train, found = log.train, []
     if own:
+        train = select(train, train["step"] > own.since_step)
         with np.errstate(divide="ignore", invalid="ignore"):
-            each = train["tokens"] / train["step"]
+            each = (train["tokens"] - own.since_tokens) / (train["step"] - own.since_step)
         found += _check("tokens per step", each, np.full(len(each), float(own.tokens_per_step)))
         found += _check("passes", train["passes"], train["tokens"] / own.train_tokens)
     width = np.diff(train["step"], prepend=np.nan)

@@ -18,12 +18,14 @@ from ..config import AUTO, Config
 from ..errors import Say, UserError
 from ..files import appearing, replace
 from ..generation.initial import Initial, refuse_other_model
+from ..ledger import Ledger
 from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
 from ..runfolder import (
     INCOMPARABLE,
     INITIAL,
+    AnyRow,
     Checkpoint,
     End,
     Event,
@@ -210,6 +212,9 @@ def _resume(
         raise UserError(
             f"length.steps = {settings.length.steps:,}: the run is at step {state.step:,} already."
         )
+    if counted := _counted(read.rows, state.step):
+        updater.ledger = updater.ledger.after(counted, state.step)
+        state.shift = _shifted(state, counted, updater.ledger)
     log = LogWriter(run.log, attempt=read.attempts + 1)
     reasons = (starts[-1].reasons if starts else {}) | changed
     start = _start_rows(settings, reasons, prepared, updater)
@@ -280,6 +285,25 @@ def _restored(updater: Updater, folder: Path | None, accept: str) -> tuple[State
             ) from None
     state = restore(updater, folder, whole=False)
     return state, ["only the weights that fit were taken; the optimizer begins anew"]
+
+
+def _counted(rows: list[AnyRow], step: int) -> Ledger | None:
+    """The arithmetic of the session that saved the checkpoint of `step`."""
+    ledger = saved = None
+    for row in rows:
+        if isinstance(row, Start):
+            ledger = row.ledger
+        elif isinstance(row, Checkpoint) and row.step == step:
+            saved = ledger
+    return msgspec.convert(saved, Ledger) if saved and saved.get("train_tokens") else None
+
+
+def _shifted(state: State, before: Ledger, now: Ledger) -> int:
+    """`shift` for the batches of `now`, so that they go on where those of `before` ended."""
+    if (before.batch, before.context) == (now.batch, now.context):
+        return state.shift
+    seen = (state.step * before.batch + state.shift) * before.context // now.context
+    return seen - state.step * now.batch
 
 
 def _updater(settings: Config, prepared: Prepared) -> Updater:

@@ -156,8 +156,56 @@ def test_bits_are_not_nats(tmp_path):
         [2 * math.log(2), math.log(2)]
     )
     both = run_of(tmp_path, "c.csv", "step,loss,val_bpb\n1,4,2\n2,3,1\n")
-    assert not both.tables["eval"]
-    assert any("bits per byte alone" in problem for problem in both.problems)
+    assert [r["val_loss"] for r in both.tables["eval"]] == pytest.approx(
+        [2 * math.log(2), math.log(2)]
+    )
+    assert any("nats per byte, not per token" in problem for problem in both.problems)
+    gap = both.found.verdict("gap")
+    assert "no train loss to compare" in gap.because  # of another unit
+
+
+def test_a_perplexity_that_is_not_of_its_loss(tmp_path):
+    for factor, told in ((1.0, False), (1.04, False), (1.5, True), (0.9, True)):
+        rows = [(i, 3.0, f"{factor * math.exp(3.0):.4f}") for i in range(9)]
+        run = run_of(tmp_path, "p.csv", csv_of(rows, "step,loss,ppl"))
+        assert any("times exp(loss)" in problem for problem in run.problems) == told
+
+
+def test_counters_that_a_resumed_run_begins_again(tmp_path):
+    """Steps go on; tokens and seconds count from nothing once more."""
+    rows = [(i, 3.0, 1000 * (i % 50 + 1), 10 * (i % 50 + 1)) for i in range(100)]
+    run = run_of(tmp_path, "m.csv", csv_of(rows, "step,loss,tokens,elapsed"))
+    assert run.found.ledger.tokens == 100_000
+    assert run.found.ledger.seconds == 990
+    assert sum("is counted on" in problem for problem in run.problems) == 2
+
+
+@pytest.mark.parametrize("unit", [1, 1e3, 1e6, 1e9])
+def test_unix_time_in_any_unit(unit, tmp_path):
+    rows = [(i, 3.0, round((1_714_550_000 + 60 * i) * unit)) for i in range(9)]
+    run = run_of(tmp_path, "m.csv", csv_of(rows, "step,loss,timestamp"))
+    assert run.found.ledger.seconds == pytest.approx(480, abs=1)
+
+
+def test_tokens_of_an_epoch_that_change(tmp_path):
+    def units(epoch):
+        rows = [(i, 3.0, 1000 * i, epoch(i)) for i in range(60)]
+        run = run_of(tmp_path, "m.csv", csv_of(rows, "step,loss,tokens,epoch"))
+        return run.found.verdict("units")
+
+    assert units(lambda i: i / 10).verdict == "no"
+    wrong = units(lambda i: i / 10 if i < 29 else 4 * i / 10)
+    assert wrong.verdict == "yes"
+    assert wrong.evidence["ratio"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_lines_that_are_redrawn(end, tmp_path):
+    text = end.join(
+        f"step {i}: train loss {4 - i / 100}, val loss {5 - i / 100}" for i in range(60)
+    )
+    run = run_of(tmp_path, "out.log", "begins\n" + text + end)
+    assert len(run.tables["train"]) == len(run.tables["eval"]) == 60
 
 
 @pytest.mark.parametrize("name", ["tokens", "time"])

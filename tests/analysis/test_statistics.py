@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import simulator
 
-from overnight.analysis import best, facts, forecast, noise, overfitting, schedule, spikes
+from overnight.analysis import best, facts, forecast, noise, outliers, overfitting, schedule, spikes
 from overnight.analysis.findings import Verdict
 from overnight.analysis.noise import Scatter
 from overnight.analysis.run import load_run
@@ -299,11 +299,72 @@ def test_a_run_that_broke_is_not_improving(tmp_path):
         assert "diverged" in found.verdict(name).because
 
 
+def logged(tmp_path, train, val):
+    path = tmp_path / "log.csv"
+    rows = (f"{100 * i},{t:.4f},{v:.4f}\n" for i, (t, v) in enumerate(zip(train, val, strict=True)))
+    path.write_text("step,loss,val_loss\n" + "".join(rows))
+    return load_run(path).found
+
+
+@pytest.mark.parametrize("at", [20, 45, 59])
+def test_one_value_is_no_trend(at, tmp_path):
+    """Neither of the training loss nor of validation, though a line would follow it."""
+    rng = np.random.default_rng(0)
+    train, val = 3.0 + 0.01 * rng.standard_normal((2, 60))
+    out = np.zeros(60)
+    out[at] = 6.0
+    found = logged(tmp_path, train + out, val)
+    assert found.verdict("train_drift").verdict != "yes"
+    assert found.verdict("gap").verdict == "stable"
+    assert found.verdict("spikes").verdict == "yes"
+    found = logged(tmp_path, train, val + out)
+    harm = found.verdict("overfitting")
+    assert harm.verdict == ("cannot_tell" if at == 59 else "no")
+    assert harm.evidence["left_out"] == 1
+    assert found.verdict("gap").verdict == "stable"
+    low = logged(tmp_path, train, val - 0.2 * out)
+    assert low.verdict("overfitting").verdict == "no"
+
+
+def test_what_stays_where_it_jumped_to_is_a_trend(tmp_path):
+    rng = np.random.default_rng(0)
+    values = 3.0 + 0.01 * rng.standard_normal(60)
+    values[-2:] += 1.0
+    assert not outliers.outliers(values).any()
+    assert overfitting.harm(np.arange(60), values).verdict == "yes"
+
+
+def test_a_steep_beginning_has_no_outliers():
+    rng, x = np.random.default_rng(0), np.arange(1, 61) / 60
+    for _ in range(300):
+        fall = rng.uniform(0.2, 3) * x ** -rng.uniform(0.1, 1) + 5 * np.exp(-x * rng.uniform(3, 60))
+        values = 2 + fall + 10 ** rng.uniform(-4, -1.5) * rng.standard_normal(60)
+        assert not outliers.outliers(values).any()
+
+
+def test_divergence_begins_where_the_loss_left(tmp_path):
+    """Not where a median of what came after has noticed."""
+    rng = np.random.default_rng(0)
+    loss = 3.0 + np.exp(-np.arange(1000) / 50) + 0.02 * rng.standard_normal(1000)
+    loss[700:] += 3.0
+    found = logged(tmp_path, loss, np.full(1000, np.nan))
+    assert found.verdict("divergence").since_step == 70_000
+    assert "before step 70,000" in found.advice[0].do
+
+
+def test_a_loss_that_no_tokenizer_makes_possible(tmp_path):
+    rng = np.random.default_rng(0)
+    values = 0.3 + 0.01 * rng.standard_normal((2, 60))
+    assert logged(tmp_path, *values).verdict("too_good").verdict == "yes"
+    assert logged(tmp_path, *(values + 0.5)).verdict("too_good").verdict == "cannot_tell"
+
+
 def test_median_of_neighbours_leaves_the_value_out():
     values = np.random.default_rng(0).standard_normal(60)
-    padded = np.pad(values, spikes.HALF, mode="edge")
-    for i, found in enumerate(spikes._median_of_neighbours(values)):
-        around = np.delete(padded[i : i + 2 * spikes.HALF + 1], spikes.HALF)
+    half = outliers.HALF
+    padded = np.pad(np.pad(values, (half, 0), "edge"), (0, half), "reflect")
+    for i, found in enumerate(outliers._median_of_neighbours(values)):
+        around = np.delete(padded[i : i + 2 * outliers.HALF + 1], outliers.HALF)
         assert np.sort(around)[[9, 10]].min() <= found <= np.sort(around)[[9, 10]].max()
 
 

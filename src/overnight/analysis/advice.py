@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+from ..ledger import counted as number_of
 from .findings import About, Advice, Best, Ledger, Schedule, Verdict
 from .plateau import USEFUL
 
 SIMPLE = ("ln V", "unigram", "bigram")  # any model beats these after a few hundred steps
 ANNEALED = 0.2  # of the peak: below it the schedule has done its work
 LOOKS = 12  # evaluations from which on overfitting is found more often than not
+NEARLY = 0.9  # of the planned steps: the rest may still be the fall
 MANY_PASSES = 4.0  # Muennighoff et al. 2023: up to about four passes are nearly as good as new text
 PROSE = 4.0  # bits per byte: xz needs more only where its own frame fills a tiny text
 REPEATED = 0.55  # of what xz needs for held-out text alone; prose 0.76–0.85, half of it leaked 0.52
@@ -32,7 +34,7 @@ def advise(
         *(_yardstick(v, counted, best, simple=True) if improving else ()),
         *_more_looks(v, counted),
         *_yardstick(v, counted, best, simple=False),
-        *_schedule(v, rates),
+        *_schedule(v, rates, counted, about),
         *_stability(v),
         *_trust(v, sure=False),
         *_units_of_loss(best, about),
@@ -44,9 +46,12 @@ def _broken(v: dict[str, Verdict]) -> list[Advice]:
     if v["divergence"].verdict == "yes":
         since = v["divergence"].since_step
         where = f"before step {since:,}" if since is not None else "from before it"
+        do = f"Go back to a checkpoint {where} and continue with a lower learning rate."
+        if since is not None and since <= 1:
+            do = "Begin again with a lower learning rate."
         found.append(
             Advice(
-                do=f"Go back to a checkpoint {where} and continue with a lower learning rate.",
+                do=do,
                 because=["divergence"],
                 expected="the loss comes back to the level it had; nothing after it can be used.",
             )
@@ -230,16 +235,21 @@ def _more_looks(v: dict[str, Verdict], counted: Ledger) -> list[Advice]:
         return []
     return [
         Advice(
-            do=f"Evaluate more often: {seen} evaluations in a run are too few for these questions.",
+            do="Evaluate more often: for these questions a run needs more than "
+            f"{number_of(seen, 'evaluation')}.",
             because=["overfitting", "still_improving"],
             expected="it can be told whether it overfits and whether it still improves.",
         )
     ]
 
 
-def _schedule(v: dict[str, Verdict], rates: Schedule) -> list[Advice]:
+def _schedule(
+    v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: About
+) -> list[Advice]:
     """Only for a rate that was seen to stay constant to the end of a run."""
-    if v["overfitting"].verdict == "yes":
+    if "yes" in (v["overfitting"].verdict, v["divergence"].verdict):
+        return []
+    if about.planned_steps is not None and counted.steps < NEARLY * about.planned_steps:
         return []
     if (
         rates.kind != "constant"

@@ -11,15 +11,12 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from ..ledger import perplexity
 from .findings import Best
 from .noise import Scatter, level
-from .tables import Array
-
-Mask = NDArray[np.bool_]
+from .tables import Array, Mask
 
 CONFIDENCE = 0.95
 

@@ -28,11 +28,11 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
     alone = bool(np.isnan(log.train["loss"]).all())
     broken = _nonfinite(log, alone)
     n = len(loss)
-    if broken is not None and not (n and steps[-1] > broken):
+    if broken is not None and not (n and steps[-1] > broken[0]):
         return make(
             "divergence", "yes",
-            "The {name} loss is not finite from step {broken:,} on.",
-            since_step=broken, broken=broken, n=n, name="validation" if alone else "training",
+            "The {name} is not finite from step {broken:,} on.",
+            since_step=broken[0], broken=broken[0], n=n, name=broken[1],
             estimator="non-finite values",
         )  # fmt: skip
     if n < FEWEST:
@@ -64,7 +64,7 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
             **facts,
         )  # fmt: skip
     if lost:
-        since = best + int(np.argmax(level[best:] > facts["lowest"] + facts["needed"]))
+        since = _left(loss, level, best, facts["lowest"] + facts["needed"], width)
         return make(
             "divergence", "yes",
             "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats "
@@ -77,6 +77,13 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
         "its lowest level (from {needed:+.4f} on it would count).",
         **facts,
     )  # fmt: skip
+
+
+def _left(loss: Array, level: Array, best: int, bound: float, width: int) -> int:
+    """The first value beyond `bound` among those that lifted the level there, which lags."""
+    crossed = best + int(np.argmax(level[best:] > bound))
+    begin = max(best, crossed - width + 1)
+    return begin + int(np.argmax(loss[begin : crossed + 1] > bound))
 
 
 def _facts(name: str, steps: Array, loss: Array, level: Array, width: int) -> dict[str, Any]:
@@ -98,11 +105,12 @@ def _facts(name: str, steps: Array, loss: Array, level: Array, width: int) -> di
     }
 
 
-def _nonfinite(log: Log, alone: bool) -> int | None:
+def _nonfinite(log: Log, alone: bool) -> tuple[int, str] | None:
     """The first step from which on no training loss is finite (no validation loss, where that is
-    `alone`): as logged, or as the events of updates that were skipped say, where so many came
-    after the last loss that a run goes back, and it has not."""
+    `alone`), and what is not: as logged, or as the events of updates that were skipped say, where
+    so many came after the last loss that a run goes back, and it has not."""
     table, column = (log.eval, "val_loss") if alone else (log.train, "loss")
+    name = "validation loss" if alone else "training loss"
     loss, steps = table[column], table["step"]
     last = max(steps[np.isfinite(loss)], default=-1.0)
     newest = max((e["attempt"] for e in log.event), default=1)
@@ -111,15 +119,18 @@ def _nonfinite(log: Log, alone: bool) -> int | None:
         for e in log.event
         if e["kind"] == "non_finite" and e["step"] > last and e["attempt"] == newest
     ]
-    found = [min(skipped)] if len(skipped) >= STRIKES else []
+    found = [(min(skipped), "loss or its gradient")] if len(skipped) >= STRIKES else []
     # A foreign log leaves cells empty; a run of trailing NaN after values is a loss that broke.
     good = np.flatnonzero(np.isfinite(loss))
     infinite = np.flatnonzero(np.isinf(loss))
     own = log.format == "run folder"
     if len(infinite) and (not len(good) or infinite[-1] > good[-1]):
-        found.append(int(steps[infinite[infinite > (good[-1] if len(good) else -1)][0]]))
+        found.append((int(steps[infinite[infinite > (good[-1] if len(good) else -1)][0]]), name))
     elif own and len(loss) and (not len(good) or good[-1] < len(loss) - 1):
-        found.append(int(steps[good[-1] + 1] if len(good) else steps[0]))
+        found.append((int(steps[good[-1] + 1] if len(good) else steps[0]), name))
+    evaluated = log.eval["step"][-1] if len(log.eval["step"]) else -1
+    if own and evaluated >= max(last, 0) and not np.isfinite(log.eval["val_loss"][-1]):
+        found.append((int(evaluated), "validation loss"))
     return min(found, default=None)
 
 

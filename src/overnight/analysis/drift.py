@@ -6,6 +6,7 @@ import numpy as np
 
 from .findings import Schedule, Verdict, make
 from .noise import scatter
+from .outliers import outliers
 from .series import Series
 from .tables import Array
 from .trend import slope
@@ -16,7 +17,8 @@ USEFUL = 0.005  # nats over the last third
 
 
 def train_drift(series: Series, rates: Schedule) -> Verdict:
-    steps, loss = series.train_steps, series.train_loss
+    calm = ~outliers(series.train_loss)  # `spikes` tells of them
+    steps, loss = series.train_steps[calm], series.train_loss[calm]
     last = steps >= (steps[0] + 2 * (steps[-1] - steps[0]) / 3) if series.train_n else steps > 0
     n = int(last.sum())
     if n < FEWEST:

@@ -48,11 +48,8 @@ def forecast(log: Log, series: Series, planned: int | None) -> Forecast:
         return _refused("No forecast: there is no validation loss.")
     if planned is None:
         return _refused("No forecast: the log does not say at which step the run is to end.")
-    rates = planned_rates(log.config, planned)
-    if rates is None:
-        return _refused("No forecast: the learning rate of the rest of the run is not known.")
-    last = int(series.steps[-1])
-    scores = _scores(log, series, planned, rates)
+    rates, last = planned_rates(log.config, planned), int(series.steps[-1])
+    scores = _scores(log, series, planned, rates) if rates is not None else []
     if last >= planned:
         return Forecast(
             status="finished",
@@ -66,6 +63,8 @@ def forecast(log: Log, series: Series, planned: int | None) -> Forecast:
             reason="The run was ended before its planned end, so there is nothing to forecast.",
             calibration=CALIBRATION,
         )
+    if rates is None:
+        return _refused("No forecast: the learning rate of the rest of the run is not known.")
     guess, reason = _guess(series.steps, series.val, planned, rates, series.wiggle.sigma)
     if guess is None:
         return _refused(reason, scores)

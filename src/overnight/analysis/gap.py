@@ -10,6 +10,7 @@ import numpy as np
 
 from .findings import Verdict, make
 from .noise import scatter
+from .outliers import outliers
 from .series import LAGS, Series
 from .tables import finite
 from .trend import recent, slope
@@ -23,6 +24,7 @@ LOOSE = 0.1  # nats: an interval of the change wider than this excludes nothing
 def gap(series: Series) -> Verdict:
     """`growing`, `shrinking`, `stable` or `cannot_tell`."""
     keep = finite(series.gap)
+    keep[keep] = ~outliers(series.gap[keep])
     steps, gaps = series.steps[keep], series.gap[keep]
     n = len(gaps)
     if series.gap_estimator == "none" or n < FEWEST:

@@ -13,6 +13,7 @@ from .tables import Array, Columns, Log, select
 
 SLOW = 0.8  # of the median speed
 TOLERANCE = 0.02  # beyond which two figures disagree
+FEWEST = 20  # rows of counters
 
 
 def units(log: Log) -> Units | None:
@@ -106,7 +107,23 @@ def checks(log: Log, own: Units | None) -> list[Check]:
         with np.errstate(divide="ignore", invalid="ignore"):
             speed = steps * own.tokens_per_step / spent
         found += _check("tokens per second", train["tokens_per_s"], speed)
-    return found + _clock(log)
+    return found + _clock(log) + _epochs(log)
+
+
+def _epochs(log: Log) -> list[Check]:
+    """Tokens that a foreign log counts in an epoch: in the second half of its rows as in the first,
+    where that is the same all along (of rounded epochs it is not). Tokens in a step may change."""
+    train, n = log.train, len(log.train["step"])
+    if log.session or n < FEWEST:
+        return []
+    tokens, epoch = train["tokens"], train["epoch"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        early = ((tokens - tokens[0]) / (epoch - epoch[0]))[n // 4 : 3 * n // 8]
+        late = ((tokens - tokens[n // 2]) / (epoch - epoch[n // 2]))[3 * n // 4 :]
+    if not np.ptp(early) < TOLERANCE * np.median(early):
+        return []
+    usual = np.full(len(late), np.median(early))
+    return _check("tokens an epoch in the second half", late, usual)
 
 
 def _clock(log: Log) -> list[Check]:

@@ -19,8 +19,9 @@ from scipy import stats
 
 from .findings import Verdict, make
 from .noise import Scatter, scatter
+from .outliers import outliers
 from .series import Series
-from .tables import Array
+from .tables import Array, Mask
 from .trend import Slope, slope
 
 FEWEST = 8  # evaluations below which nothing is said
@@ -83,6 +84,8 @@ def harm(
     steps, losses = np.asarray(steps, float), np.asarray(losses, float)
     keep = np.isfinite(steps) & np.isfinite(losses)
     steps, losses = steps[keep], losses[keep]
+    if (alone := outliers(losses)).any():
+        return _without(alone, steps, losses)
     if len(losses) < FEWEST:
         return make(
             "harm", "cannot_tell", "Too few evaluations: {n}, at least {needed} are needed.",
@@ -112,6 +115,20 @@ def harm(
         "rho": noise.rho,
     }
     return _judged(shown, _still_up(losses, lowest, effect, effect_noise, noise))
+
+
+def _without(alone: Mask, steps: Array, losses: Array) -> Verdict:
+    """Without evaluations that stand `alone`: one of them is no trend. What the last one alone
+    says, the next one will tell."""
+    found = harm(steps[~alone], losses[~alone])
+    found.evidence["left_out"] = int(alone.sum()) + found.evidence.get("left_out", 0)
+    if found.verdict == "no" and alone[-1] and losses[-1] > losses[-2]:
+        found.verdict = "cannot_tell"
+        found.because = (
+            f"The last evaluation, {losses[-1]:.4f} at step {int(steps[-1]):,}, is far from those "
+            "before it, which show no rise; the next one would tell."
+        )
+    return found
 
 
 def _still(losses: Array, logged: dict[str, Any]) -> Verdict:
@@ -258,6 +275,8 @@ def overfitting(series: Series, gaps: Verdict) -> Verdict:
         found.evidence["paired_se"] = paired
     found.evidence["gap"] = gaps.verdict
     found.id = "overfitting"
+    if series.log.eval["step"][-1] > series.steps[-1]:
+        found.because += " Later evaluations are not finite."
     if found.verdict != "yes" or series.gap_estimator == "none":
         return found
     change = _train_change(series)

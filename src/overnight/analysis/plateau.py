@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .findings import Verdict, make
+from .outliers import outliers
 from .series import Series
 from .trend import Slope, recent, slope
 
@@ -29,10 +30,12 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
             make(name, "cannot_tell", why, n=series.n, needed=FEWEST)
             for name in ("still_improving", "plateau")
         ]
-    first = recent(series.steps, SHARE, FEWEST)
-    trend = slope(series.steps[first:], series.val[first:], noise)
-    share = (trend.last - trend.first) / max(trend.last - int(series.steps[0]), 1)
-    early = int(np.argmin(series.val)) < first + trend.n // 2
+    calm = ~outliers(series.val)
+    steps, val = series.steps[calm], series.val[calm]
+    first = recent(steps, SHARE, FEWEST)
+    trend = slope(steps[first:], val[first:], noise)
+    share = (trend.last - trend.first) / max(trend.last - int(steps[0]), 1)
+    early = int(np.argmin(val)) < first + trend.n // 2
     harmed = harm.verdict == "yes"
     improving, plateau, why = _judged(trend, share, early, harmed, diverged)
     other = why

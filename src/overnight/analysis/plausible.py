@@ -27,7 +27,7 @@ def init_loss(series: Series, about: About) -> Verdict:
     firsts = [
         (s[0], v[0])
         for s, v in ((series.steps, series.val), (series.train_steps, series.train_loss))
-        if len(s)
+        if len(s) and not (v is series.val and series.log.per_byte)
     ]
     step, loss = min(firsts, default=(math.inf, math.nan))
     if step > EARLY or about.vocab_size is None or about.vocab_size < 2:
@@ -74,6 +74,12 @@ def too_good(best: Best | None, about: About, counted: Ledger) -> Verdict:
         "loss": best.loss, "bpb": bpb, "size": size, "limit": IMPLAUSIBLE, "n": best.n,
         "estimator": best.estimator, "low": LOW,
     }  # fmt: skip
+    if best.loss < IMPLAUSIBLE * math.log(2):
+        return make(
+            "too_good", "yes",
+            "{loss:.4f} nats per token is under {limit:.1f} bits per byte even where a token is a "
+            "single byte: suspect memorisation or padding in the loss.", **facts,
+        )  # fmt: skip
     words = about.vocab_size is not None and about.vocab_size >= 8000
     if best.loss >= LOW:
         return make(

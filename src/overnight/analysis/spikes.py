@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from .findings import Verdict, make
+from .outliers import DIGITS, FEWEST, HALF, SIGMAS, digit, stands_out
 from .series import Series
 from .tables import Array
 
-FEWEST = 20
-HALF = 10  # neighbours on each side
-SIGMAS = 8.0  # robust z; of 10⁶ normal values none is beyond 6, real logs have heavier tails
 NATS = 0.02  # of relative loss: rounding of a very smooth log is not a spike
-DIGITS = 3.0  # of the last digit logged, at least
 LISTED = 10
 
 
@@ -27,11 +23,9 @@ def spikes(series: Series) -> Verdict:
             "Too few logged training losses: {n}, at least {needed} are needed.",
             n=n, needed=FEWEST,
         )  # fmt: skip
-    above, scale = _stands_out(np.log(np.maximum(loss, 1e-9)))
+    above, scale = stands_out(np.log(np.maximum(loss, 1e-9)))
     rise = loss * (1 - np.exp(-above))
-    hits = np.flatnonzero(
-        (above > SIGMAS * scale) & (above > NATS) & (rise > DIGITS * _digit(loss))
-    )
+    hits = np.flatnonzero((above > SIGMAS * scale) & (above > NATS) & (rise > DIGITS * digit(loss)))
     groups = np.split(hits, np.flatnonzero(np.diff(hits) > HALF) + 1) if len(hits) else []
     facts = {"n": n, "sigmas": SIGMAS, "estimator": f"robust z among {2 * HALF} neighbours"}
     if not groups:
@@ -60,30 +54,6 @@ def spikes(series: Series) -> Verdict:
         "{effect_nats:+.4f} nats, to {worst_loss:.4f}.",
         **facts,
     )  # fmt: skip
-
-
-def _digit(loss: Array) -> float:
-    """The smallest difference of two logged values: the last digit that the log has."""
-    steps = np.diff(np.unique(loss))
-    return float(steps.min()) if len(steps) else 0.0
-
-
-def _stands_out(values: Array) -> tuple[Array, Array]:
-    """(value − median of its neighbours, robust σ of the neighbours)."""
-    middle = _median_of_neighbours(values)
-    away = np.abs(values - middle)
-    scale = 1.4826 * _median_of_neighbours(away)
-    whole = 1.4826 * float(np.median(away))
-    return values - middle, np.maximum(scale, whole / 2)
-
-
-def _median_of_neighbours(values: Array) -> Array:
-    """Of HALF values on each side, the value itself left out; a table of one row, because scipy
-    1.17 does not heed the hole in a footprint of one axis."""
-    footprint = np.ones((1, 2 * HALF + 1), dtype=bool)
-    footprint[0, HALF] = False
-    row = ndimage.median_filter(values[None], footprint=footprint, mode="nearest")
-    return np.asarray(row[0])
 
 
 def _recovers(loss: Array, peak: int) -> bool:

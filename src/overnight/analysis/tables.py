@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Columns = dict[str, Array]
 
 TRAIN = (
@@ -49,6 +50,7 @@ class Log:
     columns: dict[str, str] = field(default_factory=dict)  # foreign name → ours
     problems: list[str] = field(default_factory=list)
     step_is: str = "step"  # or epoch, or row: what a step of a foreign log is
+    per_byte: bool = False  # the validation loss is, and the training loss is not
     planned: float | None = None  # the step at which a foreign log says that it is to end
     seconds: float | None = None  # of the whole run, as a foreign log says
     other_task: str | None = None  # a column that tells of another task than language
@@ -75,7 +77,7 @@ def _plain(value: float) -> float | int | None:
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
-def select(columns: Columns, keep: NDArray[Any]) -> Columns:
+def select(columns: Columns, keep: NDArray[Any] | slice) -> Columns:
     """The rows of `columns` under a mask or in an order."""
     return {name: values[keep] for name, values in columns.items()}
 

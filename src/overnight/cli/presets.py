@@ -11,6 +11,7 @@ from ..errors import printable
 from ..settings import preset_names
 from . import write_json
 
+LAST = 24  # of the last column, at least
 Flag = Annotated[bool, Parameter(negative="")]
 
 
@@ -60,7 +61,14 @@ def _print(rows: list[dict[str, Any]], json: bool, columns: list[str]) -> None:
         table.add_column(column.replace("_", " "), no_wrap=not last, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
-    Console().print(table, markup=False)
+    Console(width=max(Console().width, _least(table))).print(table, markup=False)
+
+
+def _least(table: Any) -> int:
+    """The width that its columns need but for the last, of which some is enough. A narrower
+    terminal wraps the lines; the table would leave columns out."""
+    widths = [max(map(len, [str(c.header), *map(str, c.cells)])) for c in table.columns]
+    return sum(widths[:-1]) + 2 * len(widths) + min(widths[-1], LAST)
 
 
 def _cell(value: Any) -> str:

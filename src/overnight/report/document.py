@@ -313,7 +313,7 @@ def _sessions(f: Findings) -> Section | None:
 
 
 def _unknown(f: Findings) -> Section | None:
-    lines = [*f.cannot_conclude, *(f"Not read: {p}" for p in f.source.problems)]
+    lines = [*f.cannot_conclude, *(f"The log: {p}" for p in f.source.problems)]
     return Section("unknown", "What cannot be concluded", [Items(lines)]) if lines else None
 
 

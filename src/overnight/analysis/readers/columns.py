@@ -29,6 +29,9 @@ RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model"
 RUN = "run"
 FEWEST_ROWS = 5  # of a run
 RESUMED, BEHIND = 3, 2  # training rows of a resumed session, and of those that it goes over again
+MOST_SESSIONS = 100  # of a run that counts anew in each
+LEAST_RATIO, MOST_RATIO = 0.98, 1.1  # of a perplexity to exp(loss): a mean over batches is above
+VAL_PER_BYTE = "val_loss is bits per byte times ln 2: nats per byte, not per token"
 MAX_PROBLEMS = 20  # lines that are told of
 
 
@@ -92,7 +95,11 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     loose = last_run(in_order(loose, problems), problems)
     _refuse_results(path, loose)
     loose = _without_abandoned(loose, problems)
+    if "time" in loose:
+        loose["time"] = _in_seconds(loose["time"])
     for name in ("tokens", "time"):
+        if name in loose:
+            loose[name] = _counted_on(name, loose, problems)
         if name in loose and not _rises(loose[name]):
             problems.append(f"{name} does not rise, so it is of a row and not of the run: left out")
             del loose[name]
@@ -103,12 +110,13 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     evals = _table(loose, EVAL, wanted, problems)
     if np.isnan(train["loss"]).all() and np.isnan(evals["val_loss"]).all():
         raise UserError(f"{path}: not one row has both a step and a loss.")
-    if "train_loss" not in loose and "loss" in loose:
+    per_byte = "val_bpb" in loose and "loss" in loose and VAL_PER_BYTE in problems
+    if "train_loss" not in loose and "loss" in loose and not per_byte:
         evals["train_loss"] = _beside(evals["step"], train["step"], train["loss"])
     return Log(
         path, form, train, evals, columns=gathered.known, problems=problems, step_is=step_is,
         planned=_planned(loose), seconds=_largest(loose, "duration"),
-        other_task=names.other_task(gathered.seen),
+        other_task=names.other_task(gathered.seen), per_byte=per_byte,
     )  # fmt: skip
 
 
@@ -123,16 +131,24 @@ def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[st
             with np.errstate(divide="ignore", invalid="ignore"):
                 loose[loss] = np.log(loose[perplexity])
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
-    if "val_bpb" in loose and not set(LOSSES) & set(loose):
+        elif loss in loose and perplexity in loose:
+            _check_perplexity(loss, loose[loss], loose[perplexity], problems)
+    if "val_bpb" in loose and "val_loss" not in loose:
         loose["val_loss"] = loose["val_bpb"] * names.LN_2
-        problems.append("val_loss is bits per byte times ln 2: nats per byte, not per token")
-    elif "val_bpb" in loose and "val_loss" not in loose:
-        problems.append("validation is in bits per byte alone, which no train loss compares with")
+        problems.append(VAL_PER_BYTE)
     if not set(LOSSES) & set(loose):
         raise UserError(
             f"{path}: no loss column found. Known names are such as loss, train_loss, val_loss, "
             "perplexity; the log has to use one of them."
         )
+
+
+def _check_perplexity(name: str, loss: Array, perplexity: Array, problems: list[str]) -> None:
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = perplexity / np.exp(loss)
+    ratio = ratio[np.isfinite(ratio)]
+    if len(ratio) and not LEAST_RATIO < np.median(ratio) < MOST_RATIO:
+        problems.append(f"the perplexity is {np.median(ratio):.3g} times exp({name})")
 
 
 def _of_validation(loose: Columns) -> bool:
@@ -178,6 +194,32 @@ def _largest(loose: Columns, name: str) -> float | None:
     values = loose.get(name, np.empty(0))
     values = values[np.isfinite(values) & (values > 0)]
     return float(values.max()) if len(values) else None
+
+
+def _in_seconds(time: Array) -> Array:
+    """Unix time in milli-, micro- or nanoseconds in seconds."""
+    known = time[np.isfinite(time)]
+    unit = 1.0
+    while len(known) and np.median(known) / unit > 1e11:  # seconds of the year 5138
+        unit *= 1000
+    return time / unit
+
+
+def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:
+    """A counter that a resumed run began again while its steps went on, counted on."""
+    values, steps = loose[name].copy(), loose["step"]
+    at = np.flatnonzero(np.isfinite(values) & np.isfinite(steps))
+    kept, going = values[at], steps[at]
+    again = np.flatnonzero((kept[1:] < kept[:-1] / 2) & (going[1:] > going[:-1])) + 1
+    others = np.delete(np.diff(kept), again - 1) if len(again) else np.empty(0)
+    if not len(others) or len(again) > MOST_SESSIONS:
+        return values
+    if (others < 0).any() or (others > 0).mean() < 0.5:  # no counter
+        return values
+    for i in again:
+        values[at[i:]] += kept[i - 1]
+    problems.append(f"{name} begins again at step {going[again[0]]:,.0f}: it is counted on")
+    return values
 
 
 def _rises(values: Array) -> bool:

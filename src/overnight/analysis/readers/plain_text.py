@@ -6,6 +6,7 @@ nanoGPT, nanochat, modded-nanogpt, llm.c, Megatron, torchtitan and others write 
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,9 +60,11 @@ def read(path: Path) -> Log:
 
 def _rows(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
-    while line := file.readline(MAX_LINE):
+    # what redraws its line ends it with a carriage return alone
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline=None)
+    while line := text.readline(MAX_LINE):
         number += 1
-        row = _row(line.decode("utf-8", errors="replace"))
+        row = _row(line)
         if row is not None:
             yield number, row
 

@@ -93,6 +93,17 @@ def test_plain_products_equal_fused_kernel(position: str) -> None:
     torch.testing.assert_close(a, b, atol=2e-6, rtol=0)
 
 
+def test_a_model_in_double_computes_in_double() -> None:
+    settings = {"layers": "AS", "ssm_head": 16, "ngrams": [2], "embed_conv": True}
+    model, ids = make(**settings), ids_of(2, 24)
+    with torch.no_grad():
+        rounded, exact = model(ids), model.double()(ids)
+        decoded, _ = model.decode(ids)
+    assert exact.dtype == decoded.dtype == torch.float64
+    assert 0 < (exact - rounded).abs().max() < 1e-4
+    torch.testing.assert_close(decoded, exact, atol=1e-12, rtol=0)
+
+
 def test_alibi_reaches_beyond_the_context() -> None:
     model, ids = make(position="alibi"), ids_of(1, 90)
     with torch.no_grad():

@@ -130,7 +130,7 @@ class Decoder(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.config = model = complete(model)
-        self.compute_dtype = torch.float32
+        self._compute_dtype: torch.dtype | None = None
         self.embed = nn.Parameter(torch.empty(model.vocab_size, model.width))
         learned = model.position == "learned"
         self.positions = nn.Parameter(torch.empty(model.context, model.width)) if learned else None
@@ -187,6 +187,11 @@ class Decoder(nn.Module):
         x_BTC = x_BTC[:, -1:] if last and x_BTC.shape[1] > 1 else x_BTC
         hidden_BTC: Tensor = self.norm(x_BTC)
         return hidden_BTC
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of activations and logits: what `set_compute` was told, else that of the weights."""
+        return self._compute_dtype or self.embed.dtype
 
     @property
     def head_weight(self) -> Tensor:
@@ -266,7 +271,7 @@ class Decoder(nn.Module):
 
     def set_compute(self, dtype: torch.dtype, fused: bool) -> None:
         """Compute in `dtype`, with torch's fused attention kernel or with plain products."""
-        self.compute_dtype = dtype
+        self._compute_dtype = dtype
         for module in self.modules():
             if isinstance(module, Attention):
                 module.fused = fused
@@ -276,11 +281,11 @@ class Decoder(nn.Module):
 def in_float32(model: Decoder) -> Iterator[None]:
     """As a loaded model computes. One token at a time gains nothing from bfloat16 on a CPU, and
     takes twice as long (docs/lab-notes.md, 2026-11-21)."""
-    before, model.compute_dtype = model.compute_dtype, torch.float32
+    before, model._compute_dtype = model._compute_dtype, torch.float32
     try:
         yield
     finally:
-        model.compute_dtype = before
+        model._compute_dtype = before
 
 
 def complete(model: Model) -> Model:

@@ -108,7 +108,7 @@ class Checkpoint(Row, kw_only=True):
     path: str  # relative to the run folder
     bytes: Count
     seconds: float
-    reason: str  # interval, best, last, signal
+    reason: str  # interval, best, last, signal, initial
 
 
 class Event(Row, kw_only=True):

@@ -110,12 +110,11 @@ class Settings:
         """The value so far: given, chosen, or the default."""
         return self.values.get(name, all_settings()[name].default)
 
-    def choose(self, name: str, value: Any, reason: str) -> Any:
+    def choose(self, name: str, value: Any, reason: str) -> None:
         """Fill `name` with the program's choice, and say why; overrides a 0 or "auto"."""
         self.values[name] = check_setting(name, value, "chosen")
         self.reasons[name] = reason
         self.open.discard(name)
-        return value
 
     def resolve(self) -> Config:
         """The tree with every value in place."""

@@ -57,5 +57,5 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """The run at `path`: a run folder, or a CSV or JSONL log. `UserError` if it is neither."""
+    """The run at `path`: a run folder, or the log of another tool. `UserError` if it is neither."""
     return Run(read(path))

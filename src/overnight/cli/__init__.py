@@ -44,6 +44,7 @@ def _whole(_type: object, tokens: Sequence[Any]) -> int:
 
 
 Whole = Annotated[int, Parameter(converter=_whole)]  # of an option; 1e6 is one
+Flag = Annotated[bool, Parameter(negative="")]  # there is no --no-…
 
 
 def build_app() -> App:

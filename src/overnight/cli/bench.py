@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from ..errors import UserError, printable
 from ..settings import read_preset
-from . import Whole, write_json
+from . import Flag, Whole, write_json
 
 if TYPE_CHECKING:
     from ..training.bench import Machine, Measured
@@ -25,7 +25,7 @@ def bench(
     seconds: float = 3.0,
     device: str = "auto",
     threads: Whole = 0,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
     """Measure what this machine does: the rate of its matrix products and of its memory, then
     for each preset tokens per second of whole updates, their share of that rate, and what limits

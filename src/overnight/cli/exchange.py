@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any, Literal
 
 from ..errors import UserError
-from . import say, write_json
+from . import Flag, say, write_json
 
 
 def export(
@@ -18,7 +16,7 @@ def export(
     to: Literal["hf"] = "hf",
     checkpoint: str = "best",
     dtype: str = "float32",
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
     """Write the model of RUN as a folder that transformers loads, if it has an exact counterpart.
 
@@ -58,7 +56,7 @@ def import_(
     *,
     out: Path,
     tokenizer: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
     """Take a folder of transformers (or of `overnight export`) as a run folder.
 

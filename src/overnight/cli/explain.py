@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
-from . import Whole, say
+from . import Flag, Whole, say
 
 
 def explain(
@@ -22,7 +22,7 @@ def explain(
     bytes_per_token: float | None = None,
     seconds_per_step: float | None = None,
     text: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
     """Say whether a loss is normal, as far as numbers can: what was seen, and what is left.
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from ..errors import UserError, printable
 from ..ledger import counted
-from . import Whole, say, write_json
+from . import Flag, Whole, say, write_json
 
 
 def generate(
@@ -27,7 +27,7 @@ def generate(
     num_samples: Whole = 1,
     seed: Whole = 1,
     checkpoint: str = "best",
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
 ) -> int:
     """Continue a prompt with the model of RUN, streaming to stdout.
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from .. import config
 from ..errors import printable
 from ..settings import preset_names
-from . import write_json
+from . import Flag, write_json
 
 LAST = 24  # of the last column, at least
-Flag = Annotated[bool, Parameter(negative="")]
 
 
 def presets(*, json: Flag = False) -> None:

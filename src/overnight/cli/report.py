@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from ..errors import UserError
-from . import say, write_json
+from . import Flag, say, write_json
 
 
 def report(
@@ -16,8 +13,8 @@ def report(
     /,
     *,
     out: Path | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
-    terminal: Annotated[bool, Parameter(negative="")] = False,
+    json: Flag = False,
+    terminal: Flag = False,
 ) -> int:
     """Say what a run shows, how sure that is, and what to do.
 

@@ -12,7 +12,7 @@ from ..config import all_settings, takes_list
 from ..errors import UserError, did_you_mean, printable
 from ..runfolder import RunFolder, RunLock
 from ..settings import Settings, environment_layer, flatten, read_preset, read_toml
-from . import Whole, write_json
+from . import Flag, Whole, write_json
 
 if TYPE_CHECKING:
     from ..generation.initial import Initial
@@ -43,8 +43,8 @@ def train(
     seed: Whole | None = None,
     device: str | None = None,
     threads: Whole | None = None,
-    dry_run: Annotated[bool, Parameter(negative="")] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Flag = False,
+    json: Flag = False,
     set: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> int:
     """Train a model on TEXT (files, folders, - for standard input) and report on it.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..runfolder import RunFolder, is_locked
-from . import Whole, say
+from . import Flag, Whole, say
 
 if TYPE_CHECKING:
     from ..analysis.run import Run
@@ -22,7 +20,7 @@ def watch(
     on: list[str] | None = None,
     pid: Whole | None = None,
     every: float = 5.0,
-    once: Annotated[bool, Parameter(negative="")] = False,
+    once: Flag = False,
 ) -> int:
     """Follow a run while it trains; ring, run or stop on a condition.
 

@@ -16,7 +16,7 @@ from ..config import Config, Model
 from ..errors import UserError
 from ..files import appearing
 from ..model import checkpoint
-from ..model.checkpoint import State, Window
+from ..model.checkpoint import State
 from ..model.decoder import complete, count_parameters
 from ..runfolder import End, Event, LogWriter, RunFolder, Start
 from ..settings import Settings, dump_config, flatten
@@ -190,7 +190,7 @@ def write_run(
         run.evals.mkdir()
         run.config.write_text(dump_config(settings, reasons), encoding="utf-8")
         tokenizer.save(run.tokenizer)
-        checkpoint.save(run, State(step=0, window=Window()), dict(weights), {})
+        checkpoint.save(run, State(), dict(weights), {})
         log = LogWriter(run.log, attempt=1)
         log.write(_start_row(settings, reasons, tokenizer))
         log.write(Event(step=0, kind="import", message=message))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..files import not_linked, replace
+from ..runfolder import RunFolder
 
 if TYPE_CHECKING:
     from ..analysis.run import Run
@@ -35,7 +36,7 @@ def write(run: Run, out: Path | None = None) -> Path:
         replace(folder / "report.html", html.render(document, run.findings).encode())
         if run.log.folder is not None and found.forecast.status == "made":
             with contextlib.suppress(OSError):  # a run that may only be read
-                _remember(run.log.folder / "report", run)
+                _remember(default_folder(run), run)
     except OSError as error:
         raise UserError(f"{folder}: the report cannot be written: {error.strerror}", 1) from None
     return folder
@@ -43,7 +44,7 @@ def write(run: Run, out: Path | None = None) -> Path:
 
 def default_folder(run: Run) -> Path:
     if run.log.folder is not None:
-        return run.log.folder / "report"
+        return RunFolder(run.log.folder).report
     return run.path.with_name(f"{run.path.stem}-report")
 
 

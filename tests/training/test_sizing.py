@@ -105,36 +105,6 @@ def test_a_text_seen_again_and_again_gets_state_spaces_and_no_long_histories(
         assert sized(prepared, **words).get("model.layers") == layers
 
 
-@pytest.mark.parametrize(
-    ("kind", "below", "above", "width"),
-    [
-        ("bpe", 1.9, 4.9, 128),  # new to the smaller one: five tokens for a weight
-        ("bpe", 1.9, 5.1, 256),
-        ("bpe", 2.1, 2.4, 128),  # read too often by it: two and a half
-        ("bpe", 2.1, 2.6, 256),
-        ("chars", 1.4, 2.6, 256),
-        ("chars", 1.4, 2.4, 128),
-    ],
-)
-def test_the_smaller_model_of_pieces_while_the_text_is_new(
-    kind: str,
-    below: float,
-    above: float,
-    width: int,
-    prepared: Prepared,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """`below`: passes of one layer of 128; `above`: tokens for each weight of one of 256."""
-    seen = {"128 A": below * 2**21, "256 A": above * 12 * 256**2}
-    monkeypatch.setattr(
-        sizing, "_tokens", lambda _, rung, *__: seen.get(f"{rung.width} {rung.layers}", 0.0)
-    )
-    text = replace(prepared, train=np.zeros(2**21, np.uint16))
-    assert (
-        sized(text, **{"tokenizer.kind": kind, "length.minutes": 1.0}).get("model.width") == width
-    )
-
-
 def test_sizes_are_weighed_and_timed_with_what_the_user_gives(
     fresh: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,6 @@ ones docs/lab-notes.md, 2026-11-21). So: the largest rung of a ladder whose run 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -55,9 +53,6 @@ LADDER = (
     Rung("AAAAAAAAAAAA", 768, 16384),
 )
 TOKENS_PER_WEIGHT = 2.5
-# Of pieces of words a head and tables take most of the time, and the smaller model is ahead for
-# longer, while it need not read the text too often (docs/lab-notes.md, 2026-11-23)
-TOKENS_PER_WEIGHT_PIECES, OFTEN = 5.0, 2.0  # passes of the smaller one
 
 # Letters (characters, bytes) are few, so longer histories of them recur; and a piece of a word is
 # four of them, so they want a longer context (docs/lab-notes.md, 2026-11-22)
@@ -105,19 +100,24 @@ def choose_size(
     )
     ladder = ladder or _with_given(settings, LADDER)[:1]  # which is refused, and why
     memory.check(_sized(settings, ladder[0]), device)
+    free, _ = memory.memory(device)
 
-    def seen(rung: Rung) -> float:
-        return _tokens(settings, rung, prepared, device, say)
+    def largest(ladder: tuple[Rung, ...], share: float) -> tuple[Rung, float]:
+        """The largest rung that fits and whose weights get their tokens, and the tokens."""
+        found = ladder[0], _tokens(settings, ladder[0], prepared, device, say)
+        for rung in ladder[1:]:
+            if memory.needed(_sized(settings, rung), micro=1) > memory.SHARE * free:
+                break
+            tokens = _tokens(settings, rung, prepared, device, say)
+            if min(tokens, MOST_PASSES * text) < share * rung.weights:
+                break
+            found = rung, tokens
+        return found
 
-    def share(below: float) -> float:
-        new = not letters and below <= OFTEN * text
-        return TOKENS_PER_WEIGHT_PIECES if new else TOKENS_PER_WEIGHT
-
-    rung, tokens = _largest(_that_fit(settings, ladder, device), text, seen, share)
+    rung, tokens = largest(ladder, TOKENS_PER_WEIGHT)
     recurs = tokens > (RECURS_LETTERS if letters else RECURS) * text
     if recurs and recurring:  # they are slower: there must be time to read the text once
-        slow = _that_fit(settings, recurring, device)
-        slower = _largest(slow, text, seen, lambda _: TOKENS_PER_WEIGHT_RECURRING)
+        slower = largest(recurring, TOKENS_PER_WEIGHT_RECURRING)
         recurs = slower[1] > text
         rung, tokens = slower if recurs else (rung, tokens)
     batch = _batch(settings, rung)
@@ -134,33 +134,6 @@ def choose_size(
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
     return minutes * min(1.0, MOST_PASSES * text / tokens)
-
-
-def _largest(
-    ladder: Sequence[Rung],
-    text: int,
-    seen: Callable[[Rung], float],
-    share: Callable[[float], float],
-) -> tuple[Rung, float]:
-    """The largest rung whose weights get their tokens, and the tokens that it has `seen`. `share`:
-    of each weight, where the rung below would have seen so many."""
-    found = ladder[0], seen(ladder[0])
-    for rung in ladder[1:]:
-        tokens = seen(rung)
-        if min(tokens, MOST_PASSES * text) < share(found[1]) * rung.weights:
-            break
-        found = rung, tokens
-    return found
-
-
-def _that_fit(settings: Settings, ladder: tuple[Rung, ...], device: torch.device) -> list[Rung]:
-    """The first rung, and those above it up to what the memory holds."""
-    free, _ = memory.memory(device)
-
-    def fits(rung: Rung) -> bool:
-        return memory.needed(_sized(settings, rung), micro=1) <= memory.SHARE * free
-
-    return [ladder[0], *takewhile(fits, ladder[1:])]
 
 
 def _tables(letters: bool, recurs: bool, passes: float) -> dict[str, Any]:

@@ -128,7 +128,9 @@ def test_damaged_packing_is_one_sentence(at, tmp_path):
     ("cell", "name", "value"),
     [("1,234", "step", 1234), ("1,234", "loss", 1.234), ("12.3k", "tokens_per_s", 12_300),
      ("7 %", "epoch", 7), ("1:02:03", "time", 3723), ("12.5s", "time", 12.5), ("3e-4", "lr", 3e-4),
-     ("10,000", "planned", 10_000), ("1,234.5", "time", 1234.5), ("1:02:03", "duration", 3723),
+     ("10,000", "planned", 10_000), ("1,234.5", "time", 1234.5),
+     ("0,125", "time", 0.125), ("12,5", "duration", 12.5), ("3,625", "time", None),
+     ("1:02:03", "duration", 3723),
      ("nan", "loss", BROKEN), ("1 234 567", "tokens", 1_234_567), ("abc", "loss", None)],
 )  # fmt: skip
 def test_cells(cell, name, value):

@@ -160,8 +160,42 @@ def test_bits_are_not_nats(tmp_path):
         [2 * math.log(2), math.log(2)]
     )
     assert any("nats per byte, not per token" in problem for problem in both.problems)
-    gap = both.found.verdict("gap")
-    assert "no train loss to compare" in gap.because  # of another unit
+    beside = run_of(tmp_path, "d.csv", "step,loss,train_loss,val_bpb\n1,4,4,2\n2,3,3,1\n")
+    for run in (both, beside):
+        assert "no train loss to compare" in run.found.verdict("gap").because  # of another unit
+        assert run.found.source.val_per == "byte"
+        assert run.found.best.perplexity is None
+        assert run.found.evaluations[0].val_perplexity is None
+
+
+def test_a_row_of_validation_that_has_both_losses(tmp_path):
+    """Its training loss is no validation loss."""
+    rows = [{"event": "eval", "step": i, "train_loss": 4 - i / 9, "val_loss": 5 - i / 9}
+            for i in range(9)]  # fmt: skip
+    run = run_of(tmp_path, "m.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert run.log.eval["val_loss"].tolist() == [row["val_loss"] for row in rows]
+    assert run.log.train["loss"].tolist() == [row["train_loss"] for row in rows]
+    cells = [("eval", *(row[k] for k in ("step", "val_loss", "train_loss"))) for row in rows]
+    run = run_of(tmp_path, "m.csv", csv_of(cells, "event,step,val_loss,train_loss"))
+    assert run.log.eval["val_loss"].tolist() == [row["val_loss"] for row in rows]
+    assert run.log.train["loss"].tolist() == [row["train_loss"] for row in rows]
+
+
+def test_a_run_is_told_by_the_column_of_runs(tmp_path):
+    rows = [{"model": "gpt", "run": f"r{i % 2}", "step": i // 2, "loss": 3.0 - i % 2}
+            for i in range(60)]  # fmt: skip
+    run = run_of(tmp_path, "m.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert run.log.train["loss"].tolist() == [2.0] * 30
+    assert any("a column names 2" in problem for problem in run.problems)
+
+
+def test_evaluations_that_were_not_made_are_not_infinite(tmp_path):
+    rows = [(i, 3.0, 3.0 - i / 99, "" if i % 5 else 3.0 - i / 99) for i in range(49)]
+    run = run_of(tmp_path, "m.csv", csv_of(rows, "step,loss,train_loss,val_loss"))
+    assert "not finite" not in run.found.verdict("overfitting").because
+    rows[-1] = (48, 3.0, 3.0, "inf")
+    run = run_of(tmp_path, "m.csv", csv_of(rows, "step,loss,train_loss,val_loss"))
+    assert "Later evaluations are not finite." in run.found.verdict("overfitting").because
 
 
 def test_a_perplexity_that_is_not_of_its_loss(tmp_path):
@@ -169,6 +203,9 @@ def test_a_perplexity_that_is_not_of_its_loss(tmp_path):
         rows = [(i, 3.0, f"{factor * math.exp(3.0):.4f}") for i in range(9)]
         run = run_of(tmp_path, "p.csv", csv_of(rows, "step,loss,ppl"))
         assert any("times exp(loss)" in problem for problem in run.problems) == told
+    rows = [(i, 3.0, 3.4, f"{math.exp(3.4):.4f}") for i in range(9)]  # of validation, by its value
+    run = run_of(tmp_path, "p.csv", csv_of(rows, "step,loss,val_loss,perplexity"))
+    assert not any("times exp" in problem for problem in run.problems)
 
 
 def test_counters_that_a_resumed_run_begins_again(tmp_path):
@@ -178,6 +215,9 @@ def test_counters_that_a_resumed_run_begins_again(tmp_path):
     assert run.found.ledger.tokens == 100_000
     assert run.found.ledger.seconds == 990
     assert sum("is counted on" in problem for problem in run.problems) == 2
+    rows = [(i, 3.0, tokens) for i, tokens in enumerate((1000, 1200, 500, 800, 900, 1000))]
+    run = run_of(tmp_path, "m.csv", csv_of(rows, "step,loss,tokens"))
+    assert run.found.ledger.tokens is None  # of a row
 
 
 @pytest.mark.parametrize("unit", [1, 1e3, 1e6, 1e9])
@@ -189,12 +229,13 @@ def test_unix_time_in_any_unit(unit, tmp_path):
 
 def test_tokens_of_an_epoch_that_change(tmp_path):
     def units(epoch):
-        rows = [(i, 3.0, 1000 * i, epoch(i)) for i in range(60)]
+        rows = [(i, 3.0, 1000 * i, epoch(i)) for i in range(240)]
         run = run_of(tmp_path, "m.csv", csv_of(rows, "step,loss,tokens,epoch"))
         return run.found.verdict("units")
 
     assert units(lambda i: i / 10).verdict == "no"
-    wrong = units(lambda i: i / 10 if i < 29 else 4 * i / 10)
+    assert units(lambda i: round(i / 103, 2)).verdict == "no"
+    wrong = units(lambda i: i / 10 if i < 110 else 4 * i / 10)
     assert wrong.verdict == "yes"
     assert wrong.evidence["ratio"] == pytest.approx(0.25)
 

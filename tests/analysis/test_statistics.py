@@ -316,7 +316,7 @@ def test_one_value_is_no_trend(at, tmp_path):
     found = logged(tmp_path, train + out, val)
     assert found.verdict("train_drift").verdict != "yes"
     assert found.verdict("gap").verdict == "stable"
-    assert found.verdict("spikes").verdict == "yes"
+    assert found.verdict("spikes").verdict == ("no" if at == 59 else "yes")
     found = logged(tmp_path, train, val + out)
     harm = found.verdict("overfitting")
     assert harm.verdict == ("cannot_tell" if at == 59 else "no")
@@ -329,9 +329,18 @@ def test_one_value_is_no_trend(at, tmp_path):
 def test_what_stays_where_it_jumped_to_is_a_trend(tmp_path):
     rng = np.random.default_rng(0)
     values = 3.0 + 0.01 * rng.standard_normal(60)
-    values[-2:] += 1.0
-    assert not outliers.outliers(values).any()
-    assert overfitting.harm(np.arange(60), values).verdict == "yes"
+    for rise in ([1.0, 1.0], [0.05, 0.6, 2.0]):
+        risen = values.copy()
+        risen[-len(rise) :] += rise
+        assert not outliers.outliers(risen).any()
+        assert overfitting.harm(np.arange(60), risen).verdict == "yes"
+
+
+@pytest.mark.parametrize("after", [1, 3, 6])
+def test_a_wide_spike_near_the_end_is_found(after, tmp_path):
+    values = 3.0 + 0.01 * np.random.default_rng(0).standard_normal(60)
+    values[-after - 3 : -after] += [0.3, 0.25, 0.2]
+    assert logged(tmp_path, values, np.full(60, np.nan)).verdict("spikes").verdict == "yes"
 
 
 def test_a_steep_beginning_has_no_outliers():
@@ -362,9 +371,10 @@ def test_a_loss_that_no_tokenizer_makes_possible(tmp_path):
 def test_median_of_neighbours_leaves_the_value_out():
     values = np.random.default_rng(0).standard_normal(60)
     half = outliers.HALF
-    padded = np.pad(np.pad(values, (half, 0), "edge"), (0, half), "reflect")
+    padded = np.pad(values, (half, 0), "edge")
     for i, found in enumerate(outliers._median_of_neighbours(values)):
-        around = np.delete(padded[i : i + 2 * outliers.HALF + 1], outliers.HALF)
+        begin = min(i, len(padded) - 2 * half - 1)
+        around = np.delete(padded[begin : begin + 2 * half + 1], i + half - begin)
         assert np.sort(around)[[9, 10]].min() <= found <= np.sort(around)[[9, 10]].max()
 
 

@@ -164,6 +164,7 @@ def test_watch_waits_for_the_first_row(tmp_path, capfd, monkeypatch):
     log = tmp_path / "log.csv"
     log.write_text("step,loss\n")
     assert cli.run(["watch", str(log), "--once"]) == 2
+    assert cli.run(["watch", __file__]) == 2  # is no log, and will be none
     looks = []
 
     def grow(seconds):
@@ -177,6 +178,7 @@ def test_watch_waits_for_the_first_row(tmp_path, capfd, monkeypatch):
     out, err = capfd.readouterr()
     assert out.startswith("step 2; ")
     assert err.count("a header and no rows") == 2
+    assert err.count("Looking again") == 1
 
 
 def test_what_a_terminal_cannot_show_is_spelt_out(folder):

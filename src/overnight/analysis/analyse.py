@@ -29,6 +29,8 @@ def analyse(log: Log) -> Findings:
     verdicts = trends(log, series, rates, about)
     risen = next(v for v in verdicts if v.id == "overfitting").verdict == "yes"
     found_best = _best(log, series, risen)
+    if found_best is not None and log.per_byte:
+        found_best.perplexity = None
     whole = facts.whole(log)
     stale = whole and found_best and whole.step not in (found_best.pick, *found_best.tied_steps)
     valid = None if stale else whole  # a later session has found a better step

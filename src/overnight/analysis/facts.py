@@ -39,6 +39,7 @@ def source(log: Log) -> Source:
         eval_rows=len(log.eval["step"]),
         columns=log.columns,
         step_is=log.step_is,
+        val_per="byte" if log.per_byte else "token",
         problems=log.problems,
     )
 
@@ -204,7 +205,7 @@ def evaluations(log: Log, series: Series, best: Best | None) -> list[Evaluation]
                 lr=_known(_at(log.train["step"], log.train["lr"], step)),
                 val_loss=_known(val),
                 val_se=_known(val_se),
-                val_perplexity=_perplexity(val),
+                val_perplexity=None if log.per_byte else _perplexity(val),
                 val_bpb=_known(table["val_bpb"][i]),
                 train_loss=_known(train),
                 train_se=_known(train_se),

@@ -30,6 +30,7 @@ class Source(_Finding):
     eval_rows: int
     columns: dict[str, str]  # of a foreign log: its name → ours
     step_is: str  # step, epoch, row: what a step of a foreign log is
+    val_per: str  # token, byte: what the validation loss is a mean over
     problems: list[str]  # what could not be read
 
 

@@ -13,7 +13,7 @@ from .tables import Array, Columns, Log, select
 
 SLOW = 0.8  # of the median speed
 TOLERANCE = 0.02  # beyond which two figures disagree
-FEWEST = 20  # rows of counters
+FEWEST = 200  # rows of counters: epochs rounded to two digits tell 2 % from about 100 on
 
 
 def units(log: Log) -> Units | None:
@@ -112,7 +112,7 @@ def checks(log: Log, own: Units | None) -> list[Check]:
 
 def _epochs(log: Log) -> list[Check]:
     """Tokens that a foreign log counts in an epoch: in the second half of its rows as in the first,
-    where that is the same all along (of rounded epochs it is not). Tokens in a step may change."""
+    where that is the same at first (of coarse epochs it is not). Tokens in a step may change."""
     train, n = log.train, len(log.train["step"])
     if log.session or n < FEWEST:
         return []

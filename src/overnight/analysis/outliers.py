@@ -14,15 +14,16 @@ SIGMAS = 8.0  # robust z; of 10⁶ normal values none is beyond 6, real logs hav
 
 
 def outliers(values: Array) -> Mask:
-    """Which of `values` (finite, in order) stand alone, no neighbour standing out on the same
-    side: a loss that stays where it has jumped to is none. In the steep beginning none is."""
+    """Which of `values` (finite, in order) stand alone, no neighbour standing out half as far on
+    the same side: a loss that goes on from where it has jumped to is none. In the steep beginning
+    none is."""
     if len(values) < FEWEST:
         return np.zeros(len(values), dtype=bool)
     away, scale = stands_out(values)
     least = np.where(scale > 0, np.maximum(SIGMAS * scale, DIGITS * digit(values)), np.inf)
     out = np.where(np.abs(away) > least, np.sign(away), 0)
     out[:HALF] = 0
-    beside = np.pad(out, 1)
+    beside = np.pad(np.where(np.abs(away) > least / 2, np.sign(away), 0), 1)
     return np.asarray((out != 0) & (beside[:-2] != out) & (beside[2:] != out))
 
 
@@ -42,11 +43,13 @@ def stands_out(values: Array) -> tuple[Array, Array]:
 
 
 def _median_of_neighbours(values: Array) -> Array:
-    """Of HALF values on each side, the value itself left out; beyond the end those before it
-    count twice, before the steep beginning the first one does. (A table of one row, because
-    scipy 1.17 does not heed the hole in a footprint of one axis.)"""
+    """Of HALF values on each side, the value itself left out; before the steep beginning stands the
+    first one, near the end it is the last 2 · HALF others. (A table of one row, because scipy 1.17
+    does not heed the hole in a footprint of one axis.)"""
     footprint = np.ones((1, 2 * HALF + 1), dtype=bool)
     footprint[0, HALF] = False
-    padded = np.pad(np.pad(values, (HALF, 0), "edge"), (0, HALF), "reflect")
-    row = ndimage.median_filter(padded[None], footprint=footprint, mode="nearest")
-    return np.asarray(row[0, HALF:-HALF])
+    row = ndimage.median_filter(values[None], footprint=footprint, mode="nearest")[0]
+    begin = max(0, len(values) - 2 * HALF - 1)
+    for i in range(max(0, len(values) - HALF), len(values)):
+        row[i] = np.median(np.delete(values[begin:], i - begin))
+    return np.asarray(row)

@@ -275,7 +275,8 @@ def overfitting(series: Series, gaps: Verdict) -> Verdict:
         found.evidence["paired_se"] = paired
     found.evidence["gap"] = gaps.verdict
     found.id = "overfitting"
-    if series.log.eval["step"][-1] > series.steps[-1]:
+    later = series.log.eval["val_loss"][series.log.eval["step"] > series.steps[-1]]
+    if np.isinf(later).any() or (len(later) and series.log.folder is not None):
         found.because += " Later evaluations are not finite."
     if found.verdict != "yes" or series.gap_estimator == "none":
         return found

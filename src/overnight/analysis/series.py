@@ -36,12 +36,12 @@ class Series:
 
     def _probe(self) -> tuple[Array, str]:
         """The train loss that a gap is computed from, and what it is."""
+        if self.log.per_byte:
+            return np.full(self.n, np.nan), "none"
         if np.isfinite(self.evals["probe_loss"]).any():
             return self.evals["probe_loss"], "train probe: fixed training blocks, evaluation mode"
         if np.isfinite(self.evals["train_loss"]).any():
             return self.evals["train_loss"], "training loss logged with the evaluation"
-        if self.log.per_byte:
-            return np.full(self.n, np.nan), "none"
         near = self._nearby_training()
         if np.isfinite(near).any():
             return near, LAGS

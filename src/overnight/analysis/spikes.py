@@ -25,6 +25,7 @@ def spikes(series: Series) -> Verdict:
         )  # fmt: skip
     above, scale = stands_out(np.log(np.maximum(loss, 1e-9)))
     rise = loss * (1 - np.exp(-above))
+    above[-1] = 0.0  # whether that is a spike, the next value will tell
     hits = np.flatnonzero((above > SIGMAS * scale) & (above > NATS) & (rise > DIGITS * digit(loss)))
     groups = np.split(hits, np.flatnonzero(np.diff(hits) > HALF) + 1) if len(hits) else []
     facts = {"n": n, "sigmas": SIGMAS, "estimator": f"robust z among {2 * HALF} neighbours"}

@@ -54,7 +54,7 @@ def watch(
     console, seen = Console(highlight=False), None
     while True:
         look = _look(run)
-        loaded = None if look == seen else _loaded(run, wait=not once and look[0] >= 0)
+        loaded = None if look == seen else _loaded(run, wait=not once)
         seen = look
         if loaded is not None:
             if console.is_terminal:
@@ -70,16 +70,21 @@ def watch(
 
 
 def _loaded(run: Path, wait: bool) -> Run | None:
-    """The run as it stands; None where it cannot be read yet and may be later."""
+    """The run as it stands; None where its log has no row yet and is to be waited for."""
     from ..analysis.run import load_run
 
     try:
         return load_run(run)
     except UserError as error:
-        if not wait:
+        if not (wait and _is_empty(run)):
             raise
         say(f"{error} Looking again when it grows.")
         return None
+
+
+def _is_empty(log: Path) -> bool:
+    """Whether it is a file of one line at most, such as a header."""
+    return log.is_file() and not log.read_bytes().partition(b"\n")[2].strip()
 
 
 def _look(run: Path) -> tuple[int, bool]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..analysis.findings import Findings
+from . import words
 
 INK, TRAIN, VAL, LR = "#2b2f36", "#8a94a6", "#2f6fde", "#7a52c7"
 Drawing = Any  # matplotlib Figure
@@ -52,7 +53,7 @@ def loss(f: Findings) -> Drawing:
         axis.plot(steps, val, color=VAL, lw=1.6, marker="o", ms=3, label="validation")
     if f.best is not None:
         axis.plot([f.best.step], [f.best.loss], "*", color="#d9822b", ms=12, label="lowest")
-    axis.set_ylabel("loss, nats per token")
+    axis.set_ylabel(f"loss, {words.unit(f)}")
     if axis.has_data():
         axis.legend(frameon=False, fontsize=9)
     return figure

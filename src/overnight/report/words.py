@@ -222,8 +222,15 @@ def _card_resume(f: Findings) -> Card:
     return question, "cannot tell", v.because, "open", "sessions"
 
 
+def unit(f: Findings) -> str:
+    """Of the losses."""
+    if f.source.val_per == "token":
+        return "nats per token"
+    return "nats per token, of validation per byte"
+
+
 def loss_caption(f: Findings) -> str:
-    text = "Validation and training loss, nats per token."
+    text = f"Validation and training loss, {unit(f)}."
     if f.noise.sigma is not None:
         text += f" Band: ±2σ, where one evaluation scatters by σ = {n.small(f.noise.sigma)}."
     if f.curve.rows_per_point > 1:
@@ -238,10 +245,10 @@ def best(f: Findings) -> list[str]:
         return []
     se = f" ± {n.loss(b.se)} (standard error over blocks)" if b.se is not None else ""
     bpb = f", {n.loss(b.bpb)} bits per byte" if b.bpb is not None else ""
+    perplexity = f", perplexity {n.perplexity(b.perplexity)}" if f.source.val_per == "token" else ""
     lines = [
         *whole(f),
-        f"Lowest {b.estimator}: {n.loss(b.loss)}{se} at step {b.step:,}, perplexity "
-        f"{n.perplexity(b.perplexity)}{bpb}.",
+        f"Lowest {b.estimator}: {n.loss(b.loss)}{se} at step {b.step:,}{perplexity}{bpb}.",
     ]
     if not b.validated:
         biased = f"It is the lowest of {b.n:,} noisy values, so it is biased low. " * (b.n > 1)
@@ -295,7 +302,7 @@ def whole(f: Findings) -> list[str]:
 def evaluations(f: Findings) -> str:
     marks = "★ best, = tied with it. " if any(e.best for e in f.evaluations) else ""
     train = "" if f.gap_estimator == "none" else f"Train column: {f.gap_estimator}. "
-    return f"{marks}{train}Losses in nats per token; ppl is perplexity, SE the standard error."
+    return f"{marks}{train}Losses in {unit(f)}; ppl is perplexity, SE the standard error."
 
 
 def gap(f: Findings) -> str:

@@ -288,13 +288,16 @@ def _restored(updater: Updater, folder: Path | None, accept: str) -> tuple[State
 
 
 def _counted(rows: list[AnyRow], step: int) -> Ledger | None:
-    """The arithmetic of the session that saved the checkpoint of `step`."""
-    ledger = saved = None
+    """The arithmetic of the session that saved the checkpoint of `step`; where a power cut has
+    taken the row of that, of the last session that may have."""
+    ledger = saved = begun = None
     for row in rows:
         if isinstance(row, Start):
             ledger = row.ledger
+            begun = ledger if row.from_step <= step else begun
         elif isinstance(row, Checkpoint) and row.step == step:
             saved = ledger
+    saved = saved or begun
     return msgspec.convert(saved, Ledger) if saved and saved.get("train_tokens") else None
 
 

@@ -30,22 +30,27 @@ RUN = "run"
 FEWEST_ROWS = 5  # of a run
 RESUMED, BEHIND = 3, 2  # training rows of a resumed session, and of those that it goes over again
 MOST_SESSIONS = 100  # of a run that counts anew in each
+FIRST = 3.0  # of the usual rise, that a counter shows at most when it begins again
 LEAST_RATIO, MOST_RATIO = 0.98, 1.1  # of a perplexity to exp(loss): a mean over batches is above
 VAL_PER_BYTE = "val_loss is bits per byte times ln 2: nats per byte, not per token"
 MAX_PROBLEMS = 20  # lines that are told of
 
 
 def named(names: tuple[str, ...], fields: Iterable[str]) -> list[str]:
-    """The `fields` that are among `names`, in any case."""
-    return [field for field in fields if field.lower() in names]
+    """The `fields` that are among `names`, in any case, in the order of those."""
+    return sorted((f for f in fields if f.lower() in names), key=lambda f: names.index(f.lower()))
 
 
-def of_row(ours: str, kinds: Iterable[object]) -> str:
-    """Our name of a value in a row of these `kinds`: a loss may be that of validation."""
-    if ours != "loss":
-        return ours
+def of_row(known: dict[str, str], kinds: Iterable[object]) -> dict[str, str]:
+    """Our names of the foreign ones in a row of these `kinds`: its loss may be that of validation,
+    if it has no other."""
     said = (kind.lower() for kind in kinds if isinstance(kind, str))
-    return "val_loss" if any(kind in VALIDATION for kind in said) else ours
+    if "val_loss" in known.values() or not any(kind in VALIDATION for kind in said):
+        return known
+    return {
+        name: "val_loss" if ours == "loss" and "train" not in name.lower() else ours
+        for name, ours in known.items()
+    }
 
 
 class Loose:
@@ -110,7 +115,7 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     evals = _table(loose, EVAL, wanted, problems)
     if np.isnan(train["loss"]).all() and np.isnan(evals["val_loss"]).all():
         raise UserError(f"{path}: not one row has both a step and a loss.")
-    per_byte = "val_bpb" in loose and "loss" in loose and VAL_PER_BYTE in problems
+    per_byte = VAL_PER_BYTE in problems
     if "train_loss" not in loose and "loss" in loose and not per_byte:
         evals["train_loss"] = _beside(evals["step"], train["step"], train["loss"])
     return Log(
@@ -131,7 +136,7 @@ def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[st
             with np.errstate(divide="ignore", invalid="ignore"):
                 loose[loss] = np.log(loose[perplexity])
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
-        elif loss in loose and perplexity in loose:
+        elif {loss, perplexity} <= set(loose) and not (loss == "loss" and _of_validation(loose)):
             _check_perplexity(loss, loose[loss], loose[perplexity], problems)
     if "val_bpb" in loose and "val_loss" not in loose:
         loose["val_loss"] = loose["val_bpb"] * names.LN_2
@@ -215,6 +220,8 @@ def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:
     if not len(others) or len(again) > MOST_SESSIONS:
         return values
     if (others < 0).any() or (others > 0).mean() < 0.5:  # no counter
+        return values
+    if (kept[again] > FIRST * np.median(others[others > 0])).any():
         return values
     for i in again:
         values[at[i:]] += kept[i - 1]

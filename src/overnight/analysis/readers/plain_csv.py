@@ -104,6 +104,8 @@ def _rows(
         if not any(cells) or cells == header:  # a second header, from an appended file
             continue
         said = [cells[i] for i in kinds if i < len(cells)]
+        filled = {header[i]: name for i, name, _ in wanted if i < len(cells) and cells[i]}
+        ours_of = of_row(filled, said)
         values: dict[str, float] = {}
         for i, name, factor in wanted:
             cell = cells[i] if i < len(cells) else ""
@@ -112,7 +114,5 @@ def _rows(
                 number = before + reader.line_num
                 note(problems, f"line {number}: {cell[:40]!r} is not a number")
                 value = NAN
-            ours = of_row(name, said)
-            if ours not in values or value == value:
-                values[ours] = value
+            values[ours_of.get(header[i], name)] = value
         loose.add(values, cells[run] if run is not None and run < len(cells) else None)

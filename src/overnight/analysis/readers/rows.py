@@ -47,7 +47,7 @@ def tables(
             factors |= {name: scale(name, ours) for name, ours in kinds[fields].items()}
         values = {}
         said, run = ([flat[name] for name in names] for names in about[fields])
-        ours_of = {name: of_row(ours, said) for name, ours in kinds[fields].items()}
+        ours_of = of_row(kinds[fields], said)
         broken = _says_broken({ours for name, ours in ours_of.items() if flat[name] is None})
         for name, ours in ours_of.items():
             value = _number(flat[name], ours, factors[name])

@@ -35,8 +35,12 @@ def number(cell: str, name: str, scale: float = 1.0) -> float | None:
 def _spelt(cell: str, name: str, scale: float) -> float | None:
     if cell.lower() in MISSING:
         return NAN
-    if _COMMA.fullmatch(cell) and name not in COUNTS:
-        return float(cell.replace(",", ".")) * scale
+    if _COMMA.fullmatch(cell):
+        thousands = bool(_THOUSANDS.fullmatch(cell))
+        if name in TIMES and thousands and not cell.startswith("0,"):
+            return None  # 1,234: of seconds either is usual
+        if name not in COUNTS or name in TIMES:
+            return float(cell.replace(",", ".")) * scale
     if _THOUSANDS.fullmatch(cell):
         return float(re.sub(r"[^\d.+-]", "", cell)) * scale
     if name in TIMES:

@@ -21,7 +21,7 @@
       const val = fromEvals("val_loss");
       const low = fromCurve("low"), high = fromCurve("high");
       return {
-        unit: "nats per token", logY: true,
+        unit: "nats per " + data.source.val_per, logY: true,
         bands: [
           c.rows_per_point > 1 ? { cls: "train", low, high } : null,
           sigma ? { cls: "val", low: val.map(([x, y]) => [x, y - 2 * sigma]), high: val.map(([x, y]) => [x, y + 2 * sigma]) } : null,

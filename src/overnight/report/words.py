@@ -41,7 +41,7 @@ EVENTS = {
     "disk": "trouble with the disk",
     "torn_log": "torn row",
     "log": "row not readable",
-    "checkpoint": "damaged checkpoint",
+    "checkpoint": "checkpoint",
     "initial": "initial weights",
     "import": "imported weights",
     "failed": "failed",

@@ -19,7 +19,7 @@ import made
 from overnight import report, runfolder
 from overnight.analysis.advice import advise
 from overnight.analysis.run import load_run
-from overnight.report import terminal, words
+from overnight.report import html, terminal, words
 from overnight.report.document import build
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -128,6 +128,11 @@ def test_ten_questions_are_answered_first(tmp_path):
     first = build(found).sections[0].blocks[0].cards
     assert len(first) == 10
     assert all(answer for _, answer, _, _, _ in first)
+
+
+def test_the_page_holds_what_its_charts_read():
+    script = (Path(report.__file__).parent / "templates" / "report.js").read_text()
+    assert set(re.findall(r"\bdata\.(\w+)", script)) <= set(html.CHARTED)
 
 
 def test_a_log_file_is_reported_beside_it(tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import is_inert
 from .document import Document
 
-CHARTED = ("curve", "evaluations", "noise", "best")
+CHARTED = ("curve", "evaluations", "noise", "best", "source")
 
 
 @cache

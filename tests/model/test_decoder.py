@@ -10,6 +10,7 @@ from overnight.config import Model
 from overnight.errors import UserError
 from overnight.model.attention import alibi_slopes
 from overnight.model.decoder import Decoder, NgramTable, complete, count_parameters
+from overnight.model.layers import convolve
 
 SMALL = {"layers": "AA", "width": 32, "heads": 4, "context": 24, "vocab_size": 50}
 VARIANTS = [
@@ -81,6 +82,21 @@ def test_the_convolution_over_embeddings_is_torchs() -> None:
         weights_C1J = model.convolution.t()[:, None]
         seen_BCT = F.conv1d(F.pad(plain_BCT, (3, 0)), weights_C1J, groups=32)
         torch.testing.assert_close(model._embedded(ids, None, None), (plain_BCT + seen_BCT).mT)
+
+
+def test_the_gradient_of_a_short_convolution_is_torchs() -> None:
+    torch.manual_seed(0)
+    tail_BIM, x_BTM = torch.randn(2, 3, 5).double(), torch.randn(2, 9, 5).double()
+    weights_JM, upstream = torch.randn(4, 5).double(), torch.randn(2, 9, 5).double()
+    leaves = [leaf.requires_grad_() for leaf in (x_BTM, weights_JM, tail_BIM)]
+    ours, _ = convolve(*leaves)
+    seen_BMS = torch.cat([tail_BIM, x_BTM], 1).mT
+    theirs = F.conv1d(seen_BMS, weights_JM.t()[:, None], groups=5).mT
+    torch.testing.assert_close(ours, theirs)
+    for one, other in zip(
+        *(torch.autograd.grad(y, leaves, upstream) for y in (ours, theirs)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi", "learned"])

@@ -250,6 +250,20 @@ def test_another_batch_goes_on_where_the_last_one_ended(
     assert last.tokens == found.ledger.tokens
 
 
+def test_another_batch_after_a_power_cut(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has taken the row of the checkpoint, which is durable before."""
+    out = tmp_path / "run"
+    interrupted(out, text, 12, monkeypatch)
+    rows = (out / "log.jsonl").read_text().splitlines(keepends=True)
+    lost = next(i for i, row in enumerate(rows) if '"checkpoint"' in row and '"step":12' in row)
+    (out / "log.jsonl").write_text("".join(rows[:lost]))
+    words = ["train", "--resume", str(out), "--train.batch", "8", "--accept", "trajectory"]
+    assert cli.run(words) == 0
+    assert load_run(out).found.ledger.tokens == 12 * 64 + 12 * 128
+
+
 def test_a_changed_resume_keeps_the_reasons(text: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train(out, text) == 0

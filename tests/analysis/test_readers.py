@@ -181,6 +181,15 @@ def test_a_row_of_validation_that_has_both_losses(tmp_path):
     assert run.log.train["loss"].tolist() == [row["train_loss"] for row in rows]
 
 
+@pytest.mark.parametrize("header", ["split,step,loss,val_loss", "split,step,val_loss,loss"])
+def test_an_empty_cell_takes_nothing_back(header, tmp_path):
+    """A row of validation whose loss stands in the column of training."""
+    cells = {"split": "val", "loss": 2.5, "val_loss": ""}
+    rows = [[(cells | {"step": i})[name] for name in header.split(",")] for i in range(9)]
+    run = run_of(tmp_path, "m.csv", csv_of(rows, header))
+    assert run.log.eval["val_loss"].tolist() == [2.5] * 9
+
+
 def test_a_run_is_told_by_the_column_of_runs(tmp_path):
     rows = [{"model": "gpt", "run": f"r{i % 2}", "step": i // 2, "loss": 3.0 - i % 2}
             for i in range(60)]  # fmt: skip

@@ -20,8 +20,8 @@ STRIKES = 3  # skipped updates after which a run goes back (training/guard.py)
 
 
 def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verdict:
-    """From the training loss, or the validation loss where there is none: what
-    has not lost all that it had gained may then be overfitting."""
+    """From the training loss, or the validation loss where there is none: what has not lost all
+    that it had gained may then be overfitting."""
     train = bool(series.train_n >= FEWEST)
     steps, loss = (series.train_steps, series.train_loss) if train else (series.steps, series.val)
     name = "training" if train else "validation"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from .outliers import digit
 from .smoothing import LONGEST, RHOS, smooth
 from .tables import Array
 
@@ -96,8 +97,7 @@ def level(steps: Array, values: Array, at: int) -> tuple[float, float, float]:
 
 def _rounding(values: Array) -> float:
     """σ of rounding to the least difference between two values; 0 where all are equal."""
-    apart = np.diff(np.unique(values))
-    return float(apart.min() / np.sqrt(12)) if len(apart) else 0.0
+    return digit(values) / float(np.sqrt(12))
 
 
 def _later(n: int) -> int:

@@ -32,7 +32,6 @@ RESUMED, BEHIND = 3, 2  # training rows of a resumed session, and of those that 
 MOST_SESSIONS = 100  # of a run that counts anew in each
 FIRST = 3.0  # of the usual rise, that a counter shows at most when it begins again
 LEAST_RATIO, MOST_RATIO = 0.98, 1.1  # of a perplexity to exp(loss): a mean over batches is above
-VAL_PER_BYTE = "val_loss is bits per byte times ln 2: nats per byte, not per token"
 MAX_PROBLEMS = 20  # lines that are told of
 
 
@@ -94,7 +93,7 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
         *names.unread(gathered.seen, {*gathered.known, *KIND_FIELDS, *RUN_FIELDS}),
     ]
     loose = _of_one_run(loose, list(gathered.runs), problems)
-    _losses(path, loose, gathered.known, problems)
+    per_byte = _losses(path, loose, gathered.known, problems)
     problems += names.scaled(gathered.known)
     loose, step_is = with_steps(loose, problems)
     loose = last_run(in_order(loose, problems), problems)
@@ -115,7 +114,6 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     evals = _table(loose, EVAL, wanted, problems)
     if np.isnan(train["loss"]).all() and np.isnan(evals["val_loss"]).all():
         raise UserError(f"{path}: not one row has both a step and a loss.")
-    per_byte = VAL_PER_BYTE in problems
     if "train_loss" not in loose and "loss" in loose and not per_byte:
         evals["train_loss"] = _beside(evals["step"], train["step"], train["loss"])
     return Log(
@@ -125,8 +123,9 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     )  # fmt: skip
 
 
-def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[str]) -> None:
-    """A loss from a perplexity or from bits per byte, where the log has nothing else."""
+def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[str]) -> bool:
+    """A loss from a perplexity or from bits per byte, where the log has nothing else; whether that
+    of validation is so one per byte."""
     for loss, perplexity in (("loss", "perplexity"), ("val_loss", "val_perplexity")):
         if loss not in loose and perplexity in loose:
             named = next(foreign for foreign, ours in known.items() if ours == perplexity)
@@ -138,14 +137,16 @@ def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[st
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
         elif {loss, perplexity} <= set(loose) and not (loss == "loss" and _of_validation(loose)):
             _check_perplexity(loss, loose[loss], loose[perplexity], problems)
-    if "val_bpb" in loose and "val_loss" not in loose:
+    per_byte = "val_bpb" in loose and "val_loss" not in loose
+    if per_byte:
         loose["val_loss"] = loose["val_bpb"] * names.LN_2
-        problems.append(VAL_PER_BYTE)
+        problems.append("val_loss is bits per byte times ln 2: nats per byte, not per token")
     if not set(LOSSES) & set(loose):
         raise UserError(
             f"{path}: no loss column found. Known names are such as loss, train_loss, val_loss, "
             "perplexity; the log has to use one of them."
         )
+    return per_byte
 
 
 def _check_perplexity(name: str, loss: Array, perplexity: Array, problems: list[str]) -> None:

@@ -105,7 +105,7 @@ def _rows(
             continue
         said = [cells[i] for i in kinds if i < len(cells)]
         filled = {header[i]: name for i, name, _ in wanted if i < len(cells) and cells[i]}
-        ours_of = of_row(filled, said)
+        ours_of = of_row(filled, said) if said else filled
         values: dict[str, float] = {}
         for i, name, factor in wanted:
             cell = cells[i] if i < len(cells) else ""
@@ -114,5 +114,7 @@ def _rows(
                 number = before + reader.line_num
                 note(problems, f"line {number}: {cell[:40]!r} is not a number")
                 value = NAN
-            values[ours_of.get(header[i], name)] = value
+            ours = ours_of.get(header[i], name)
+            if value == value or ours not in values:  # an empty cell takes nothing back
+                values[ours] = value
         loose.add(values, cells[run] if run is not None and run < len(cells) else None)

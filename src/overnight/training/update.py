@@ -65,7 +65,7 @@ class Updater:
         train = self.config.train
         rows = self.batches.batch((step - 1) * train.batch + shift, train.batch)
         ids = torch.from_numpy(rows).to(self.device, non_blocking=True)
-        nats = objective = 0.0
+        sums = []  # read only after the last micro-step: a GPU need not wait between them
         touched = touch(self.model, ids[:, :-1])
         for micro, begin in enumerate(range(0, len(ids), train.micro_batch)):
             here = slice(begin, begin + train.micro_batch)
@@ -73,8 +73,8 @@ class Updater:
                 torch.manual_seed(key(train.seed, "dropout", step, shift, micro))
             nll, minimised = self._losses(ids[here], looked_up(touched, here))
             (minimised / ids[:, 1:].numel()).backward()
-            nats += float(nll)
-            objective += float(minimised.detach())
+            sums.append(torch.stack((nll, minimised.detach())))
+        nats, objective = map(sum, zip(*torch.stack(sums).tolist(), strict=True))
         share = rate(self.config.schedule, step, steps)
         lr = self.config.optimizer.lr * share
         update = Update(nats, objective, ids[:, 1:].numel(), self._clip(touched), lr)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from scipy import ndimage
 
 from ..ledger import Ledger as Units
 from .findings import Check, Ledger, Number, Session
@@ -13,6 +14,7 @@ from .tables import Array, Columns, Log, select
 
 SLOW = 0.8  # of the median speed
 TOLERANCE = 0.02  # beyond which two figures disagree
+AROUND = 5  # gaps between rows that show what is usual there
 FEWEST = 200  # rows of counters: epochs rounded to two digits tell 2 % from about 100 on
 
 
@@ -40,7 +42,6 @@ def ledger(log: Log) -> Ledger:
     speeds = train["tokens_per_s"][np.isfinite(train["tokens_per_s"])]
     median = float(np.median(speeds)) if len(speeds) else None
     every = _log_every(train["step"])
-    expected = round((train["step"][-1] - train["step"][0]) / every) + 1 if every else 0
     sessions = [_session(s, log) for s in log.session]
     return Ledger(
         steps=last,
@@ -59,7 +60,7 @@ def ledger(log: Log) -> Ledger:
         slow_share=float(np.mean(speeds < SLOW * median)) if median else None,
         logged_points=len(train["step"]),
         log_every=every,
-        missing_points=max(0, expected - len(train["step"])) if every else 0,
+        missing_points=_missing(train["step"]),
         sessions=sessions,
         checks=checks(log, own),
     )
@@ -170,6 +171,16 @@ def elapsed(train: Columns, evals: Columns) -> float | None:
 
 def _log_every(steps: Array) -> float | None:
     return float(np.median(np.diff(steps))) if len(steps) > 2 else None
+
+
+def _missing(steps: Array) -> int:
+    """Points that would fill the wide gaps: those wider than usual before them and behind them."""
+    gaps = np.diff(steps)
+    if len(gaps) < 2:
+        return 0
+    before, behind = (ndimage.median_filter(gaps, AROUND, mode="nearest", origin=side)
+                      for side in (AROUND // 2, -(AROUND // 2)))  # fmt: skip
+    return int(np.maximum(np.round(gaps / np.maximum(before, behind)) - 1, 0).sum())
 
 
 def _last(column: Array) -> float | None:

@@ -57,8 +57,8 @@ def too_good(best: Best | None, about: About, counted: Ledger) -> Verdict:
     if about.other_task is not None:
         return make(
             "too_good", "cannot_tell",
-            "The log has a column {column} and none that counts tokens: whether its loss is that "
-            "of a language model is not known.", column=about.other_task[:40],
+            "The log has a column {column}, as those of other tasks have: whether its loss is that "
+            "of a language model on text is not known.", column=about.other_task[:40],
         )  # fmt: skip
     passes = counted.passes
     if best.bpb is not None:

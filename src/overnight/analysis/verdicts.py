@@ -121,9 +121,9 @@ def open_questions(
         )
     if about.other_task is not None:
         lines.append(
-            f"Whether this is a language model: its log has a column {about.other_task[:40]} and "
-            "none that counts tokens. If it is not, nats stand for the unit of its loss, and "
-            "perplexities mean nothing."
+            f"Whether this is a language model on text: its log has a column "
+            f"{about.other_task[:40]}, as those of other tasks have. If it is not, nats stand for "
+            "the unit of its loss, and perplexities mean nothing."
         )
     if not series.n:
         lines.append(

@@ -17,13 +17,13 @@ from ...errors import UserError
 from ..tables import EVAL, TRAIN, Array, Columns, Log, select
 from . import names
 from .steps import in_order, last_run, with_steps
-from .values import BROKEN, LOSSES
+from .unmeasured import measured
+from .values import LOSSES
 
 MAX_COLUMNS = 512
 # A column that says of each row what it is about, and the words that mean validation.
 KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
 VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
-BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
 # A column that says of each row which run it is of, and how that is called here
 RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model", "model_name")
 RUN = "run"
@@ -85,17 +85,16 @@ class Loose:
 
 def build(path: Path, form: str, gathered: Loose) -> Log:
     """The tables of a plain log."""
-    columns = gathered.columns()
-    main = "loss" if {"loss", "perplexity"} & set(columns) else "val_loss"
-    loose = {name: _settled(name, values, name == main) for name, values in columns.items()}
     problems = [
         *gathered.problems,
         *names.unread(gathered.seen, {*gathered.known, *KIND_FIELDS, *RUN_FIELDS}),
     ]
-    loose = _of_one_run(loose, list(gathered.runs), problems)
+    loose = _of_one_run(gathered.columns(), list(gathered.runs), problems)
+    loose = measured(loose, problems)
     per_byte = _losses(path, loose, gathered.known, problems)
     problems += names.scaled(gathered.known)
     loose, step_is = with_steps(loose, problems)
+    loose = _evaluations_with_steps(loose, problems)
     loose = last_run(in_order(loose, problems), problems)
     _refuse_results(path, loose)
     loose = _without_abandoned(loose, problems)
@@ -123,9 +122,26 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     )  # fmt: skip
 
 
+def _evaluations_with_steps(loose: Columns, problems: list[str]) -> Columns:
+    """A validation loss in a row without a step is of the step before it (the first ones of that
+    behind), if none has a step."""
+    steps = loose["step"]
+    without = np.isfinite(loose.get("val_loss", np.full(len(steps), np.nan))) & np.isnan(steps)
+    if not without.any():
+        return loose
+    last = np.maximum.accumulate(np.where(np.isnan(steps), -1, np.arange(len(steps))))
+    if np.isfinite(loose["val_loss"][~without]).any() or last[-1] < 0:
+        problems.append(f"{without.sum():,} validation losses have no step: left out")
+        return loose
+    problems.append(f"{without.sum():,} validation losses have no step: taken for the one before")
+    last[last < 0] = np.flatnonzero(~np.isnan(steps))[0]
+    return loose | {"step": np.where(without, steps[last], steps)}
+
+
 def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[str]) -> bool:
     """A loss from a perplexity or from bits per byte, where the log has nothing else; whether that
     of validation is so one per byte."""
+    bits = False
     for loss, perplexity in (("loss", "perplexity"), ("val_loss", "val_perplexity")):
         if loss not in loose and perplexity in loose:
             named = next(foreign for foreign, ours in known.items() if ours == perplexity)
@@ -136,7 +152,9 @@ def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[st
                 loose[loss] = np.log(loose[perplexity])
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
         elif {loss, perplexity} <= set(loose) and not (loss == "loss" and _of_validation(loose)):
-            _check_perplexity(loss, loose[loss], loose[perplexity], problems)
+            bits = _in_bits(loss, loose, perplexity, problems)
+        elif loss == "val_loss" in loose and bits:
+            _to_nats(loss, loose, "that of training", problems)
     per_byte = "val_bpb" in loose and "val_loss" not in loose
     if per_byte:
         loose["val_loss"] = loose["val_bpb"] * names.LN_2
@@ -149,12 +167,24 @@ def _losses(path: Path, loose: Columns, known: dict[str, str], problems: list[st
     return per_byte
 
 
-def _check_perplexity(name: str, loss: Array, perplexity: Array, problems: list[str]) -> None:
+def _in_bits(name: str, loose: Columns, perplexity: str, problems: list[str]) -> bool:
+    """Whether a loss is in bits, as its perplexity says and fairseq has it; it is in nats then."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratio = perplexity / np.exp(loss)
-    ratio = ratio[np.isfinite(ratio)]
-    if len(ratio) and not LEAST_RATIO < np.median(ratio) < MOST_RATIO:
-        problems.append(f"the perplexity is {np.median(ratio):.3g} times exp({name})")
+        ratio = loose[perplexity] / np.exp(loose[name])
+        of_bits = loose[perplexity] / np.exp2(loose[name])
+    ratio, of_bits = ratio[np.isfinite(ratio)], of_bits[np.isfinite(of_bits)]
+    if not len(ratio) or LEAST_RATIO < np.median(ratio) < MOST_RATIO:
+        return False
+    if len(of_bits) and abs(np.median(of_bits) - 1) < 1 - LEAST_RATIO:
+        _to_nats(name, loose, "its perplexity", problems)
+        return True
+    problems.append(f"the perplexity is {np.median(ratio):.3g} times exp({name})")
+    return False
+
+
+def _to_nats(name: str, loose: Columns, says: str, problems: list[str]) -> None:
+    problems.append(f"{name} is in bits, as {says} says: times ln 2, it is nats")
+    loose[name] = loose[name] * names.LN_2
 
 
 def _of_validation(loose: Columns) -> bool:
@@ -231,30 +261,14 @@ def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:
 
 
 def _rises(values: Array) -> bool:
-    """Whether a column counts up, but for what a resumed run takes back. Rows may share a value."""
+    """Whether a column counts up, but for what a resumed run takes back. Rows may share a value;
+    where most do, and what is gained is less than what the first has, each is of its row."""
     values = values[np.isfinite(values)]
-    return len(values) < 3 or bool((np.diff(values) >= 0).mean() > 0.8 and values[-1] > values[0])
-
-
-def _settled(name: str, values: Array, main: bool) -> Array:
-    """The `main` loss of a log, written as NaN, broke if it stays so to the end for longer than
-    ever before: then it is infinite from there on. Elsewhere NaN is how a table says that nothing
-    was logged."""
-    if name not in LOSSES:
-        return values
-    values = np.where(values > BEYOND, np.inf, values)
-    if not (values == BROKEN).any():
-        return values
-    broken = values == BROKEN
-    values = np.where(broken, np.nan, values)
-    good = np.flatnonzero(np.isfinite(values))
-    if not main or len(good) < (1 if name == "loss" else FEWEST_ROWS):
-        return values
-    longest = int(np.diff(good).max(initial=1)) - 1
-    tail = np.arange(len(values)) > good[-1]
-    if (broken & tail).sum() > longest:
-        values[broken & tail] = np.inf
-    return values
+    if len(values) < 3:
+        return True
+    rises, gained = np.diff(values), values[-1] - values[0]
+    of_rows = (rises > 0).mean() < 0.5 and gained < values[0] < 1e8  # not seconds since 1970
+    return bool((rises >= 0).mean() > 0.8 and gained > 0 and not of_rows)
 
 
 def _without_abandoned(loose: Columns, problems: list[str]) -> Columns:

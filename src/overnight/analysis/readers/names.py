@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from .values import COUNTS, LOSSES, SECONDS, SUFFIX
 
 SYNONYMS = {
-    "step": "global_step trainer_global_step step steps iter iters iteration iterations update "
-    "updates num_updates train_step optimizer_step it current_steps current_step",
+    "step": "global_step trainer_global_step step steps iter iters iteration iterations "
+    "num_updates update updates train_step training_step completed_step optimizer_step it "
+    "current_steps current_step",
     "epoch": "epoch epochs train_epoch trainer_epoch",
     "loss": "loss train_loss training_loss tr_loss loss_train train_loss_step batch_loss "
     "train_batch_loss lm_loss train_lm_loss train_cross_entropy cross_entropy train_ce ce_loss ce "
     "train_nll nll nll_loss xent avg_loss mean_loss loss_avg loss_mean avg_train_loss "
     "train_loss_avg train_loss_mean train_loss_epoch running_loss losses_train trn_loss "
-    "trainloss train",
+    "trainloss reduced_train_loss train_cross_entropy_loss train_language_cross_entropy "
+    "loss_train_total loss_out global_avg_loss loss_metrics_global_avg_loss train",
     "val_loss": "val_loss valid_loss validation_loss eval_loss loss_val loss_eval dev_loss "
     "test_loss val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
     "val_nll valid_nll eval_nll test_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
-    "losses_val losses_valid validation_cross_entropy vloss valloss val valid validation",
+    "losses_val losses_valid validation_cross_entropy vloss valloss eval_language_cross_entropy "
+    "val valid validation",
     "val_se": "val_se val_loss_se eval_se val_stderr",
     "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step",
     "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
@@ -28,10 +32,12 @@ SYNONYMS = {
     "val_bpb": "val_bpb eval_bpb validation_bpb bpb bits_per_byte val_bits_per_byte",
     "lr": "lr learning_rate opt_lr optimizer_lr lr_adamw lr_adam lr_0 train_lr train_learning_rate",
     "tokens_per_s": "tokens_per_s tokens_per_sec tokens_per_second tokens_s tok_s tok_per_s "
-    "tok_per_sec tok_sec toks_per_sec tps tokens_sec throughput train_tokens_per_second",
+    "tok_per_sec tok_sec toks_per_sec tps tokens_sec throughput "
+    "train_tokens_per_second throughput_tokens token_throughput throughput_tokens_per_second "
+    "throughput_device_tokens_per_second",
     "grad_norm": "grad_norm gradient_norm gnorm norm train_grad_norm",
     "tokens": "tokens tokens_seen total_tokens num_tokens n_tokens consumed_tokens "
-    "tokens_processed train_tokens num_input_tokens_seen",
+    "tokens_processed train_tokens num_input_tokens_seen throughput_total_tokens",
     "time": "time timestamp elapsed elapsed_s elapsed_time elapsed_sec elapsed_seconds "
     "wall_time walltime wall time_s runtime wall_time_s wall_time_sec wall_time_seconds",
     "duration": "train_runtime",  # of the whole run
@@ -41,18 +47,26 @@ OURS = {name: ours for ours, names in SYNONYMS.items() for name in names.split()
 PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "stats", "history")
 # What tools call the rate of a group of weights: `lr-AdamW/pg1`, `lr/group_0`
 RATE = re.compile(r"lr[-_/ ](adam|sgd|muon|lion|adagrad|rmsprop|adafactor|group|pg)", re.IGNORECASE)
-OF_ONE_SET = re.compile(r"eval_\w+_loss")  # transformers, where several sets are evaluated
+OF_ONE_SET = re.compile(
+    r"eval_\w+_(loss|cross_entropy)"
+)  # transformers, where several sets are evaluated
 SPREAD = ("__MIN", "__MAX")  # what W&B's exports hold beside each column
 LN_2 = math.log(2)
+# A throughput of something else than tokens
+OTHER_RATE = re.compile(r"throughput.*(flop|sample|sequence|image|step|it/s|batch)", re.IGNORECASE)
 BITS = re.compile(r"(?<![a-z])bits(?![a-z])")
 NAMED = 8  # columns that are not read
 # What a language model's log has, and what the log of another task does
 TOKENS = re.compile(r"tok|perplexity|ppl|bpb|bits_per_byte")
 OTHER_TASK = re.compile(
-    r"(^|_)(acc|accuracy|f1|auc|m?iou|dice|map|wer|cer|reward|psnr|ssim|fid|mae|rmse|top_?[15])(_|$)"
+    r"(^|_)(acc|accuracy|f1|auc|m?iou|dice|map|wer|cer|psnr|ssim|fid|mae|rmse|top_?[15])(_|$)"
 )
+PREFERENCE = re.compile(
+    r"(^|_)(rewards?|logps|advantages?)(_|$)"
+)  # a language model's, not of text
 
 
+@lru_cache(maxsize=4096)
 def normalise(name: str) -> str:
     """`Train/Loss (nats)`, `trainLoss` and W&B's `run-7 - train/loss` → `train_loss`."""
     name = re.sub(r"\(.*?\)|\[.*?\]", "", name.rpartition(" - ")[2])
@@ -85,11 +99,14 @@ def scaled(known: dict[str, str]) -> list[str]:
     ]
 
 
+@lru_cache(maxsize=4096)
 def ours_of(name: str) -> str | None:
     """Our name of a foreign column, None if it is not known. A `train_` in front of what is no
     loss, and words such as `metrics_`, say nothing."""
     if RATE.match(name.rpartition(" - ")[2]):
         return "lr"
+    if OTHER_RATE.search(name):
+        return None
     plain = normalise(name)
     for prefix in PREFIXES:
         if plain not in OURS:
@@ -129,7 +146,7 @@ def recognise(names: Iterable[str]) -> dict[str, str]:
 def rank(ours: str, name: str) -> int:
     """How plain a name it is, 0 the plainest."""
     names = SYNONYMS[ours].split()
-    if name.startswith("_"):  # W&B's own counters: of calls to log, of seconds
+    if name.rpartition(" - ")[2].startswith("_"):  # W&B's own counters: of calls, of seconds
         return len(names) + 1
     return names.index(plain) if (plain := normalise(name)) in names else len(names)
 
@@ -158,10 +175,12 @@ def losses_by_run(names: Iterable[str]) -> dict[str, set[str]]:
 
 
 def other_task(names: Iterable[str]) -> str | None:
-    """A column that another task than language has, in a log that counts no tokens."""
+    """A column that another task than language has, in a log that counts no tokens; or one of
+    training by preferences, whose loss is of no text."""
     plain = {name: normalise(name) for name in names}
-    if any(TOKENS.search(p) for p in plain.values()):
-        return None
+    preference = next((name for name, p in plain.items() if PREFERENCE.search(p)), None)
+    if preference or any(TOKENS.search(p) for p in plain.values()):
+        return preference
     return next((name for name, p in plain.items() if OTHER_TASK.search(p)), None)
 
 

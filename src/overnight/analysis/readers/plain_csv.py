@@ -1,4 +1,8 @@
-"""A CSV file with a header line: any columns, known ones are recognised."""
+"""A CSV file with a header line: any columns, known ones are recognised.
+
+A table may also have a row for each value, with its name in a column (MLflow and others) or in the
+name of the file (TensorBoard's `run-train-tag-loss.csv`).
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,15 @@ from typing import Any
 from ...errors import UserError
 from ..tables import Log
 from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, build, named, note, of_row
-from .files import is_text, opened
-from .names import losses_by_run, of_one_run, recognise, run_of, scale
-from .values import NAN
+from .files import is_text, opened, torn
+from .names import losses_by_run, normalise, of_one_run, ours_of, recognise, run_of, scale
+from .rows import tables
+from .values import LOSSES, NAN
 from .values import number as parse
 
 MAX_LINE = 2**20
 OTHERS = 5  # runs that are named
+NAMING = ("key", "metric", "metric_name", "tag", "name")  # columns that say what a value is
 
 
 def fits(path: Path, head: bytes) -> bool:
@@ -36,13 +42,16 @@ def read(path: Path) -> Log:
     problems: list[str] = []
     with opened(path) as raw:
         text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
-        lines = _bounded(text, problems)
+        lines = _bounded(text, torn(path), problems)
         before, header_line = next(
             ((i, line) for i, line in enumerate(lines, 1) if not _aside(line)), (0, "")
         )
         mark = max(",;\t", key=header_line.count)
         header = next(csv.reader([header_line], delimiter=mark), [])[:MAX_COLUMNS]
         header = [name.strip() for name in header]
+        rows = csv.reader(lines, delimiter=mark)
+        if {"value", "step"} <= {normalise(name) for name in header}:
+            return tables(path, "csv", _values(path, header, rows, before), problems)
         known = recognise(header)
         wanted = [
             (i, known[name], scale(name, known[name]))
@@ -50,13 +59,35 @@ def read(path: Path) -> Log:
             if name in known
         ]
         if not wanted:
-            raise UserError(f"{path}: no known column in the header: {header_line.strip()[:120]}")
-        loose = Loose(problems + _other_runs(header, known))
+            raise UserError(
+                f"{path}: no known column in its first line, if that is the header of a table: "
+                f"{header_line.strip()[:120]}"
+            )
+        problems += _other_runs(header, known)
+        loose = Loose(problems)
         loose.known, loose.seen = known, dict.fromkeys(of_one_run(header))
-        _rows(csv.reader(lines, delimiter=mark), before, header, wanted, loose)
+        _rows(rows, before, header, wanted, loose)
     if not loose.rows:
         raise UserError(f"{path}: a header and no rows; nothing to report on.")
     return build(path, "csv", loose)
+
+
+def _values(
+    path: Path, header: list[str], rows: Iterator[list[str]], before: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a table with one value in each, named as what they are a value of."""
+    column = {normalise(name): i for i, name in enumerate(header)}
+    naming = next((column[name] for name in NAMING if name in column), None)
+    tag = path.name.partition(".")[0].rpartition("tag-")[2]
+    if naming is None and ours_of(tag) not in LOSSES:
+        raise UserError(
+            f"{path}: a table of values that does not say of what. Name the file as the loss is "
+            "called, such as train_loss.csv."
+        )
+    for number, cells in enumerate(rows, before + 1):
+        if len(cells) == len(header):
+            name = tag if naming is None else cells[naming].strip()
+            yield number, {"step": cells[column["step"]], name: cells[column["value"]]}
 
 
 def _other_runs(header: list[str], known: dict[str, str]) -> list[str]:
@@ -70,14 +101,18 @@ def _other_runs(header: list[str], known: dict[str, str]) -> list[str]:
     return [f"other runs than {read[:40]}: {', '.join(others[:OTHERS])}{more}"]
 
 
-def _bounded(text: io.TextIOWrapper, problems: list[str]) -> Iterator[str]:
-    """Lines in bounded memory and without NUL, which the csv module refuses."""
+def _bounded(text: io.TextIOWrapper, torn: bool, problems: list[str]) -> Iterator[str]:
+    """Lines in bounded memory and without NUL, which the csv module refuses; not the last one
+    where it is `torn`."""
     while line := text.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             while line and not line.endswith("\n"):
                 line = text.readline(MAX_LINE)
             note(problems, f"a line longer than {MAX_LINE} characters was skipped")
             continue
+        if torn and not line.endswith(("\n", "\r")):
+            note(problems, "the last line breaks off within a number: left out")
+            return
         yield line.replace("\0", "")
 
 

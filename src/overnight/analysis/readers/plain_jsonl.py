@@ -15,7 +15,8 @@ from .rows import tables
 
 def fits(path: Path, head: bytes) -> bool:
     start = head.lstrip(b"\xef\xbb\xbf \r\n")
-    return start.startswith(b"{") and is_text(head) and not path.name.endswith(JSON_NAMES)
+    rows = start.startswith(b"{") and not start.startswith(b"{'")  # which is a printed dictionary
+    return rows and is_text(head) and not path.name.endswith(JSON_NAMES)
 
 
 def read(path: Path) -> Log:

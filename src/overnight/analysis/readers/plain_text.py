@@ -1,7 +1,8 @@
 """What a trainer prints: lines that hold a step and a loss as names and numbers, in any words.
 
 nanoGPT, nanochat, modded-nanogpt, llm.c, Megatron, torchtitan and others write so:
-`iter 250: loss 3.21, time 90.1ms`, `s:250 trl:3.21`, `iteration 250/ 9000 | lm loss: 3.21E+00 |`.
+`iter 250: loss 3.21, time 90.1ms`, `s:250 trl:3.21`, `iteration 250/ 9000 | lm loss: 3.21E+00 |`,
+`250 | loss 3.21`. So does transformers' Trainer, which prints no step: `{'loss': 3.21, …}`.
 """
 
 from __future__ import annotations
@@ -9,33 +10,50 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 from ...errors import UserError
 from ..tables import Log
-from .files import is_text, opened, tail
-from .names import ours_of
+from .columns import VALIDATION as VALIDATION_WORDS
+from .columns import note
+from .files import is_text, opened, tail, torn
+from .names import normalise, ours_of
 from .rows import tables
+from .values import COUNTS
 from .values import number as parse
 
 MAX_LINE = 4096  # of what is read of one
-TAIL = 16_384  # bytes
+TAIL = 131_072  # bytes
 FEWEST = 3  # lines of the head or the tail that hold a step and a loss
 PAIR = re.compile(
-    r"([A-Za-z][A-Za-z_/ ().-]{0,63}?) ?[:= ] ?"  # a name
-    r"([+-]?(?:\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"  # its number, unit
+    r"([A-Za-z]\d?[A-Za-z_/ ().-]{0,63}?) ?[:= ] ?[#[]?"  # a name
+    r"([+-]?(?:\d+(?::\d\d){1,2}|\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"
+    r"(?: (ms|s|sec|seconds|min|minutes|h|hours|[kKMB])\b(?! ?[:=]? ?[\d+-]))?"  # … and its unit
     r"(?:/ ?(\d[\d,]*))?",  # and of how many
     re.IGNORECASE,
 )
+STAMP = re.compile(r"^\S*\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? ")  # of docker, kubectl
 LEVEL = re.compile(r"^.*\b(?:info|debug|warning|root)\b[\s-]*", re.IGNORECASE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 BLANKS = re.compile(r"[ \t]+")
-# Lines that name the step otherwise: Megatron's and torchtitan's, of validation
+BEGINS = re.compile(r"^(\d+) (?:\| )?(?=(?:train|val|loss)\b)")  # llama2.c, build-nanogpt
+# Lines that name the step otherwise: Megatron's, GPT-NeoX's and torchtitan's, of validation
 VALIDATION = (
-    re.compile(r"validation loss at iteration (?P<step>\d+).*?loss value: (?P<val_loss>\S+)"),
+    re.compile(
+        r"validation(?:-0)? (?:loss|results) at iteration (?P<step>\d+)"
+        r"(?!.*on test set).*?loss value: (?P<val_loss>\S+)"
+    ),
     re.compile(r"validate step:\s*(?P<step>\d+)\s+loss:\s*(?P<val_loss>\S+)"),
 )
+TAG = re.compile(rf"(?<!\w)(?:{'|'.join(VALIDATION_WORDS)})(?!\w)(?! ?[:=]? ?\d)", re.IGNORECASE)
+BARE = {"train", "val", "valid", "validation"}  # losses as the header of a table; here often not
+SUMMARY = re.compile(r"\b(?:best|lowest|min|minimum|previous|final|average)\b", re.IGNORECASE)
+OTHER_UNIT = re.compile(
+    r" ?(?:samples?|seqs?|sequences?|imgs?|images?|it|iters?|steps?)\b", re.IGNORECASE
+)
+ALONE = "val_loss"  # as which a validation loss counts that a line is tagged with
 SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
 
 
@@ -45,46 +63,79 @@ def fits(path: Path, head: bytes) -> bool:
 
 
 def _holds_rows(text: bytes) -> bool:
-    lines = text.decode("utf-8", errors="replace").splitlines()
-    return sum(_row(line) is not None for line in lines) >= FEWEST
+    rows = map(_row, text.decode("utf-8", errors="replace").splitlines())
+    return sum(row is not None and row.keys() != {ALONE} for row in rows) >= FEWEST
 
 
 def read(path: Path) -> Log:
     """The tables of a trainer's output; lines that hold no step and loss are passed over."""
+    problems: list[str] = []
     with opened(path) as file:
-        log = tables(path, "text", _rows(file), [])
+        log = tables(path, "text", _rows(file, torn(path), problems), problems)
     if not len(log.train["step"]) and not len(log.eval["step"]):
         raise UserError(f"{path}: no line with a step and a loss.")
     return log
 
 
-def _rows(file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     # what redraws its line ends it with a carriage return alone
     text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline=None)
     while line := text.readline(MAX_LINE):
         number += 1
+        if torn and len(line) < MAX_LINE and not line.endswith("\n"):
+            note(problems, f"line {number} breaks off within a number: left out")
+            return
         row = _row(line)
         if row is not None:
             yield number, row
 
 
 def _row(line: str) -> dict[str, Any] | None:
-    """The known names of a line with their numbers as text; None without a step and a loss."""
+    """The known names of a line with their numbers as text; None without a step and a loss. A
+    validation loss may stand alone, and what is printed as a dictionary without a step."""
     line = BLANKS.sub(" ", COLOUR.sub("", line[:MAX_LINE]))
+    line = BEGINS.sub(r"step \1 ", STAMP.sub("", line))
     for form in VALIDATION:
         if said := form.search(line):
             return dict(said.groupdict())
+    dictionary = line.startswith("{'")
     row: dict[str, Any] = {}
     found: set[str] = set()
-    for name, number, of in PAIR.findall(line):
-        name = SHORT.get(name, LEVEL.sub("", name)).strip()
-        ours = ours_of(name)
-        number = number.rstrip(",")
-        if ours is None or ours in found or parse(number, ours) is None:
-            continue
-        found.add(ours)
-        row[name] = number
-        if ours == "step" and of:
-            row["max_steps"] = of.rstrip(",")
-    return row if "step" in found and len(found & {"loss", "val_loss", "val_bpb"}) else None
+    for pair in PAIR.finditer(line.replace("'", "") if dictionary else line):
+        for name, ours, number in _read(pair):
+            if ours not in found:
+                found.add(ours)
+                row[name] = number
+    losses = found & {"loss", "val_loss", "val_bpb"}
+    if losses and ("step" in found or dictionary):
+        return row
+    if "val_loss" in found and not SUMMARY.search(line):
+        return {ALONE: next(row[name] for name in row if ours_of(name) == "val_loss")}
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _named(name: str) -> tuple[str, str | None]:
+    """A name without the level that loggers put in front, and ours."""
+    name = SHORT.get(name, LEVEL.sub("", name)).strip()
+    return name, ours_of(name)
+
+
+def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
+    """The foreign name, ours, and the number of a pair whose name is known; and of how many."""
+    name, number, unit, of = pair.groups()
+    name, ours = _named(name)
+    if ours is None:
+        return
+    number = number.rstrip(",") + (unit if unit and ours in COUNTS else "")
+    if parse(number, ours) is None or (normalise(name) in BARE and "." not in number):
+        return
+    if ours == "tokens_per_s" and OTHER_UNIT.match(pair.string, pair.end()):
+        return
+    before = pair.string[: pair.start(2)]
+    if ours == "loss" and TAG.search(before) and "train" not in before.lower():
+        name, ours = ALONE, "val_loss"
+    yield name, ours, number
+    if ours == "step" and of:
+        yield "max_steps", "planned", of.rstrip(",")

@@ -1,0 +1,103 @@
+"""Values of a foreign log that nobody measured where they stand: what is written for NaN, for
+"nothing", or once more from the row before."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..tables import Array, Columns
+from .values import BROKEN, LOSSES
+
+BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
+FEWEST_ROWS = 5  # validation losses that a log needs before those behind them can have broken
+ZEROS = 3  # training losses of exactly 0 at the end that are none
+REPEATED = 10  # validation losses, at least, before they can be those of earlier rows
+REGULAR = 0.9  # share of repetitions that are as long as the others, or a multiple
+
+
+def measured(columns: Columns, problems: list[str]) -> Columns:
+    """The columns without such values; a loss that broke for good is infinite from there on."""
+    main = "loss" if {"loss", "perplexity"} & set(columns) else "val_loss"
+    found = dict(columns)
+    if "loss" in found:
+        found["loss"] = _zeros(found["loss"], problems)
+    if "val_loss" in found:
+        found["val_loss"] = _placeholders(found["val_loss"], problems)
+        _tell_broken(found, main, problems)
+    found = {name: _settled(name, values, name == main) for name, values in found.items()}
+    if {"loss", "val_loss"} <= set(found):
+        found["val_loss"] = _once(found["val_loss"], found["loss"], problems)
+    return found
+
+
+def _zeros(loss: Array, problems: list[str]) -> Array:
+    """transformers adds nothing for a loss that is not finite, and prints 0 ever after."""
+    at = np.flatnonzero(np.isfinite(loss))
+    zero = loss[at] == 0
+    n = int(zero.sum())
+    if n < ZEROS or n == len(at) or not zero[-n:].all() or loss[at[-n - 1]] < 0.5:
+        return loss
+    problems.append(
+        f"the last {n:,} training losses are exactly 0: what is printed for one that is not finite"
+    )
+    return np.where(np.isin(np.arange(len(loss)), at[-n:]), BROKEN, loss)
+
+
+def _placeholders(val: Array, problems: list[str]) -> Array:
+    """Without 0 or −1 where nothing was evaluated."""
+    low, counts = np.unique(val[np.isfinite(val) & (val <= 0)], return_counts=True)
+    none = np.isin(val, low[counts > 1])
+    if not none.any() or not (val[np.isfinite(val)] > 0).any():
+        return val
+    problems.append(
+        f"{none.sum():,} validation losses are {val[none][0]:g}, which stands for none: left out"
+    )
+    return np.where(none, np.nan, val)
+
+
+def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
+    """Of evaluations that gave NaN, in rows of their own; elsewhere NaN may be an empty cell."""
+    broken = columns["val_loss"] == BROKEN
+    if main == "loss":
+        broken &= ~np.isfinite(columns.get("loss", np.full(len(broken), np.nan)))
+        if broken.any():
+            problems.append(f"{broken.sum():,} validation losses are not a number: left out")
+
+
+def _settled(name: str, values: Array, main: bool) -> Array:
+    """The `main` loss of a log, written as NaN, broke if it stays so to the end for longer than
+    ever before: then it is infinite from there on. Elsewhere NaN is how a table says that nothing
+    was logged."""
+    if name not in LOSSES:
+        return values
+    values = np.where(values > BEYOND, np.inf, values)
+    if not (values == BROKEN).any():
+        return values
+    broken = values == BROKEN
+    values = np.where(broken, np.nan, values)
+    good = np.flatnonzero(np.isfinite(values))
+    if not main or len(good) < (1 if name == "loss" else FEWEST_ROWS):
+        return values
+    longest = int(np.diff(good).max(initial=1)) - 1
+    tail = np.arange(len(values)) > good[-1]
+    if (broken & tail).sum() > longest:
+        values[broken & tail] = np.inf
+    return values
+
+
+def _once(val: Array, loss: Array, problems: list[str]) -> Array:
+    """Each evaluation once, where rows of training say again what the last one gave: as regularly
+    as evaluations are. Rounded losses of a plateau repeat as they happen to."""
+    at = np.flatnonzero(np.isfinite(val))
+    again = np.append(False, np.diff(val[at]) == 0)
+    lengths = np.diff(np.flatnonzero(np.append(~again, True)))[:-1]  # the last may be cut short
+    if len(at) < REPEATED or len(lengths) < 2 or again.mean() < 0.5:
+        return val
+    usual = np.bincount(lengths).argmax()
+    regular = usual > 1 and (lengths % usual == 0).mean() >= REGULAR
+    if not regular or not np.isfinite(loss[at[again]]).any():
+        return val
+    problems.append(
+        f"{again.sum():,} validation losses are those of the row before, said again: left out"
+    )
+    return np.where(np.isin(np.arange(len(val)), at[again]), np.nan, val)

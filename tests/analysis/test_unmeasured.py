@@ -1,0 +1,257 @@
+"""Values that a log holds and nobody measured; lines that name things in their own way."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from overnight.analysis.run import Run, load_run
+from overnight.errors import UserError
+
+STEPS = range(10, 1210, 10)
+
+
+def falling(step: int) -> float:
+    """A training loss, with the noise of a hash."""
+    return round(2.5 + 3 / (1 + step / 100) + 0.01 * math.sin(37 * step), 4)
+
+
+def val(step: int) -> float:
+    return round(falling(step) + 0.2, 4)
+
+
+def run_of(tmp_path: Path, name: str, lines: list[str], end: str = "\n") -> Run:
+    path = tmp_path / name
+    path.write_text("\n".join(lines) + end)
+    return load_run(path)
+
+
+def evaluations(run: Run) -> list[tuple[int, float]]:
+    return [(row["step"], row["val_loss"]) for row in run.tables["eval"]]
+
+
+def losses(run: Run) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in run.tables["train"]]
+
+
+def told(run: Run, part: str) -> bool:
+    return any(part in problem for problem in run.problems)
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def test_zeros_for_ever_are_a_loss_that_broke(tmp_path: Path) -> None:
+    """As transformers prints one that is not finite."""
+    good = [{"step": s, "loss": falling(s), "grad_norm": 1.0} for s in STEPS if s < 900]
+    bad = [{"step": s, "loss": 0.0, "grad_norm": math.nan} for s in STEPS if s >= 900]
+    evals = [
+        {"step": s, "eval_loss": val(s) if s < 900 else math.nan} for s in STEPS if s % 100 == 0
+    ]
+    document = json.dumps({"log_history": sorted(good + bad + evals, key=lambda row: row["step"])})
+    run = run_of(tmp_path, "trainer_state.json", [document])
+    verdict = run.found.verdict("divergence")
+    assert (verdict.verdict, verdict.since_step) == ("yes", 900)
+    assert told(run, "the last 31 training losses are exactly 0")
+    assert told(run, "4 validation losses are not a number")
+    assert run.found.best.step < 900
+
+
+def test_a_loss_of_zero_that_comes_slowly_is_one(tmp_path: Path) -> None:
+    rows = [f"{s},{max(0.0, 1 - s / 500):.2f}" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["step,loss", *rows])
+    assert run.tables["train"][-1]["loss"] == 0.0
+
+
+@pytest.mark.parametrize("none", ["-1", "0.0"])
+def test_what_stands_for_no_evaluation_is_none(tmp_path: Path, none: str) -> None:
+    rows = [f"{s},{falling(s)},{val(s) if s % 100 == 0 else none}" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows])
+    assert evaluations(run) == [(s, val(s)) for s in STEPS if s % 100 == 0]
+    assert told(run, "which stands for none")
+
+
+def test_an_evaluation_said_again_is_one(tmp_path: Path) -> None:
+    """Rows of training that repeat the last validation loss; a plateau in two digits does not."""
+    rows = [f"{s},{falling(s)},{val(max(s // 100, 1) * 100)}" for s in STEPS if s < 1150]
+    run = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows])
+    assert len(evaluations(run)) == 11
+    assert evaluations(run)[1:] == [(s, val(s)) for s in range(200, 1110, 100)]
+    random = np.random.default_rng(0)
+    flat = [f"{s},{falling(s)},{2.5 + 0.004 * random.normal():.2f}" for s in STEPS]
+    assert len(evaluations(run_of(tmp_path, "flat.csv", ["step,loss,val_loss", *flat]))) == 120
+
+
+def test_a_loss_in_bits_is_told_by_its_perplexity(tmp_path: Path) -> None:
+    bits = [(s, falling(s) / math.log(2)) for s in STEPS]
+    rows = [
+        json.dumps({"num_updates": s, "update": s / 77, "loss": b, "ppl": 2**b}) for s, b in bits
+    ]
+    run = run_of(tmp_path, "m.jsonl", rows)
+    assert [step for step, _ in losses(run)] == list(STEPS)
+    assert losses(run)[-1][1] == pytest.approx(falling(1200))
+    assert told(run, "loss is in bits")
+
+
+def test_durations_of_rows_are_no_clock(tmp_path: Path) -> None:
+    rows = [f"{i},3.{9 - i},3.{9 - i},00:{12 + i // 4}" for i in range(9)]
+    run = run_of(tmp_path, "history.csv", ["epoch,train_loss,valid_loss,time", *rows])
+    assert run.found.ledger.seconds is None
+    coarse = [f"{s},{falling(s)},{s // 400}" for s in STEPS]
+    assert run_of(tmp_path, "c.csv", ["step,loss,time", *coarse]).found.ledger.seconds == 3
+
+
+def test_rows_that_grow_sparse_leave_nothing_missing(tmp_path: Path) -> None:
+    dense = [*range(1, 200), *range(200, 5000, 100)]
+    run = run_of(tmp_path, "m.csv", ["step,loss", *(f"{s},{falling(s)}" for s in dense)])
+    assert run.found.ledger.missing_points == 0
+    holes = [s for s in dense if not 50 <= s < 60 and s != 3000]
+    run = run_of(tmp_path, "h.csv", ["step,loss", *(f"{s},{falling(s)}" for s in holes)])
+    assert run.found.ledger.missing_points == 11
+
+
+@pytest.mark.parametrize("cut", ["3000,2.8471,2", "3000,2.8471,2.", "3000,2"])
+def test_a_number_that_breaks_off_is_no_loss(tmp_path: Path, cut: str) -> None:
+    rows = [f"{s},{falling(s):.4f},{val(s):.4f}" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows, cut], end="")
+    assert run.tables["train"][-1]["step"] == 1200
+    assert told(run, "breaks off within a number")
+    whole = run_of(tmp_path, "w.csv", ["step,loss,val_loss", *rows], end="")
+    assert evaluations(whole)[-1] == (1200, val(1200))
+    lines = [f"step {s}: train loss {falling(s):.4f}, val loss {val(s):.4f}" for s in STEPS]
+    run = run_of(tmp_path, "m.txt", [*lines, "step 3000: train loss 2.8471, val loss 2."], end="")
+    assert run.tables["eval"][-1]["step"] == 1200
+
+
+def test_preferences_are_no_language(tmp_path: Path) -> None:
+    """Their rewards outrank the tokens that are counted beside them, and the loss need not fall."""
+    rows = [
+        {"step": s, "loss": 0.001 * s / 100, "reward": s / 9, "num_tokens": 50 * s} for s in STEPS
+    ]
+    run = run_of(tmp_path, "m.jsonl", list(map(json.dumps, rows)))
+    assert run.found.verdict("too_good").verdict == "cannot_tell"
+    assert run.found.verdict("divergence").verdict == "cannot_tell"
+
+
+# --- where validation losses stand --------------------------------------------------------------
+
+LINE = "step {s} | loss {t} | lr 0.0001"
+OF_STEP = {
+    "[val] step {s} loss {v}": "[train] " + LINE,
+    "EVAL | step {s} | loss {v}": LINE,
+    "Step {s} valid: loss={v}": LINE,
+    "step {s} loss (val) {v}": LINE,
+    "validation results at iteration {s} | lm_loss value: {v}E+00 | lm_loss_ppl value: 9": LINE,
+    "validation loss at iteration {s} on validation set | lm loss value: {v}E+00 |": LINE,
+}
+WITHOUT = (
+    "val loss {v}",
+    "Epoch 1/5 done | Train loss: 9.9 | Val loss: {v}",
+    "eval_loss: {v}, ppl: 9",
+)
+
+
+@pytest.mark.parametrize("form", [*OF_STEP, *WITHOUT])
+def test_a_line_of_validation_is_no_training_loss(form: str, tmp_path: Path) -> None:
+    lines = []
+    for s in STEPS:
+        lines.append(OF_STEP.get(form, LINE).format(s=s, t=falling(s)))
+        if s % 100 == 0:
+            lines += [form.format(s=s, v=val(s)), "best val loss so far: 1.0"]
+    lines.append("validation loss at iteration 1200 on test set | lm loss value: 1.0E+00 |")
+    run = run_of(tmp_path, "log.txt", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS if s % 100 == 0]
+    assert told(run, "have no step: taken for the one before") == (form in WITHOUT)
+
+
+def test_a_cell_of_validation_without_a_step(tmp_path: Path) -> None:
+    rows = ["step,loss,val_loss", ",,9.0"]  # before the first step
+    for s in STEPS:
+        rows += [f"{s},{falling(s)},"] + ([f",,{val(s)}"] if s % 100 == 0 else [])
+    run = run_of(tmp_path, "m.csv", rows)
+    assert evaluations(run) == [(10, 9.0), *((s, val(s)) for s in STEPS if s % 100 == 0)]
+    mixed = run_of(tmp_path, "n.csv", [*rows, f"1300,{falling(1300)},{val(1300)}"])
+    assert evaluations(mixed) == [(1300, val(1300))]
+    assert told(mixed, "13 validation losses have no step: left out")
+
+
+# --- how lines name things ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["2026-05-01 12:00:00.123 | INFO | __main__:train:145 - step {s} | loss {t}",
+     "INFO train:88 step {s} loss {t}", "train 10% step {s} loss {t}",
+     "2026-05-01T12:00:00.123456789Z step {s}: loss {t}", "step {s} | l2 loss 0.01 | loss {t}",
+     "Epoch [1/3], Step [{s}/1200], Loss: {t}", "Training step {s}: loss = {t}",
+     "completed step: {s}, loss: {t}", "step #{s} loss {t}", "{s} | loss {t} | lr 1e-4 | 90.1ms",
+     "{s} train {t}"],
+)  # fmt: skip
+def test_the_step_and_the_loss_of_a_line(line: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path, "log.txt", [line.format(s=s, t=falling(s)) for s in STEPS])
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+
+
+@pytest.mark.parametrize(
+    ("form", "seconds"),
+    [("elapsed: {h:02d}:{m:02d}:00", 71_400), ("elapsed: {x}.0 min", 71_400),
+     ("time: {x}000 ms", 1190), ("elapsed: {x} s", 1190)],
+)  # fmt: skip
+def test_units_apart_from_their_numbers(form: str, seconds: float, tmp_path: Path) -> None:
+    lines = [
+        f"step {s} loss {falling(s)} | tokens: {s / 10} M | throughput: 12.3 samples/s | "
+        + form.format(x=s, h=s // 60, m=s % 60)
+        for s in STEPS
+    ]
+    run = run_of(tmp_path, "log.txt", lines)
+    assert run.found.ledger.seconds == pytest.approx(seconds)
+    assert run.tables["train"][-1]["tokens"] == 120_000_000
+    assert run.found.ledger.tokens_per_s is None
+
+
+def test_what_transformers_prints(tmp_path: Path) -> None:
+    lines = ["Some weights were not initialised"]
+    for s in STEPS:
+        lines.append(f"{{'loss': {falling(s)}, 'grad_norm': 1.2, 'epoch': {s / 600:.2f}}}")
+        lines.append(f" {s // 12}%|###| {s}/1200 [00:10<01:00, 3.1it/s]\r")
+    lines.append(f"{{'eval_loss': {val(1200)}, 'eval_runtime': 1.2, 'epoch': 2.0}}")
+    lines.append("{'train_runtime': 123.4, 'train_loss': 9.9, 'epoch': 2.0}")
+    for name, part in (("a.txt", lines), ("b.txt", lines[1:])):
+        run = run_of(tmp_path, name, part)
+        assert [loss for _, loss in losses(run)] == [falling(s) for s in STEPS]
+        assert [loss for _, loss in evaluations(run)] == [val(1200)]
+        assert told(run, "rows are counted")
+        assert run.found.ledger.seconds == 123.4
+
+
+def test_the_trainers_steps_of_one_run_among_several(tmp_path: Path) -> None:
+    header = '"train/global_step","r1 - _step","r1 - eval/loss"'
+    run = run_of(tmp_path, "w.csv", [header, *(f"{s},{s // 10},{val(s)}" for s in STEPS)])
+    assert evaluations(run)[-1] == (1200, val(1200))
+
+
+# --- a row for each value -----------------------------------------------------------------------
+
+
+def test_values_with_their_names_in_a_column(tmp_path: Path) -> None:
+    rows = [
+        f"ab,{name},{of(s)},17,{s}"
+        for s in STEPS
+        for name, of in (("loss", falling), ("val_loss", val))
+    ]
+    run = run_of(tmp_path, "metrics.csv", ["run_id,key,value,timestamp,step", *rows])
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS]
+
+
+def test_values_with_their_name_in_that_of_the_file(tmp_path: Path) -> None:
+    rows = ["Wall time,Step,Value", *(f"17.5,{s},{falling(s)}" for s in STEPS)]
+    run = run_of(tmp_path, "run-train-tag-train_loss.csv", rows)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    with pytest.raises(UserError, match="does not say of what"):
+        run_of(tmp_path, "data.csv", rows)

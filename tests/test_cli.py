@@ -292,6 +292,40 @@ def test_closed_streams_are_no_traceback(
     with monkeypatch.context() as patch:
         patch.setattr("sys.stdout", None)
         assert cli.run(["presets", "--json"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", None)
+        assert cli.run(["train", "good.txt", *SMALL, "--dry-run"]) == 0
+
+
+def test_a_setting_without_a_value_is_said(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    line = refused(["train", "good.txt", "--sample.prompts", "--dry-run"], capfd, folder)
+    assert "--sample.prompts: a value is missing" in line
+    assert cli.run(["train", "good.txt", *SMALL, "--train.early_stop", "--dry-run"]) == 0
+
+
+def test_what_is_no_setting_of_the_environment_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OVERNIGHT_PRESET", "tiny-chars")
+    line = refused(["train", "good.txt"], capfd, folder)
+    assert line.endswith("OVERNIGHT_PRESET is no setting.")
+
+
+def test_a_warm_up_that_does_not_fit_is_shortened_and_told(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "good.txt", *SMALL, "--schedule.warmup", "20"]
+    assert cli.run([*words, "--out", "run"]) == 0
+    assert "warm-up   1 step: half of 2 steps; 20 (command line) is more" in capfd.readouterr().err
+    text = (folder / "run" / "config.toml").read_text()
+    assert "warmup = 1 # half of 2 steps; 20 (command line) is more" in text
+
+
+def test_a_run_keeps_its_tokenizer(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
+    capfd.readouterr()
+    words = ["train", "--resume", "run", "--tokenizer", "bpe", "--accept", "incompatible"]
+    assert "the run keeps its own" in refused(words, capfd, folder)
 
 
 def test_the_plan_says_what_is_so(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

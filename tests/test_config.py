@@ -37,7 +37,7 @@ def test_layers_lie_over_each_other() -> None:
         ({"model.width": 8.5}, "int"),
         ({"model.layers": "AXA"}, "regex"),
         ({"schedule.kind": "cosin"}, "cosin"),
-        ({"model.dropout": 1.5}, "<= 1"),
+        ({"model.dropout": 1.0}, "< 1.0"),
         ({"train.batch": True}, "int"),
         ({"length.steps": 3, "length.tokens": 9}, "one length"),
         ({"length.minutes": 0}, "a length is above 0"),

@@ -103,7 +103,7 @@ class Model(_Section, frozen=True, kw_only=True):
     qk_norm: Annotated[bool, Meta(description="RMS norm on queries and keys")] = False
     dropout: Annotated[
         float,
-        Meta(ge=0, le=1, description="dropout on embeddings, attention weights and branch outputs"),
+        Meta(ge=0, lt=1, description="dropout on embeddings, attention weights and branch outputs"),
     ] = 0.0
     ngrams: Annotated[
         list[Annotated[int, Meta(ge=2, le=4)]],
@@ -124,7 +124,7 @@ class Optimizer(_Section, frozen=True, kw_only=True):
     lr: Annotated[float, Meta(ge=0, description="peak learning rate of AdamW")] = 1e-3
     beta1: Annotated[float, Meta(ge=0, lt=1, description="AdamW momentum")] = 0.9
     beta2: Annotated[float, Meta(ge=0, lt=1, description="AdamW second moment")] = 0.95
-    eps: Annotated[float, Meta(ge=0, description="AdamW epsilon")] = 1e-8
+    eps: Annotated[float, Meta(gt=0, description="AdamW epsilon")] = 1e-8
     weight_decay: Annotated[
         float, Meta(ge=0, description="decay of matrices (never of biases, norms)")
     ] = 0.1

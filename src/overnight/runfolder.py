@@ -182,8 +182,12 @@ class RunFolder:
 
 def _nearby(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path()
-    names = sorted(p.name for p in folder.iterdir() if (p / "log.jsonl").is_file())[-5:]
-    return f" Runs in {folder}: {', '.join(names)}." if names else ""
+    names = sorted(p.name for p in folder.iterdir() if (p / "log.jsonl").is_file())
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f" Runs in {folder}: {', '.join(names[-5:])}{more}." if names else ""
+
+
+TRIES = 10  # to lock, before somebody else has it
 
 
 class RunLock:
@@ -196,7 +200,7 @@ class RunLock:
         except OSError as error:
             raise UserError(f"{path}: cannot be locked: {error.strerror}.", 1) from None
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except OSError as error:
             owner = os.read(self._fd, 200).decode("ascii", "replace").strip()
             os.close(self._fd)
@@ -207,6 +211,17 @@ class RunLock:
             ) from None
         os.ftruncate(self._fd, 0)
         os.write(self._fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def _lock(self) -> None:
+        """A moment later once more: `is_locked` looks by holding a lock."""
+        for left in reversed(range(TRIES)):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise
+                time.sleep(0.02)
 
     def __enter__(self) -> RunLock:
         return self

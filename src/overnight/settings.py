@@ -23,6 +23,8 @@ from .errors import UserError, did_you_mean
 PRESETS = Path(__file__).parent / "presets"
 MAX_TOML_BYTES = 4 * 2**20
 ENVIRONMENT_PREFIX = "OVERNIGHT_"
+# of this prefix, and for others to read
+NO_SETTINGS = ("OVERNIGHT_CACHE_GB", "OVERNIGHT_CONDITION", "OVERNIGHT_RUN")
 SPOKEN = {("train.micro_batch", "auto"): AUTO}
 
 Layer = dict[str, Any]  # dotted name → value
@@ -187,15 +189,18 @@ def read_preset(name: str) -> Preset:
 
 
 def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
-    """`OVERNIGHT_MODEL__WIDTH=8` → `{"model.width": "8"}`; one underscore for two is an error."""
+    """`OVERNIGHT_MODEL__WIDTH=8` → `{"model.width": "8"}`; what else begins so is an error."""
     found = {}
     for name, value in environ.items():
         setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in setting:
-            found[setting.replace("__", ".")] = value
-        elif name.startswith(ENVIRONMENT_PREFIX) and setting.replace("_", ".", 1) in all_settings():
-            meant = ENVIRONMENT_PREFIX + setting.upper().replace("_", "__", 1)
-            raise UserError(f'environment: {name} is no setting. Did you mean "{meant}"?')
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in NO_SETTINGS:
+            continue
+        if "__" not in setting:
+            section, _, leaf = setting.partition("_")
+            meant = f"{ENVIRONMENT_PREFIX}{section}__{leaf}".upper()
+            hint = f' Did you mean "{meant}"?' if f"{section}.{leaf}" in all_settings() else ""
+            raise UserError(f"environment: {name} is no setting.{hint}")
+        found[setting.replace("__", ".")] = value
     return found
 
 

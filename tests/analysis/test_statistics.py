@@ -216,9 +216,18 @@ def test_schedule_is_named(kind, warmup):
 
 def test_warmup_from_next_to_nothing():
     found = schedule.schedule(
-        {"step": np.array([4.0, 5.0]), "lr": np.array([1e-300, 1e8])}, None, None
+        {"step": np.arange(1.0, 12.0), "lr": np.array([1e-300] * 9 + [1e8, 1e8])}, None, None
     )
-    assert found.warmup_steps == 5
+    assert found.warmup_steps == 10
+
+
+def test_a_warm_up_of_few_rows_is_not_known():
+    """Of 15 steps to 5e-4 and down again, three rows show neither length nor peak."""
+    rates = [rate(Schedule(kind="linear", warmup=15), s, 30) for s in (10, 20, 30)]
+    found = schedule.schedule(
+        {"step": np.array([10.0, 20.0, 30.0]), "lr": 5e-4 * np.array(rates)}, None, None
+    )
+    assert (found.warmup_steps, found.still_warming) == (None, False)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "wsd"])

@@ -157,7 +157,7 @@ def test_bfloat16_is_rounded_once(made: dict[str, Any], tmp_path: Path) -> None:
         (GPT2 | {"position": "none"}, "model.position = none"),
         (GPT2 | {"kv_heads": 2}, "model.kv_heads = fewer than heads (GPT-2: as many as heads)"),
         (GPT2 | {"position": "alibi", "bias": True}, "model.bias = true (MPT: false)"),
-        (GPT2 | {"position": "alibi", "feed_forward": 40}, "model.feed_forward = another size"),
+        (GPT2 | {"position": "alibi", "feed_forward": 40}, "model.feed_forward = 40"),
         (LLAMA | {"mlp": "none"}, "model.mlp = none"),
         (LLAMA | {"ngrams": [2, 3]}, "model.ngrams = 2,3 (Llama: none)"),
         (GPT2 | {"embed_conv": True}, "model.embed_conv = true (GPT-2: false)"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import bz2
 import io
 import json
 import os
@@ -409,3 +410,54 @@ def test_guessing_costs_what_a_token_does_however_long_the_text(tmp_path, monkey
     assert len(prepared.val) > 2000
     rows = msgspec.json.decode(prepared.yardsticks.read_bytes())["yardsticks"]
     assert rows[0]["bpb"] == pytest.approx(8.0)  # of 256
+
+
+def told(*texts, **more) -> list[str]:
+    lines: list[str] = []
+    run(*texts, kind="bytes", say=lines.append, **more)
+    return lines
+
+
+def test_the_same_text_twice_is_said(tmp_path):
+    names = [tmp_path / name for name in ("a.txt", "b.txt", "c.txt")]
+    for name, seed in zip(names, (1, 1, 2), strict=True):
+        name.write_text(words(seed, 500))
+    a, b, c = names
+    assert any("b.txt holds the same text as" in line for line in told(a, b))
+    assert any("a.txt holds the same text as" in line for line in told(a, a))
+    assert any("b.txt, held out, is the same text as" in line for line in told(a, val=[b]))
+    assert not any("same text" in line for line in told(a, c, val=[]))
+    assert not any("same text" in line for line in told(a, val=[c]))
+
+
+def test_documents_of_very_different_sizes_are_split_by_position(tmp_path):
+    """Every tenth of them may hold nearly all of the text, or nearly none."""
+    for i in range(20):
+        (tmp_path / f"{i:02}.txt").write_text(words(i, 4000 if i == 5 else 20))
+    facts = run(tmp_path, kind="bytes", val_fraction=0.1).facts
+    assert facts["split"].startswith("by position, as documents differ much in size")
+    assert facts["val_bytes"] == pytest.approx(0.1 * (facts["bytes"] + facts["val_bytes"]), rel=0.1)
+    (tmp_path / "05.txt").write_text(words(5, 20))
+    assert run(tmp_path, kind="bytes", val_fraction=0.1).facts["split"].startswith("by document")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.tsv"])
+def test_a_table_that_is_read_as_text_is_told(tmp_path, name):
+    (tmp_path / name).write_text(words(1, 500))
+    assert any("read as plain text" in line for line in told(tmp_path / name))
+    assert any("read as plain text" in line for line in told(tmp_path))
+    (tmp_path / "a.txt").write_text(words(1, 500))
+    assert not any("plain text" in line for line in told(tmp_path / "a.txt"))
+
+
+def test_rows_from_standard_input_are_told(tmp_path, monkeypatch):
+    rows = "".join(json.dumps({"text": words(i, 50)}) + "\n" for i in range(30))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(rows.encode())))
+    assert any("begins as JSON" in line for line in told("-"))
+
+
+def test_another_packing_is_named(tmp_path):
+    path = tmp_path / "a.txt.bz2"
+    path.write_bytes(bz2.compress(words(1, 500).encode()))
+    with pytest.raises(UserError, match="packed in a way that is not read"):
+        run(path, kind="bytes")

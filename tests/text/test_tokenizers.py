@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from overnight.errors import UserError
 from overnight.text import existing, makers
-from overnight.text.formats import BYTE_LETTERS, SEPARATOR
+from overnight.text.formats import BYTE_LETTERS, BYTES, FROM_LETTERS, SEPARATOR, bpe, write
 from overnight.text.tokenizers import PROBE, Stream, Tokenizer
 
 TEXT = (
@@ -310,3 +310,17 @@ def test_a_space_that_is_put_in_front_is_a_loss():
     assert not Tokenizer(json.dumps(tree)).lossless
     both = {"type": "Sequence", "pretokenizers": [tree["pre_tokenizer"]]}
     assert not Tokenizer(json.dumps(tree | {"pre_tokenizer": both})).lossless
+
+
+def test_a_file_whose_tokens_span_words_is_read_as_the_library_reads_it() -> None:
+    """Where nothing is split into words before, a merge may cross the space between two."""
+    space = BYTE_LETTERS[32]
+    vocabulary = {c: i for i, c in enumerate(BYTE_LETTERS)} | {"of": 256, f"of{space}": 257}
+    file = write(bpe(vocabulary, [["o", "f"], ["of", space]]), BYTES, FROM_LETTERS)
+    text = "The state of the union of the states. " * 3
+    ours = Tokenizer(file)
+    expected = tokenizers.Tokenizer.from_str(file).encode(text).ids
+    assert 257 in expected
+    assert list(ours.encode(text)) == expected
+    assert ours.cuts == "nowhere"
+    assert make("bpe").cuts == make("tiktoken").cuts == "words"

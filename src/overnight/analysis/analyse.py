@@ -22,7 +22,7 @@ def analyse(log: Log) -> Findings:
     planned = facts.planned_steps(log)
     about = facts.about(log, planned)
     if about.incomparable is not None:
-        facts.withhold_bits(log)
+        log = facts.without_bits(log)
     series = Series(log)
     counted = ledger(log)
     rates = schedule(log.train, log.config, planned)

@@ -47,10 +47,12 @@ def schedule_mismatch(rates: Schedule, about: About, counted: Ledger) -> Verdict
         )
         return make("schedule_mismatch", "cannot_tell", why, n=rates.n)
     wrong, facts = [], {"n": rates.n, "estimator": "logged learning rates"}
+    compared = ["shape"]
     finished = about.planned_steps is not None and counted.steps >= about.planned_steps
     if finished and rates.kind != rates.configured and not _same(rates):
         wrong.append(f"the logged shape is {rates.kind}, the settings say {rates.configured}")
     if rates.configured_warmup is not None and rates.warmup_steps is not None:
+        compared.append("warm-up")
         half = (about.planned_steps or 2 * rates.configured_warmup) // 2  # of a short run
         wanted = min(rates.configured_warmup, half)
         facts |= {"warmup": rates.warmup_steps, "configured_warmup": wanted}
@@ -59,6 +61,7 @@ def schedule_mismatch(rates: Schedule, about: About, counted: Ledger) -> Verdict
             wrong.append("warm-up took {warmup:,} steps, the settings say {configured_warmup:,}")
     ratio = rates.configured_end_ratio
     if finished and ratio is not None and rates.end_ratio is not None:
+        compared.append("end")
         facts |= {"end": 100 * rates.end_ratio, "configured_end": 100 * ratio}
         if rates.configured != "constant" and abs(rates.end_ratio - ratio) > RATIO_OFF:
             wrong.append(
@@ -72,7 +75,9 @@ def schedule_mismatch(rates: Schedule, about: About, counted: Ledger) -> Verdict
             "schedule_mismatch", "cannot_tell",
             "The run has not reached the end of its schedule; so far nothing disagrees.", **facts,
         )  # fmt: skip
-    return make("schedule_mismatch", "no", "Shape, warm-up and end agree.", **facts)
+    agree = " and ".join(filter(None, (", ".join(compared[:-1]), compared[-1]))).capitalize()
+    agree += " agrees." if len(compared) == 1 else " agree."
+    return make("schedule_mismatch", "no", agree, **facts)
 
 
 def _same(rates: Schedule) -> bool:

@@ -34,6 +34,11 @@ class Explained(msgspec.Struct, kw_only=True):
     seconds: Number
 
 
+def _steps_left(units: Ledger, steps: int) -> int:
+    """Steps that finish the pass that is begun."""
+    return max(0, units.steps_for_passes(max(1, math.ceil(units.passes(steps)))) - steps)
+
+
 def explain(
     loss: float,
     steps: int | None = None,
@@ -72,7 +77,7 @@ def explain(
         corpus_tokens=corpus_tokens,
         passes=seen / corpus_tokens if seen is not None and corpus_tokens else None,
         steps_per_pass=per_pass,
-        steps_left=-steps % per_pass if per_pass and steps is not None else None,
+        steps_left=_steps_left(units, steps) if units and steps is not None else None,
         blocks=units.blocks_per_pass if units else None,
         seconds=steps * seconds_per_step if steps is not None and seconds_per_step else None,
     )

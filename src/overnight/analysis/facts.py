@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -63,13 +64,13 @@ def whole(log: Log) -> Whole | None:
     )
 
 
-def withhold_bits(log: Log) -> None:
-    """Take bits per byte out of a log in which they compare with nothing: they are those of
-    another text, or of a part of it."""
-    for name in ("val_bpb", "val_bpb_se"):
-        log.eval[name] = np.full_like(log.eval[name], np.nan)
-    if log.whole is not None:
-        log.whole |= {"val_bpb": None, "val_bpb_se": None}
+def without_bits(log: Log) -> Log:
+    """The log without bits per byte, where they compare with nothing: they are those of another
+    text, or of a part of it."""
+    none = np.full_like(log.eval["val_bpb"], np.nan)
+    evals = log.eval | {"val_bpb": none, "val_bpb_se": none}
+    whole = log.whole and log.whole | {"val_bpb": None, "val_bpb_se": None}
+    return dataclasses.replace(log, eval=evals, whole=whole)
 
 
 def planned_steps(log: Log) -> int | None:
@@ -221,6 +222,8 @@ def evaluations(log: Log, series: Series, best: Best | None) -> list[Evaluation]
 
 def _at(steps: Array, values: Array, step: float) -> float:
     """The value logged at `step` or last before it."""
+    known = np.isfinite(values)
+    steps, values = steps[known], values[known]
     i = int(np.searchsorted(steps, step, side="right")) - 1
     return float(values[i]) if i >= 0 else math.nan
 
@@ -328,6 +331,8 @@ def phases(log: Log, rates: Schedule) -> list[Phase]:
     """Warm-up, then thirds of the rest, each with the slope of the training loss."""
     keep = np.isfinite(log.train["loss"])
     steps, loss = log.train["step"][keep], log.train["loss"][keep]
+    # the last row of a run may be of fewer steps than the others
+    rows = np.nan_to_num(log.train["steps"][keep], nan=1.0)
     if len(steps) < 12:
         return []
     warm = float(min(rates.warmup_steps or 0, steps[-1] / 3))
@@ -339,8 +344,11 @@ def phases(log: Log, rates: Schedule) -> list[Phase]:
         if mine.sum() < 3:
             continue
         edge = max(1, int(mine.sum()) // 5)
-        first, last = float(loss[mine][:edge].mean()), float(loss[mine][-edge:].mean())
-        slope = np.polyfit(steps[mine] / 1000, loss[mine], 1)[0]
+        first, last = (
+            float(np.average(loss[mine][part], weights=rows[mine][part]))
+            for part in (slice(edge), slice(-edge, None))
+        )
+        slope = np.polyfit(steps[mine] / 1000, loss[mine], 1, w=np.sqrt(rows[mine]))[0]
         found.append(
             Phase(
                 name=name,

@@ -85,7 +85,7 @@ def harm(
     keep = np.isfinite(steps) & np.isfinite(losses)
     steps, losses = steps[keep], losses[keep]
     if (alone := outliers(losses)).any():
-        return _without(alone, steps, losses)
+        return _without(alone, steps, losses, difference_se)
     if len(losses) < FEWEST:
         return make(
             "harm", "cannot_tell", "Too few evaluations: {n}, at least {needed} are needed.",
@@ -117,10 +117,12 @@ def harm(
     return _judged(shown, _still_up(losses, lowest, effect, effect_noise, noise))
 
 
-def _without(alone: Mask, steps: Array, losses: Array) -> Verdict:
+def _without(alone: Mask, steps: Array, losses: Array, difference_se: float | None) -> Verdict:
     """Without evaluations that stand `alone`: one of them is no trend. What the last one alone
     says, the next one will tell."""
-    found = harm(steps[~alone], losses[~alone])
+    if alone[-1] or alone[np.argmin(losses)]:
+        difference_se = None  # it is of these two
+    found = harm(steps[~alone], losses[~alone], difference_se=difference_se)
     found.evidence["left_out"] = int(alone.sum()) + found.evidence.get("left_out", 0)
     if found.verdict == "no" and alone[-1] and losses[-1] > losses[-2]:
         found.verdict = "cannot_tell"

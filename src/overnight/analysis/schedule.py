@@ -73,6 +73,8 @@ def _configured(config: dict[str, Any] | None) -> dict[str, Any]:
 def _warmup(steps: Array, lr: Array, peak: float, top: int) -> tuple[int | None, bool]:
     """(steps of linear warm-up from zero, 0 if there is none, None if it was not seen; whether
     the log ends before the peak is reached)."""
+    if len(lr) < ENOUGH:
+        return None, False
     rising = slice(0, top)
     if top and np.all(np.diff(lr[: top + 1]) >= 0) and lr[0] < peak * (1 - 2 * FITS):
         along = float(steps[rising] @ lr[rising])

@@ -70,8 +70,6 @@ def write_json(value: Any, indent: int | None = None) -> None:
     model may hold what a terminal obeys, and where stdout is not UTF-8."""
     import json
 
-    if sys.stdout is None:  # closed by who called
-        return
     plain = sys.stdout.isatty() or (sys.stdout.encoding or "utf-8").lower() != "utf-8"
     text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=plain)
     sys.stdout.write(text + "\n")
@@ -92,15 +90,29 @@ def spell_out(tokens: Sequence[str]) -> list[str]:
         if not SETTING.fullmatch(name):
             done.append(token)
             continue
-        if not equals:  # a switch stands alone
-            value = "true" if not rest or rest[0].startswith("--") else rest.pop(0)
+        if not equals:
+            value = _value_of(name.removeprefix("--"), rest)
         done += ["--set", f"{name.removeprefix('--')}={value}"]
     return done
+
+
+def _value_of(setting: str, rest: list[str]) -> str:
+    """The next token, which is taken from `rest`; a switch may stand alone."""
+    from ..config import all_settings
+
+    if rest and not rest[0].startswith("--"):
+        return rest.pop(0)
+    known = all_settings().get(setting)
+    if known is not None and not isinstance(known.default, bool):
+        raise UserError(f"--{setting}: a value is missing.")
+    return "true"
 
 
 def run(tokens: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     app = build_app()
+    if sys.stdout is None:  # closed by `>&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         result = app(spell_out(tokens), exit_on_error=False, print_error=False)
     except UserError as error:

@@ -442,7 +442,9 @@ def traits(model: Model) -> Tree:
         "bias": model.bias,
         "qk_norm": model.qk_norm and not no_attention,
         "kv_heads": "as many as heads" if model.kv_heads == model.heads else "fewer than heads",
-        "feed_forward": "4 × width" if model.feed_forward == 4 * model.width else "another size",
+        "feed_forward": "4 × width"
+        if model.feed_forward == 4 * model.width
+        else f"{model.feed_forward:,}",
         "ngrams": ",".join(map(str, model.ngrams)) or "none",
         "embed_conv": model.embed_conv,
     }

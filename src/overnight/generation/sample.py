@@ -32,15 +32,17 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Refuse what makes no sense, in one line."""
-        wrong = {
-            "max_tokens": self.max_tokens < 1,
-            "temperature": not self.temperature >= 0,
-            "top_k": self.top_k < 0,
-            "top_p": not 0 < self.top_p <= 1,
-            "repetition_penalty": not self.repetition_penalty > 0,
+        rules = {
+            "max_tokens": (self.max_tokens >= 1, "1 or more"),
+            "temperature": (self.temperature >= 0, "0 or more"),
+            "top_k": (self.top_k >= 0, "0 (all) or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0, and at most 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
         }
-        for name in (name for name, is_wrong in wrong.items() if is_wrong):
-            raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)} makes no sense.")
+        for name, (holds, range_) in rules.items():
+            if not holds:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag} {getattr(self, name)}: give a number that is {range_}.")
 
 
 FEW = 256  # tokens that mostly hold the share of `top_p`

@@ -61,9 +61,9 @@ class Quotes:
 
 @dataclass(frozen=True)
 class Cards:
-    """The reader's questions and their answers; `link` is the section that has more."""
+    """The reader's questions and their answers."""
 
-    cards: list[tuple[str, str, str, str, str]]  # question, answer, detail, tone, link
+    cards: list[words.Card]
 
 
 Block = Text | Items | Table | Figure | Quote | Quotes | Cards
@@ -86,16 +86,19 @@ class Document:
 def build(f: Findings) -> Document:
     """The whole report. Sections with nothing to say are left out."""
     makers = (
-        _glance, _curves, _diagnosis, _advice, _best, _evaluations, _gap, _schedule, _ledger,
+        _curves, _diagnosis, _advice, _best, _evaluations, _gap, _schedule, _ledger,
         _passes, _phases, _yardsticks, _forecast, _samples, _checkpoints, _sessions, _unknown,
         _methods,
     )  # fmt: skip
     sections = [section for make in makers if (section := make(f)) is not None and section.blocks]
+    sections.insert(0, _glance(f, {section.id for section in sections}))
     return Document(f"Report: {f.source.name}", words.model_line(f), sections)
 
 
-def _glance(f: Findings) -> Section:
-    return Section("glance", "At a glance", [Cards(words.cards(f))])
+def _glance(f: Findings, there: set[str]) -> Section:
+    """The cards; a section that is not `there` has nothing to say, and its verdict says why."""
+    cards = [c if c.link in there else c._replace(link="diagnosis") for c in words.cards(f)]
+    return Section("glance", "At a glance", [Cards(cards)])
 
 
 def _curves(f: Findings) -> Section | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..analysis.explain import Explained
@@ -65,10 +66,9 @@ def _data(e: Explained) -> list[str]:
     if e.steps is not None and e.tokens is not None:
         found.append(f"{counted(e.steps, 'step')} saw {e.tokens:,} tokens.")
     if e.passes is not None and e.steps_per_pass is not None and e.blocks is not None:
-        current = -(-(e.steps or 0) // e.steps_per_pass)
-        left = f"{e.steps_left:,} more finish pass {max(current, 1)}"
+        left = f"{e.steps_left:,} more finish pass {max(1, math.ceil(e.passes))}"
         if not e.steps_left:
-            left = f"pass {current} is complete" if current else "none is begun"
+            left = f"pass {math.floor(e.passes)} is complete"
         found.append(
             f"That is {e.passes:.2f} passes over {e.corpus_tokens:,} tokens "
             f"({e.blocks:,} blocks that do not overlap); a pass is "

@@ -48,7 +48,8 @@ def _block(block: Block) -> list[str]:
         case Cards(cards):
             head = ["| question | answer | |", "|---|---|---|"]
             return head + [
-                f"| {escape(q)} | **{escape(a)}** | {escape(d)} |" for q, a, d, _, _ in cards
+                f"| {escape(c.question)} | **{escape(c.answer)}** | {escape(c.detail)} |"
+                for c in cards
             ]
 
 

@@ -8,6 +8,7 @@ from ..analysis.findings import Findings
 from ..errors import inert
 from . import numbers as n
 from .document import Block, Cards, Document, Figure, Items, Quote, Quotes, Table, Text
+from .words import Card
 
 STYLES = {"good": "green", "bad": "red", "unsure": "yellow", "open": "dim", "quiet": "dim", "": ""}
 ROWS = 30  # of a table
@@ -55,21 +56,23 @@ def _block(block: Block, findings: Findings, console: Any) -> None:
             line.append(plain(text))
             console.print(line)
         case Quotes(quotes, title):
-            console.print(Line(f"{len(quotes):,} {plain(title)}: in report.md", style="dim"))
-        case Cards(questions):
-            console.print(cards(questions))
+            console.print(
+                Line(f"{len(quotes):,} {plain(title)}: in the written report", style="dim")
+            )
+        case Cards(found):
+            console.print(cards(found))
 
 
-def cards(questions: list[tuple[str, str, str, str, str]]) -> Any:
+def cards(found: list[Card]) -> Any:
     from rich.table import Table as Grid
     from rich.text import Text as Line
 
     grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for question, answer, detail, tone, _ in questions:
+    for card in found:
         grid.add_row(
-            Line(plain(question), style="dim"),
-            Line(plain(answer), style=f"bold {STYLES[tone]}".strip()),
-            Line(plain(detail)),
+            Line(plain(card.question), style="dim"),
+            Line(plain(card.answer), style=f"bold {STYLES[card.tone]}".strip()),
+            Line(plain(card.detail)),
         )
     return grid
 

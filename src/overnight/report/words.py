@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ..analysis.findings import Advice, Best, Check, Findings, Whole
+from typing import NamedTuple
+
+from ..analysis.findings import Advice, Best, Check, Findings, Ledger, Whole
 from ..ledger import counted
 from . import numbers as n
 from .headlines import tone
@@ -54,11 +56,18 @@ def event(kind: str) -> str:
     return EVENTS.get(kind, kind.replace("_", " "))
 
 
-Card = tuple[str, str, str, str, str]
+class Card(NamedTuple):
+    """A reader's question, its answer in a few words, more of it, and the section that has all."""
+
+    question: str
+    answer: str
+    detail: str
+    tone: str
+    link: str
 
 
 def cards(f: Findings) -> list[Card]:
-    """The ten questions of a reader: (question, answer, detail, tone, section with more)."""
+    """The ten questions of a reader."""
     return [
         _card_best(f),
         _card_verdict(f, "Is it overfitting?", "overfitting", "gap"),
@@ -76,13 +85,13 @@ def cards(f: Findings) -> list[Card]:
 def _card_best(f: Findings) -> Card:
     b, question = f.best, "Which checkpoint?"
     if b is None:
-        return question, "none", "No finite loss was logged.", "bad", "evaluations"
+        return Card(question, "none", "No finite loss was logged.", "bad", "evaluations")
     if not b.validated:
         detail = (
             f"No validation loss was logged. The training loss is lowest at step {b.step:,} "
             f"({n.loss(b.loss)}), which does not say which checkpoint is best."
         )
-        return question, "cannot tell", detail, "open", "best"
+        return Card(question, "cannot tell", detail, "open", "best")
     w = f.whole
     if w is not None and w.step == b.pick:
         detail = f"loss {n.within(w.loss, w.se)} on {_held_out(w)}"
@@ -94,11 +103,16 @@ def _card_best(f: Findings) -> Card:
             detail += f", {n.loss(b.bpb)} bits per byte"
     if len(b.tied_steps) > 1:
         detail += f"; tied within noise: steps {n.steps(b.tied_steps)}"
-    elif b.n > 1:
+    elif b.n > 1 and not _alone(f, b):
         detail += "; no other is as good" if _tells_ties(f, b) else "; too few to tell ties"
     if b.pick_saved is False:
         detail += "; it is not on disk"
-    return question, f"step {b.pick:,}", detail, "good", "best"
+    return Card(question, f"step {b.pick:,}", detail, "good", "best")
+
+
+def _alone(f: Findings, b: Best) -> bool:
+    """Whether only the weights as they were drawn were evaluated beside it."""
+    return b.validated and not any(e.step not in (0, b.pick) for e in f.evaluations)
 
 
 def _tells_ties(f: Findings, b: Best) -> bool:
@@ -109,15 +123,15 @@ def _tells_ties(f: Findings, b: Best) -> bool:
 def _card_verdict(f: Findings, question: str, name: str, link: str) -> Card:
     v = f.verdict(name)
     answer = v.verdict.replace("_", " ")
-    return question, answer, v.because, tone(v), link
+    return Card(question, answer, v.because, tone(v), link)
 
 
 def _card_next(f: Findings) -> Card:
     question = "What next?"
     if not f.advice:
-        return question, "nothing", NO_ADVICE, "good", "advice"
+        return Card(question, "nothing", NO_ADVICE, "good", "advice")
     first = f.advice[0]
-    return question, first.do, f"Expected: {first.expected}", "", "advice"
+    return Card(question, first.do, f"Expected: {first.expected}", "", "advice")
 
 
 def _card_yardsticks(f: Findings) -> Card:
@@ -126,13 +140,13 @@ def _card_yardsticks(f: Findings) -> Card:
     if y is None or not y.rows or y.model_bpb is None:
         if f.about.incomparable is not None:
             detail = f"Bits per byte compare with nothing: {f.about.incomparable}."
-            return question, "cannot tell", detail, "open", "unknown"
+            return Card(question, "cannot tell", detail, "open", "unknown")
         if b is not None and b.bpb is not None:
             detail = "Compare other runs on this text by bits per byte."
-            return question, f"{n.loss(b.bpb)} bits per byte", detail, "", "best"
+            return Card(question, f"{n.loss(b.bpb)} bits per byte", detail, "", "best")
         detail = "The log has no bits per byte, so only runs with the same tokenizer compare."
-        return question, "cannot tell", detail, "open", "unknown"
-    return question, f"{n.loss(y.model_bpb)} bits per byte", beaten(f), "", "yardsticks"
+        return Card(question, "cannot tell", detail, "open", "unknown")
+    return Card(question, f"{n.loss(y.model_bpb)} bits per byte", beaten(f), "", "yardsticks")
 
 
 def beaten(f: Findings) -> str:
@@ -165,11 +179,11 @@ def _card_time(f: Findings) -> Card:
     if led.train_seconds is not None and led.seconds:
         detail = f"training {n.duration(led.train_seconds)}"
         if led.eval_seconds is not None:
-            detail += f", evaluation {n.duration(led.eval_seconds)}"
+            detail += f", evaluation and samples {n.duration(led.eval_seconds)}"
         if led.save_seconds is not None:
             detail += f", saving {n.duration(led.save_seconds)}"
     answer = n.duration(led.seconds) if led.seconds is not None else "not logged"
-    return "How long did it take?", answer, detail, "", "ledger"
+    return Card("How long did it take?", answer, detail, "", "ledger")
 
 
 def _card_passes(f: Findings) -> Card:
@@ -182,23 +196,23 @@ def _card_passes(f: Findings) -> Card:
     answer = n.passes(led.passes) if led.passes is not None else "not known"
     if led.passes is None and led.epochs is not None:
         parts.append(f"epochs as logged: up to {led.epochs:g}")
-    return "How many passes over the text?", answer, ", ".join(parts), "", "ledger"
+    return Card("How many passes over the text?", answer, ", ".join(parts), "", "ledger")
 
 
 def _card_speed(f: Findings) -> Card:
     led = f.ledger
     if led.tokens_per_s is None:
-        return "How fast?", "not logged", "", "open", "ledger"
+        return Card("How fast?", "not logged", "", "open", "ledger")
     detail = f"the median; {n.percent(led.slow_share)} of the rows were slower than 80 % of it"
-    return "How fast?", f"{n.count(led.tokens_per_s)} tokens/s", detail, "", "ledger"
+    return Card("How fast?", f"{n.count(led.tokens_per_s)} tokens/s", detail, "", "ledger")
 
 
 def _card_lr(f: Findings) -> Card:
     if f.schedule.peak is None:
         answer = "0 throughout" if f.schedule.n else "not logged"
-        return "What was the learning rate?", answer, "", "open", "unknown"
+        return Card("What was the learning rate?", answer, "", "open", "unknown")
     answer = f"{n.rate(f.schedule.peak)} → {n.rate(f.schedule.end)}"
-    return "What was the learning rate?", answer, schedule(f), "", "schedule"
+    return Card("What was the learning rate?", answer, schedule(f), "", "schedule")
 
 
 CHANGED, LONG_ANSWER = "changed: ", 80  # what a resume tells of settings; characters
@@ -207,19 +221,21 @@ CHANGED, LONG_ANSWER = "changed: ", 80  # what a resume tells of settings; chara
 def _card_resume(f: Findings) -> Card:
     v, question = f.verdict("resume"), "What changed at resume?"
     if v.verdict == "no":
-        return question, "no resume", v.because, "good", "sessions"
+        return Card(question, "no resume", v.because, "good", "sessions")
     rows, equal = v.evidence.get("rows"), v.evidence.get("equal")
     if v.verdict == "yes" and rows and rows == equal:
-        return question, "nothing", v.because, "good", "sessions"
+        return Card(question, "nothing", v.because, "good", "sessions")
     changes = [w for w in v.evidence.get("warnings", []) if w.startswith(CHANGED)]
     if v.verdict == "yes" and changes:
         what = "; ".join(change.removeprefix(CHANGED) for change in changes)
-        return question, what[:LONG_ANSWER], v.because, "unsure", "sessions"
+        return Card(question, what[:LONG_ANSWER], v.because, "unsure", "sessions")
     if v.verdict == "yes" and rows:
-        return question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
+        return Card(
+            question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
+        )
     if v.verdict == "yes" and rows == 0:
-        return question, "nothing to compare", v.because, "open", "sessions"
-    return question, "cannot tell", v.because, "open", "sessions"
+        return Card(question, "nothing to compare", v.because, "open", "sessions")
+    return Card(question, "cannot tell", v.because, "open", "sessions")
 
 
 def unit(f: Findings) -> str:
@@ -366,12 +382,12 @@ def ledger_rows(f: Findings) -> list[list[str]]:
         [STEP_IS.get(f.source.step_is, f.source.step_is), n.count(led.steps)],
         ["micro-steps", n.count(led.micro_steps)],
         ["tokens", n.count(led.tokens)],
-        ["tokens per step", n.count(led.tokens_per_step)],
+        [_per_step(led), n.count(led.tokens_per_step)],
         ["training tokens (one pass)", n.count(led.train_tokens)],
         ["passes", n.passes(led.passes)],
         ["wall time", n.duration(led.seconds)],
         ["of it training", n.duration(led.train_seconds)],
-        ["of it evaluation", n.duration(led.eval_seconds)],
+        ["of it evaluation and samples", n.duration(led.eval_seconds)],
         ["of it saving", n.duration(led.save_seconds)],
         ["tokens per second, median", n.count(led.tokens_per_s)],
         ["rows slower than 80 % of it", n.percent(led.slow_share)],
@@ -380,6 +396,11 @@ def ledger_rows(f: Findings) -> list[list[str]]:
         ["missing between the first and the last", n.count(led.missing_points or None)],
     ]
     return [row for row in rows if row[1] != n.DASH]
+
+
+def _per_step(led: Ledger) -> str:
+    now = led.tokens_per_step and led.tokens != led.steps * led.tokens_per_step
+    return "tokens per step, at the end" if now else "tokens per step"
 
 
 def check(c: Check) -> str:

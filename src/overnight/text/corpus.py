@@ -31,6 +31,8 @@ HEAD = 8192  # where NUL bytes betray what is not text, as in git
 PACKED = {".gz", ".zst"}
 KINDS = {".jsonl": "rows", ".ndjson": "rows", ".parquet": "parquet", ".arrow": "arrow"}
 TABLES = ("parquet", "arrow")
+RAW = (".csv", ".tsv", ".json")  # of rows, which are not told apart
+OTHER_PACKED = (".bz2", ".xz", ".zip", ".7z", ".tar", ".tgz")
 
 NAMED = 5  # files left out of a folder that are named
 
@@ -97,6 +99,10 @@ class Source:
                 at = error.start - pending  # in this piece; the one before may hold its start
                 line = lines + piece.count(b"\n", 0, max(at, 0)) + 1
                 byte = error.object[error.start]
+                if self.name.lower().endswith(OTHER_PACKED):
+                    raise UserError(
+                        f"{self.name}: packed in a way that is not read: unpack it, or use .gz."
+                    ) from None
                 raise UserError(
                     f"{self.name}: not UTF-8: byte 0x{byte:02x} at offset {offset + at:,} "
                     f"(line {line:,})."
@@ -213,7 +219,7 @@ def _find(text: str, text_field: str, say: Say) -> list[Source]:
     if not text:  # an empty variable of a shell; as a path it would be the current folder
         raise UserError('"": an empty name; give a file or a folder (this one is ".").')
     if text == "-":
-        return [_standard_input()]
+        return [_standard_input(say)]
     try:
         text.encode()
         return _at(Path(text).expanduser(), text, text_field, say)
@@ -232,7 +238,8 @@ def _at(path: Path, text: str, text_field: str, say: Say) -> list[Source]:
         hint = did_you_mean(path.name, near).replace('"', f'"{text.removesuffix(path.name)}', 1)
         raise UserError(f"{text}: no such file or folder.{hint}")
     if not path.is_file():  # a pipe can be read only once, too
-        return [_spooled(path.open("rb"), text)]
+        return [_spooled(path.open("rb"), text, say)]
+    _tell_form(Source(path, text, text_field), say)
     return [Source(path, text, text_field)]
 
 
@@ -254,6 +261,9 @@ def _folder(folder: Path, text_field: str, say: Say) -> list[Source]:
             binary.append(str(path.relative_to(folder)))
     if not sources:
         raise UserError(f"{folder}: no text files in this folder.")
+    tables = [source for source in sources if Path(source.name).suffix.lower() in RAW]
+    if tables:
+        _tell_form(tables[0], say)
     if binary:
         more = f" and {len(binary) - NAMED:,} more" if len(binary) > NAMED else ""
         say(f"{folder}: left out, as it is no text: {', '.join(binary[:NAMED])}{more}")
@@ -293,20 +303,32 @@ def _binary(path: Path) -> bool:
         return False  # told when it is read
 
 
-def _standard_input() -> Source:
+def _standard_input(say: Say) -> Source:
     if sys.stdin is None:
         raise UserError("Standard input (-) is closed.")
-    return _spooled(sys.stdin.buffer, "-")
+    return _spooled(sys.stdin.buffer, "-", say)
 
 
-def _spooled(stream: IO[bytes], name: str) -> Source:
+def _spooled(stream: IO[bytes], name: str, say: Say) -> Source:
     """A stream kept in a temporary file, which lives as long as the source."""
     spool = tempfile.NamedTemporaryFile(prefix="overnight-")  # noqa: SIM115
     shutil.copyfileobj(stream, spool, PIECE)
     spool.flush()
     source = Source(Path(spool.name), name, "")
     source.spool = spool
+    with source.path.open("rb") as file:
+        if file.read(2).lstrip() in (b'{"', b"[{"):
+            say(f"{name}: begins as JSON and is read as plain text; rows have to be in a .jsonl")
     return source
+
+
+def _tell_form(source: Source, say: Say) -> None:
+    """What another program would read as a table is one text here."""
+    suffix = Path(source.name.removesuffix(source.packing)).suffix.lower()
+    if suffix in RAW:
+        say(
+            f"{source.name}: read as plain text, marks and all; rows are read from .jsonl, .parquet"
+        )
 
 
 def _speeches() -> list[Path]:

@@ -19,6 +19,8 @@ from .corpus import PIECE, Source
 
 MIN_DOCUMENTS = 20  # fewer are split by position
 SMALL_TEXT = 5_000_000  # bytes; below it a tenth is held out, above it a twentieth
+UNEVEN = 3.0  # times the share that is wanted, or that part of it, is too far from it
+UNEVENLY = "by position, as documents differ much in size"
 MAX_VAL = 20_000_000  # bytes that a chosen split holds out at most
 
 
@@ -134,21 +136,25 @@ def split(documents: Documents, fraction: float) -> tuple[Part, Part, str]:
     """Training part, held-out part, and the rule in words.
 
     From 20 documents on every k-th one is held out, k = round(1/fraction), from the middle of
-    each k; otherwise the last characters of the text, as nanoGPT does it.
+    each k; otherwise, and where these happen to be far larger or smaller than the others, the
+    last characters of the text, as nanoGPT does it.
     """
     n = len(documents.ends)
     every = max(2, round(1 / fraction))
     if n >= max(MIN_DOCUMENTS, every):
         held = np.arange(n) % every == every // 2
         words = f"by document: every {_ordinal(every)} of {n:,} held out"
-        return _documents(documents, ~held), _documents(documents, held), words
+        train, val = _documents(documents, ~held), _documents(documents, held)
+        if 1 / UNEVEN < val.size / (documents.size * fraction) < UNEVEN:
+            return train, val, words
     characters = _count_characters(documents.text)
     kept = int((1 - fraction) * characters)
     if not 0 < kept < characters:
         raise UserError(
             f"The text has {characters:,} characters: too few to hold out {fraction:.3g} of it."
         )
-    words = f"by position: the first {kept:,} of {characters:,} characters train, the rest held out"
+    why = UNEVENLY if n >= max(MIN_DOCUMENTS, every) else "by position"
+    words = f"{why}: the first {kept:,} of {characters:,} characters train, the rest held out"
     return *_cut(documents, _character_offset(documents.text, kept)), words
 
 

@@ -131,6 +131,11 @@ class _Split(msgspec.Struct, frozen=True):
     fraction: float  # 0: a separate validation text
     words: str
 
+    @property
+    def uneven(self) -> bool:
+        """Whether documents would have been held out, were they of more equal sizes."""
+        return self.words.startswith(parts.UNEVENLY)
+
 
 class _Job:
     """One preparation: settings in, an entry of the cache out."""
@@ -151,11 +156,31 @@ class _Job:
         self.sources = corpus.find(data.text, data.text_field, say)
         self.val_sources = corpus.find(data.val, data.text_field, say) if data.val else []
         self.choices: list[tuple[str, Any, str]] = []
+        digests = [[s.digest() for s in group] for group in (self.sources, self.val_sources)]
+        self._tell_twice(*digests)
         self.content = _hash(
-            [[(s.form, s.digest()) for s in group] for group in (self.sources, self.val_sources)]
+            [
+                [(s.form, digest) for s, digest in zip(group, found, strict=True)]
+                for group, found in zip((self.sources, self.val_sources), digests, strict=True)
+            ]
         )
         wanted = fixed.hash if fixed else msgspec.to_builtins(tokenizer)
         self.key = _hash([FORMAT, __version__, self.content, data.val_fraction, wanted])
+
+    def _tell_twice(self, text: list[bytes], val: list[bytes]) -> None:
+        """Of files with the same content: what is held out may then be trained on."""
+        seen: dict[bytes, str] = {}
+        again = []
+        for digest, source in zip(text, self.sources, strict=True):
+            if digest in seen:
+                again.append(f"{source.name} holds the same text as {seen[digest]}")
+            seen.setdefault(digest, source.name)
+        for digest, source in zip(val, self.val_sources, strict=True):
+            if digest in seen:
+                again.append(f"{source.name}, held out, is the same text as {seen[digest]}")
+        more = f", and {len(again) - 1:,} more" if len(again) > 1 else ""
+        if again:
+            self.say(f"{again[0]}{more}: what is held out may be trained on")
 
     def remembered(self) -> _Remembered | None:
         try:
@@ -168,7 +193,8 @@ class _Job:
         with self.cache.building() as folder:
             split = self._split(folder)
             tokenizer = self.fixed or self._tokenizer(split.train)
-            fingerprint = _hash([FORMAT, self.content, split.fraction, tokenizer.hash])
+            what = [FORMAT, self.content, split.fraction, tokenizer.hash]
+            fingerprint = _hash([*what, "uneven"] if split.uneven else what)
             if not self.cache.entry(fingerprint).exists():
                 entry = folder / "entry"
                 entry.mkdir()

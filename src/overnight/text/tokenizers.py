@@ -140,8 +140,15 @@ class Tokenizer:
         `characters`, behind `words`, or `nowhere`."""
         if self.kind in ("bytes", "chars"):
             return "characters"
-        by_words = self._file.byte_level and self._file.pre_tokenizer is not None
+        by_words = self.kind == "bpe" or (self._file.byte_level and self._splits_words)
         return "words" if by_words or self.kind == "wordpiece-classic" else "nowhere"
+
+    @cached_property
+    def _splits_words(self) -> bool:
+        """Whether the library encodes word by word, and no token spans a space between two."""
+        splitter = self._library.pre_tokenizer
+        found = splitter.pre_tokenize_str("of the word end") if splitter is not None else []
+        return {2, 6, 11} <= {begin for _, (begin, _) in found}
 
     @cached_property
     def _fast(self) -> Callable[[bytes], Ids] | None:
@@ -164,13 +171,15 @@ class Tokenizer:
         return table
 
     def _gigatoken(self) -> Callable[[bytes], Ids] | None:
-        """gigatoken's encoder; for a file that is not of our making only if it gives the
-        library's ids on text that encoders tend to disagree about."""
+        """gigatoken's encoder, which goes word by word; for a file that is not of our making only
+        if that does, too, and gets the same ids on text that encoders tend to disagree about."""
         import gigatoken
 
         try:
             backend = gigatoken.Tokenizer.from_json(self._without_specials()).backend
             if self.kind != "bpe":
+                if not self._splits_words:
+                    return None
                 wanted = self._library.encode(PROBE, add_special_tokens=False).ids
                 if backend.encode(PROBE.encode()).tolist() != wanted:
                     return None

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from ..errors import Say
 
+REFUSED = 0.3  # seconds within which a program ends that may not, or cannot
+
 
 def command(pid: int) -> list[str] | None:
     """A program that holds sleep off until process `pid` ends by itself, or None."""
@@ -29,8 +31,15 @@ def awake(say: Say) -> Iterator[None]:
         yield
         return
     quiet = subprocess.DEVNULL
-    holder = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet)
-    say(f"the machine is kept awake ({words[0]})")
+    try:
+        holder = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet)
+    except OSError:
+        yield
+        return
+    try:
+        holder.wait(REFUSED)
+    except subprocess.TimeoutExpired:
+        say(f"the machine is kept awake ({words[0]})")
     try:
         yield
     finally:

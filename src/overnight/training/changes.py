@@ -67,6 +67,10 @@ def with_changes(
             raise UserError(
                 f"{name}: this run's schedule ends at step {end:,}; for another give --max-steps."
             )
+        if name.startswith("tokenizer."):
+            raise UserError(
+                f"{name}: the run keeps its own ({flat[name]}); another needs a new run."
+            )
         if name in CHOSEN and value in OPEN:
             raise UserError(f"{name} = {value}: the run has {flat[name]}; give another value.")
         refuse_unaccepted(f"{name} was {flat[name]} and is to be {value}", effect(name), accept)

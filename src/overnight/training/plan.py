@@ -95,6 +95,14 @@ class Plan(msgspec.Struct):
                 f"unknown   {unknown:,} characters are not in the vocabulary and count as one: "
                 "bits per byte leave them out, and compare with nothing"
             )
+        if not self.prepared.facts["lossless"]:
+            warnings.append(
+                "lossy     the tokenizer loses part of the text, such as case and spaces: bits "
+                "per byte compare with nothing"
+            )
+        if (why := self.reasons.get("schedule.warmup", "")).startswith(SHORTENED):
+            warmup = self.config.schedule.warmup
+            warnings.append(f"warm-up   {counted(warmup, 'step')}: {why}")
         return warnings
 
     def lines(self) -> list[str]:
@@ -151,6 +159,9 @@ def duration(seconds: float) -> str:
     return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
 
 
+SHORTENED = "half of"  # how the reason of a shortened warm-up begins
+
+
 def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None) -> Plan:
     """Choose what `settings` leaves open, time a few updates, and fix the number of steps. `say` is
     told what takes time."""
@@ -177,6 +188,7 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
         raise UserError(
             f"{steps:,} steps at {probe.step_seconds:.2g} s each would take longer than ten years."
         )
+    _choose_warmup(settings, steps)
     _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))
     config = settings.resolve()
     config = msgspec.structs.replace(config, model=updater.model.config)
@@ -261,6 +273,15 @@ def _choose_length(settings: Settings, ledger: Ledger, probe: Probe, val_tokens:
         reason = f"{passes:g} passes" if length.passes else "one pass, as no length was given"
     settings.add({"length.steps": steps}, reason)
     return steps
+
+
+def _choose_warmup(settings: Settings, steps: int) -> None:
+    """At most half of the run, as `schedule.rate` would have it; but said, and saved."""
+    given = settings.get("schedule.warmup")
+    if given > steps // 2:
+        source = settings.reasons.get("schedule.warmup", "default")
+        reason = f"{SHORTENED} {counted(steps, 'step')}; {given:,} ({source}) is more"
+        settings.choose("schedule.warmup", steps // 2, reason)
 
 
 def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_tokens: int) -> None:

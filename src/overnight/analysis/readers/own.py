@@ -40,7 +40,7 @@ def read(path: Path) -> Log:
         train=_columns(kept, runfolder.Train, TRAIN),
         eval=_columns(kept, runfolder.Eval, EVAL),
         config=sessions[-1].get("config") if sessions else None,
-        sample=[_dict(r) for r in kept if isinstance(r, runfolder.Sample)],
+        sample=_samples(kept),
         checkpoint=[_dict(r) for r in kept if isinstance(r, runfolder.Checkpoint)],
         event=[_dict(r) for r in read.rows if isinstance(r, runfolder.Event)],  # as they happened
         session=sessions,
@@ -73,6 +73,12 @@ def _columns(rows: list[AnyRow], kind: type[Any], names: tuple[str, ...]) -> Col
         for name in have
     }
     return columns | {name: np.full(len(mine), nan) for name in names if name not in have}
+
+
+def _samples(rows: list[AnyRow]) -> list[dict[str, Any]]:
+    """Each once: what a stop broke off was written again."""
+    found = [row for row in rows if isinstance(row, runfolder.Sample)]
+    return [_dict(r) for r in {(r.step, r.prompt, r.seed): r for r in found}.values()]
 
 
 def _whole(rows: list[AnyRow]) -> dict[str, Any] | None:
@@ -128,18 +134,23 @@ def _replayed(rows: list[AnyRow], kept: list[AnyRow]) -> list[dict[str, Any]]:
 
     Of each `attempt`: `rows` compared (train windows and evaluations of the same step and, for a
     window, the same length), `equal` of them with the same loss, the largest `difference`. After
-    a return the data are others, so rows before and after it are not compared.
+    a return the data are others, after some changes model or text: rows before and after are not
+    compared.
     """
     if len({row.attempt for row in rows}) < 2:
         return []
-    returns = _returns(rows)
+    others = _returns(rows) | {
+        r.attempt
+        for r in rows
+        if isinstance(r, runfolder.Event) and r.kind == runfolder.INCOMPARABLE
+    }
     new = {_key(row): row for row in kept if isinstance(row, runfolder.Train | runfolder.Eval)}
     audits: dict[int, dict[str, Any]] = {}
     for row in rows:
         twin = new.get(_key(row))
         if twin is None or twin.attempt <= row.attempt:
             continue
-        if any(row.attempt < back <= twin.attempt for back in returns):
+        if any(row.attempt < other <= twin.attempt for other in others):
             continue
         audit = audits.setdefault(
             twin.attempt, {"attempt": twin.attempt, "rows": 0, "equal": 0, "difference": 0.0}

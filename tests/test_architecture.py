@@ -12,7 +12,17 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src" / "overnight"
 
 # From the ground up. A room imports from rooms before its own; the two towers stand side by side.
-GROUND = ["errors", "keyed", "ledger", "config", "settings", "schedule", "files", "runfolder"]
+GROUND = [
+    "errors",
+    "shown",
+    "keyed",
+    "ledger",
+    "config",
+    "settings",
+    "schedule",
+    "files",
+    "runfolder",
+]
 WRITING = ["text", "model", "generation", "training"]
 EXCHANGE = ["text", "model", "generation", "exchange"]  # beside training
 READING = ["analysis", "report"]

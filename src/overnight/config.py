@@ -279,6 +279,14 @@ def takes_list(name: str) -> bool:
     return get_origin(get_args(all_settings()[name].type)[0]) is list
 
 
+# What goes along with weights, to a run that begins with them and to another tool: not paths and
+# prompts, the user's own, nor length and machine.
+WITH_WEIGHTS = (
+    "model.", "tokenizer.kind", "tokenizer.vocab_size", "optimizer.", "schedule.", "train.batch",
+    "train.micro_batch", "train.label_smoothing", "sample.tokens", "sample.temperature",
+    "sample.top_k",
+)  # fmt: skip
+
 Effect = Literal["harmless", "trajectory", "incompatible"]
 
 

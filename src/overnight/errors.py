@@ -1,9 +1,8 @@
-"""The one exception a user is meant to see, and how a user is told things."""
+"""The one exception a user is meant to see, and the words that mend it."""
 
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Callable, Iterable
 
 Say = Callable[[str], None]  # tells the user a line
@@ -20,29 +19,6 @@ class UserError(Exception):
         self.code = code
 
 
-JOINERS = "\u200c\u200d"  # without a shape of their own, but part of how words are written
-
-
-def is_inert(character: str) -> bool:
-    """Whether a terminal shows `character` and does nothing else. Spaces of any width do no harm;
-    controls, marks of direction and what has no shape are not shown as they are."""
-    known = character.isprintable() or character in JOINERS
-    return known or unicodedata.category(character) == "Zs"
-
-
-def printable(text: str) -> str:
-    """`text` with control characters (but newline and tab) as visible escapes: what comes from a
-    file or a model is shown by a terminal, never obeyed."""
-    return "".join(
-        c if c in "\n\t" or is_inert(c) else c.encode("unicode_escape").decode() for c in text
-    )
-
-
-def inert(text: str, instead: str = "\ufffd", keep: str = "") -> str:
-    """`text` with `instead` for each character that is not inert, but those to `keep`."""
-    return "".join(c if c in keep or is_inert(c) else instead for c in text)
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean "x"?` for the known name nearest to `name`, or an empty string."""
     known = list(known)
@@ -50,3 +26,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if not close:  # a bare last part, as in `width` for `model.width`
         close = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]][:1]
     return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def within_sentence(error: Exception) -> str:
+    """A library's message within a sentence of ours; JSON stays JSON."""
+    text = str(error).rstrip(".")
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]

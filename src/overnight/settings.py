@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from .config import AUTO, Config, all_settings
-from .errors import UserError, did_you_mean
+from .errors import UserError, did_you_mean, within_sentence
 
 PRESETS = Path(__file__).parent / "presets"
 MAX_TOML_BYTES = 4 * 2**20
@@ -47,7 +47,7 @@ def check_setting(name: str, value: Any, source: str) -> Any:
         if choices and isinstance(value, str):
             hint = f"{did_you_mean(value, choices)} Known: {', '.join(choices)}."
             raise UserError(f'{source}: {name} = "{value}" is none.{hint}') from None
-        raise UserError(f"{source}: {name} = {value!r}: {_lower(str(error))}.") from None
+        raise UserError(f"{source}: {name} = {value!r}: {within_sentence(error)}.") from None
     if isinstance(checked, float) and not math.isfinite(checked):
         raise UserError(f"{source}: {name} = {value!r}: give a number that is finite.")
     if name.startswith("length.") and not checked:
@@ -67,10 +67,6 @@ def _parse_list(text: str, wanted: Any) -> Any:
     if get_origin(plain) is not list:
         return text
     return [text] if get_args(plain)[0] is str else [part for part in text.split(",") if part]
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 class Settings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grammars import grammar, make_run
 
 from overnight.analysis.run import load_run
-from overnight.exchange.card import card, plain
+from overnight.exchange.card import card
 from overnight.exchange.exporter import Exported, export
 from overnight.runfolder import Eval, LogWriter, RunFolder
 from overnight.text.makers import bytes_tokenizer
@@ -64,6 +64,8 @@ def test_the_figure_is_that_of_all_held_out_text_where_it_is_known() -> None:
     assert "2.5000 ± 0.1000" in card(EXPORTED, bytes_tokenizer(separator=True), findings)
 
 
-def test_plain() -> None:
-    assert plain("a\n# b\u0007 [x](y) `c` |") == "a \\# b \\[x\\](y) \\`c\\` \\|"
-    assert len(plain("x" * 5000)) == 1000
+def test_names_break_nothing_and_are_not_endless() -> None:
+    findings = {"source": {"name": "a\n# b\u0007 [x](y) `c` |" + "x" * 5000}}
+    text = card(EXPORTED, bytes_tokenizer(separator=True), findings)
+    assert "a \\# b \\[x\\](y) \\`c\\` \\|xxx" in text
+    assert "x" * 1001 not in text

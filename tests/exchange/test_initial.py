@@ -9,21 +9,21 @@ import pytest
 import torch
 from grammars import grammar, make_run
 
-from overnight.config import Config, Optimizer, Schedule
+from overnight.config import Config, Optimizer, Schedule, Train
 from overnight.errors import UserError
 from overnight.exchange.exporter import export
 from overnight.exchange.importer import import_folder
-from overnight.generation.initial import Initial, load_initial, refuse_other_model
 from overnight.model import checkpoint
 from overnight.model.checkpoint import State
 from overnight.runfolder import Eval, LogWriter, RunFolder
 from overnight.settings import Settings
+from overnight.training.initial import Initial, load_initial, refuse_other_model
 
 
 @pytest.fixture
 def initial(tmp_path: Path) -> Initial:
     """Of a run that went through an export and an import."""
-    config = Config(optimizer=Optimizer(kind="muon", lr=0.003))
+    config = Config(optimizer=Optimizer(kind="muon", lr=0.003), train=Train(label_smoothing=0.1))
     make_run(tmp_path / "first", grammar("llama"), config=config)
     export(tmp_path / "first", tmp_path / "hf")
     import_folder(tmp_path / "hf", tmp_path / "run")
@@ -45,6 +45,7 @@ def test_weights_and_settings_are_taken_over(initial: Initial, tmp_path: Path) -
     refuse_other_model(settings, initial)
     resolved = settings.resolve()
     assert resolved.optimizer == Optimizer(kind="muon", lr=0.003)
+    assert resolved.train.label_smoothing == 0.1
     assert (resolved.model.dropout, resolved.model.context, resolved.model.kv_heads) == (
         0.1,
         128,

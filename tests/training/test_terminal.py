@@ -16,8 +16,8 @@ from tiny_runs import TINY, train
 
 import overnight
 from overnight.cli import say
-from overnight.errors import inert, printable
 from overnight.runfolder import End, read_log
+from overnight.shown import inert, printable
 from overnight.training import evaluate, measuring
 from overnight.training.progress import Progress
 from overnight.training.stop import StopSignal, outlives_terminal

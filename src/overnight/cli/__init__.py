@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
-from ..errors import UserError, printable
+from ..errors import UserError
+from ..shown import printable
 
 COMMANDS = {
     "train": ("train:train", "Train a model on text and report on it."),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from ..errors import UserError, printable
+from ..errors import UserError
 from ..settings import read_preset
+from ..shown import printable
 from . import Flag, Whole, write_json
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..errors import UserError, printable
+from ..errors import UserError
 from ..ledger import counted
+from ..shown import printable
 from . import Flag, Whole, say, write_json
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import config
-from ..errors import printable
 from ..settings import preset_names
+from ..shown import printable
 from . import Flag, write_json
 
 LAST = 24  # of the last column, at least

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ..config import all_settings, takes_list
-from ..errors import UserError, did_you_mean, printable
+from ..errors import UserError, did_you_mean
 from ..runfolder import RunFolder, RunLock
 from ..settings import Settings, environment_layer, flatten, read_preset, read_toml
+from ..shown import printable
 from . import Flag, Whole, write_json
 
 if TYPE_CHECKING:
-    from ..generation.initial import Initial
+    from ..training.initial import Initial
 
 DEFAULT_PRESET = "fast"
 
@@ -136,7 +137,7 @@ def train(
         return _resume(resume, flags, accept, dry_run, json)
     initial = None
     if begin_with is not None:
-        from ..generation.initial import load_initial
+        from ..training.initial import load_initial
 
         initial = load_initial(begin_with)
     return _begin(_layers(preset, settings, flags, initial), out, dry_run, json, initial)

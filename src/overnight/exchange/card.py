@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import inert
+from ..shown import markdown
 from ..text.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def card(exported: Exported, tokenizer: Tokenizer, findings: Findings | None) ->
 
 
 def _title(findings: Findings | None) -> str:
-    return plain(findings["source"]["name"]) if findings else "A language model"
+    return _plain(findings["source"]["name"]) if findings else "A language model"
 
 
 def _facts(exported: Exported, findings: Findings) -> list[tuple[str, str]]:
@@ -80,7 +79,7 @@ def _facts(exported: Exported, findings: Findings) -> list[tuple[str, str]]:
         ("validation, bits per byte", _number(row.get("val_bpb"), "{:.4f}")),
         ("device", about.get("device")),
     ]
-    return [(name, plain(str(value))) for name, value in facts if value is not None]
+    return [(name, _plain(str(value))) for name, value in facts if value is not None]
 
 
 def _loss(row: dict[str, Any]) -> str | None:
@@ -96,7 +95,7 @@ def _yardsticks(step: int, findings: Findings) -> str:
     if not found or found["step"] != step or found["model_bpb"] is None:
         return ""
     rows = [("this model", f"{found['model_bpb']:.4f}")]
-    rows += [(plain(row["name"]), f"{row['bpb']:.4f}") for row in found["rows"]]
+    rows += [(_plain(row["name"]), f"{row['bpb']:.4f}") for row in found["rows"]]
     return "## Bits per byte on the held-out text\n\n" + _table(rows)
 
 
@@ -112,7 +111,5 @@ def _join(a: Any, b: Any, how: str) -> str | None:
     return None if a is None or b is None else how.format(a, b)
 
 
-def plain(text: str) -> str:
-    """`text` on one line, with nothing in it that Markdown or HTML would act on."""
-    line = re.sub(" +", " ", inert(text, " ")).strip(" ")
-    return re.sub(r"([\\`*_{}\[\]<>&|#~$])", r"\\\1", line)[:1000]
+def _plain(text: str) -> str:
+    return markdown(text[:1000])

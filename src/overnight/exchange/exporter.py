@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from .. import __version__
-from ..config import Config, Model
+from ..config import WITH_WEIGHTS, Config, Model
 from ..errors import UserError
 from ..files import appearing
 from ..generation.load import find_step, load_model
@@ -125,7 +125,7 @@ def _ours(settings: Config, model: Model) -> dict[str, Any]:
     tree: dict[str, Any] = {"overnight": __version__}
     settings = msgspec.structs.replace(settings, model=model)
     for section, table in msgspec.to_builtins(settings).items():
-        kept = {k: v for k, v in table.items() if f"{section}.{k}".startswith(folder.KEPT)}
+        kept = {k: v for k, v in table.items() if f"{section}.{k}".startswith(WITH_WEIGHTS)}
         if kept:
             tree[section] = kept
     return tree

@@ -22,20 +22,6 @@ GENERATION, TOKENIZER, TOKENIZER_CONFIG, CARD, OURS = (
     "README.md",
     "overnight.json",
 )
-# What overnight.json holds: all that is taken back; neither paths nor prompts, the user's own.
-KEPT = (
-    "model.",
-    "tokenizer.kind",
-    "tokenizer.vocab_size",
-    "optimizer.",
-    "schedule.",
-    "train.batch",
-    "train.micro_batch",
-    "train.label_smoothing",
-    "sample.tokens",
-    "sample.temperature",
-    "sample.top_k",
-)
 MAX_JSON_BYTES = 16 * 2**20
 EXACT = ("F32", "BF16", "F16")  # what float32 holds exactly
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..config import Config, Model
+from ..config import WITH_WEIGHTS, Config, Model
 from ..errors import UserError
 from ..files import appearing
 from ..model import checkpoint
@@ -90,7 +90,7 @@ def _settings(source: Path, read: dict[str, Any], tokenizer: Tokenizer) -> Setti
         tree = folder.read_json(source / folder.OURS)
         tree.pop("overnight", None)
         layer = flatten(tree, str(source / folder.OURS))
-        if "model.layers" not in layer or not all(n.startswith(folder.KEPT) for n in layer):
+        if "model.layers" not in layer or not all(n.startswith(WITH_WEIGHTS) for n in layer):
             raise UserError(f"{source / folder.OURS}: not written by overnight export.")
         settings.add(layer, folder.OURS)
         return settings

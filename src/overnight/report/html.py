@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ..errors import is_inert
+from ..shown import is_inert
 from .document import Document
 
 CHARTED = ("curve", "evaluations", "noise", "best", "source")

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ..errors import inert
+from ..shown import inert
+from ..shown import markdown as escape
 from .document import Block, Cards, Document, Figure, Items, Quote, Quotes, Table, Text
-
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$&])")
-
-
-def escape(text: str) -> str:
-    """Plain text that Markdown shows as it is, on one line."""
-    flat = re.sub("[ \\n]+", " ", inert(text, " ")).strip(" ")
-    flat = _SPECIAL.sub(r"\\\1", flat)
-    flat = re.sub(r"^([+-])(?=\s|$)", r"\\\1", flat)  # a list item, at the start of a line
-    flat = re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", flat)
-    return flat.replace("://", ":\\//").replace("@", "\\@").replace("www.", "www\\.")
 
 
 def render(document: Document) -> str:

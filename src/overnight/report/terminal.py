@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ..analysis.findings import Findings
-from ..errors import inert
+from ..shown import inert
 from . import numbers as n
 from .document import Block, Cards, Document, Figure, Items, Quote, Quotes, Table, Text
 from .words import Card

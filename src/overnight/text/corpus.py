@@ -22,7 +22,8 @@ from typing import IO, Any
 
 import msgspec
 
-from ..errors import Say, UserError, did_you_mean, printable
+from ..errors import Say, UserError, did_you_mean, within_sentence
+from ..shown import printable
 
 PIECE = 4 * 2**20  # bytes read at a time
 PACKED_PIECE = 8192  # of .zst: a piece can unpack to some 30,000 times its size
@@ -131,9 +132,13 @@ class Source:
                     yield text.encode(), True
             except msgspec.ValidationError as error:
                 hint = f'no text in field "{self.text_field}" (setting data.text_field)'
-                raise UserError(f"{self.name}:{number}: {hint}: {_lower(error)}.") from None
+                raise UserError(
+                    f"{self.name}:{number}: {hint}: {within_sentence(error)}."
+                ) from None
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                raise UserError(f"{self.name}:{number}: not a JSON row: {_lower(error)}.") from None
+                raise UserError(
+                    f"{self.name}:{number}: not a JSON row: {within_sentence(error)}."
+                ) from None
 
     def _table(self) -> Iterator[Piece]:
         """Each row of the column is a document; an empty cell is none."""
@@ -149,12 +154,6 @@ class Source:
                 yield text.encode(), True
             except UnicodeEncodeError:
                 raise UserError(f"{self.name}: row {number:,} is not Unicode.") from None
-
-
-def _lower(error: Exception) -> str:
-    """A library's message within a sentence of ours; JSON stays JSON."""
-    text = str(error).rstrip(".")
-    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
 class _ZstFile(io.RawIOBase):
@@ -291,7 +290,7 @@ def _saved_dataset(folder: Path) -> list[Path]:
     try:
         state = msgspec.json.decode((folder / "state.json").read_bytes(), type=_State)
     except msgspec.DecodeError as error:
-        raise UserError(f"{folder / 'state.json'}: {_lower(error)}.") from None
+        raise UserError(f"{folder / 'state.json'}: {within_sentence(error)}.") from None
     return [folder / Path(file.filename).name for file in state.data_files]  # never outside
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from ..errors import printable
+from ..shown import printable
 
 PLAIN_SECONDS = 10.0  # between plain lines
 

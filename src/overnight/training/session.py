@@ -17,7 +17,6 @@ from .. import __version__
 from ..config import AUTO, Config
 from ..errors import Say, UserError
 from ..files import appearing, replace
-from ..generation.initial import Initial, refuse_other_model
 from ..ledger import Ledger
 from ..model import checkpoint
 from ..model.checkpoint import State
@@ -52,6 +51,7 @@ from .changes import (
     told,
     with_changes,
 )
+from .initial import Initial, refuse_other_model
 from .loop import Trainer
 from .machine import check_device, check_threads, emulated, environment, settle
 from .plan import Plan, make_plan

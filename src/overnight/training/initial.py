@@ -7,14 +7,13 @@ from pathlib import Path
 import msgspec
 from torch import Tensor
 
+from ..config import WITH_WEIGHTS
 from ..errors import UserError
+from ..generation.load import find_step, load_model
 from ..runfolder import RunFolder
 from ..settings import Layer, Settings, flatten, load_config
 from ..text.tokenizers import Tokenizer
-from .load import find_step, load_model
 
-# What a new run goes on with unless it is told otherwise; its data, length and machine are its own.
-TAKEN = ("model.", "tokenizer.", "optimizer.", "schedule.", "train.batch", "train.micro_batch")
 FREE = ("model.dropout",)  # of the model, what may differ from the run
 
 
@@ -35,7 +34,11 @@ def load_initial(run: str | Path) -> Initial:
     settings = msgspec.structs.replace(load_config(folder.config), model=model.config)
     tree = msgspec.to_builtins(settings)
     flat = flatten(tree, str(folder.config))
-    layer = {name: value for name, value in flat.items() if name.startswith(TAKEN)}
+    layer = {
+        name: value
+        for name, value in flat.items()
+        if name.startswith((*WITH_WEIGHTS, "tokenizer."))
+    }
     return Initial(f"step {step:,} of {run}", layer, model.state_dict(), tokenizer)
 
 

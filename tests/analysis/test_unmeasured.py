@@ -67,6 +67,16 @@ def test_a_loss_of_zero_that_comes_slowly_is_one(tmp_path: Path) -> None:
     assert run.tables["train"][-1]["loss"] == 0.0
 
 
+@pytest.mark.parametrize("column", ["loss", "val_loss"])
+def test_one_or_two_zeros_are_values(tmp_path: Path, column: str) -> None:
+    """However odd: what stands for something is written more often."""
+    rows = [f"{s},{falling(s)},{val(s)}" for s in STEPS]
+    end = ["1210,0,2.7", "1220,0,2.7"] if column == "loss" else ["1210,2.5,0"]
+    run = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows, *end])
+    table = run.tables["train" if column == "loss" else "eval"]
+    assert table[-1][column] == 0
+
+
 @pytest.mark.parametrize("none", ["-1", "0.0"])
 def test_what_stands_for_no_evaluation_is_none(tmp_path: Path, none: str) -> None:
     rows = [f"{s},{falling(s)},{val(s) if s % 100 == 0 else none}" for s in STEPS]

@@ -105,6 +105,12 @@ def test_a_loss_in_bits_is_told_by_its_perplexity(tmp_path: Path) -> None:
     assert [step for step, _ in losses(run)] == list(STEPS)
     assert losses(run)[-1][1] == pytest.approx(falling(1200))
     assert told(run, "loss is in bits")
+    lines = [f"step {s} loss {b:.4f} ppl {2**b:.4f}" for s, b in bits]  # fairseq's validation has
+    lines += [f"step {s} val_loss {b:.4f}" for s, b in bits[::10]]  # no other name for its own
+    printed = run_of(tmp_path, "log.txt", lines)
+    assert evaluations(printed)[-1][1] == pytest.approx(
+        falling(evaluations(printed)[-1][0]), abs=1e-3
+    )
 
 
 def test_durations_of_rows_are_no_clock(tmp_path: Path) -> None:
@@ -113,11 +119,17 @@ def test_durations_of_rows_are_no_clock(tmp_path: Path) -> None:
     assert run.found.ledger.seconds is None
     coarse = [f"{s},{falling(s)},{s // 400}" for s in STEPS]
     assert run_of(tmp_path, "c.csv", ["step,loss,time", *coarse]).found.ledger.seconds == 3
+    unix = [f"{s},{falling(s)},{1_750_000_000 + s // 400}" for s in STEPS]
+    assert run_of(tmp_path, "u.csv", ["step,loss,time", *unix]).found.ledger.seconds == 3
 
 
 def test_rows_that_grow_sparse_leave_nothing_missing(tmp_path: Path) -> None:
     dense = [*range(1, 200), *range(200, 5000, 100)]
     run = run_of(tmp_path, "m.csv", ["step,loss", *(f"{s},{falling(s)}" for s in dense)])
+    assert run.found.ledger.missing_points == 0
+    assert load_run(tmp_path / "m.csv").found.ledger.logged_points == len(dense)
+    sparse = [*range(0, 5000, 100), *range(5000, 5100)]  # and dense at the end
+    run = run_of(tmp_path, "s.csv", ["step,loss", *(f"{s},{falling(s)}" for s in sparse)])
     assert run.found.ledger.missing_points == 0
     holes = [s for s in dense if not 50 <= s < 60 and s != 3000]
     run = run_of(tmp_path, "h.csv", ["step,loss", *(f"{s},{falling(s)}" for s in holes)])
@@ -130,6 +142,8 @@ def test_a_number_that_breaks_off_is_no_loss(tmp_path: Path, cut: str) -> None:
     run = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows, cut], end="")
     assert run.tables["train"][-1]["step"] == 1200
     assert told(run, "breaks off within a number")
+    few = run_of(tmp_path, "f.csv", ["step,loss", "1,3.1415", "2,3.0001", "3,2.9"], end="")
+    assert losses(few)[-1] == (3, 2.9)  # too few rows to know how numbers look
     whole = run_of(tmp_path, "w.csv", ["step,loss,val_loss", *rows], end="")
     assert evaluations(whole)[-1] == (1200, val(1200))
     lines = [f"step {s}: train loss {falling(s):.4f}, val loss {val(s):.4f}" for s in STEPS]
@@ -155,6 +169,7 @@ OF_STEP = {
     "EVAL | step {s} | loss {v}": LINE,
     "Step {s} valid: loss={v}": LINE,
     "step {s} loss (val) {v}": LINE,
+    "step {s} | val_loss {v}": "step {s} | eval in 9 | train | loss {t}",
     "validation results at iteration {s} | lm_loss value: {v}E+00 | lm_loss_ppl value: 9": LINE,
     "validation loss at iteration {s} on validation set | lm loss value: {v}E+00 |": LINE,
 }
@@ -171,7 +186,7 @@ def test_a_line_of_validation_is_no_training_loss(form: str, tmp_path: Path) -> 
     for s in STEPS:
         lines.append(OF_STEP.get(form, LINE).format(s=s, t=falling(s)))
         if s % 100 == 0:
-            lines += [form.format(s=s, v=val(s)), "best val loss so far: 1.0"]
+            lines += [form.format(s=s, v=val(s)), "best so far, val loss: 1.0"]
     lines.append("validation loss at iteration 1200 on test set | lm loss value: 1.0E+00 |")
     run = run_of(tmp_path, "log.txt", lines)
     assert losses(run) == [(s, falling(s)) for s in STEPS]
@@ -215,7 +230,7 @@ def test_the_step_and_the_loss_of_a_line(line: str, tmp_path: Path) -> None:
 def test_units_apart_from_their_numbers(form: str, seconds: float, tmp_path: Path) -> None:
     lines = [
         f"step {s} loss {falling(s)} | tokens: {s / 10} M | throughput: 12.3 samples/s | "
-        + form.format(x=s, h=s // 60, m=s % 60)
+        "throughput (TFLOPs): 99.5 | " + form.format(x=s, h=s // 60, m=s % 60)
         for s in STEPS
     ]
     run = run_of(tmp_path, "log.txt", lines)

@@ -430,13 +430,19 @@ def test_the_same_text_twice_is_said(tmp_path):
     assert not any("same text" in line for line in told(a, val=[c]))
 
 
-def test_documents_of_very_different_sizes_are_split_by_position(tmp_path):
+def test_documents_of_very_different_sizes_are_split_by_position(tmp_path, monkeypatch):
     """Every tenth of them may hold nearly all of the text, or nearly none."""
     for i in range(20):
         (tmp_path / f"{i:02}.txt").write_text(words(i, 4000 if i == 5 else 20))
     facts = run(tmp_path, kind="bytes", val_fraction=0.1).facts
     assert facts["split"].startswith("by position, as documents differ much in size")
     assert facts["val_bytes"] == pytest.approx(0.1 * (facts["bytes"] + facts["val_bytes"]), rel=0.1)
+    with monkeypatch.context() as patch:  # as it once was: another text to train on
+        patch.setattr(parts, "UNEVEN", 1e9)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+        before = run(tmp_path, kind="bytes", val_fraction=0.1).facts
+    assert before["split"].startswith("by document")
+    assert before["fingerprint"] != facts["fingerprint"]
     (tmp_path / "05.txt").write_text(words(5, 20))
     assert run(tmp_path, kind="bytes", val_fraction=0.1).facts["split"].startswith("by document")
 

@@ -314,11 +314,11 @@ def test_what_is_no_setting_of_the_environment_is_said(
 def test_a_warm_up_that_does_not_fit_is_shortened_and_told(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "good.txt", *SMALL, "--schedule.warmup", "20"]
+    words = ["train", "good.txt", *SMALL, "--schedule.warmup", "2"]
     assert cli.run([*words, "--out", "run"]) == 0
-    assert "warm-up   1 step: half of 2 steps; 20 (command line) is more" in capfd.readouterr().err
+    assert "warm-up   1 step: half of 2 steps; 2 (command line) is more" in capfd.readouterr().err
     text = (folder / "run" / "config.toml").read_text()
-    assert "warmup = 1 # half of 2 steps; 20 (command line) is more" in text
+    assert "warmup = 1 # half of 2 steps; 2 (command line) is more" in text
 
 
 def test_a_run_keeps_its_tokenizer(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,22 @@ def test_gradients_of_rows_are_those_of_the_whole_table() -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_an_update_measures_all_its_micro_batches() -> None:
+    """As many tokens in one part or in two: the same sums, and the same gradient."""
+    whole = msgspec.structs.replace(CONFIG.train, micro_batch=4, label_smoothing=0.1)
+    parts = msgspec.structs.replace(whole, micro_batch=2)
+    found = []
+    for train in (whole, parts):
+        tokens = np.random.default_rng(1).integers(0, 11, 500)
+        config = msgspec.structs.replace(CONFIG, train=train)
+        found.append(Updater(config, tokens, torch.device("cpu")).update(1, 10))
+    one, other = found
+    assert other.nats == pytest.approx(one.nats, rel=1e-6)
+    assert other.objective == pytest.approx(one.objective, rel=1e-6)
+    assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+    assert one.objective != one.nats
+
+
 def test_the_norm_and_the_clip_count_the_rows() -> None:
     ours = updater()
     before = [table.weight.detach().clone() for table in ours.model.ngrams]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -113,6 +115,17 @@ def test_which_rows_count_by_brute_force() -> None:
 def test_many_attempts_are_read_in_no_time() -> None:
     rows = [evaluation(i, i % 30_000, 1.0) for i in range(60_000)]
     assert current(rows)  # a comparison of all with all would take minutes
+
+
+def test_who_only_looks_whether_a_run_is_locked_is_not_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    RunLock(path).release()
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # for a moment, as `is_locked` does
+    timer = threading.Timer(0.03, os.close, [looking])
+    timer.start()
+    RunLock(path).release()
+    timer.join()
 
 
 def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_lines_that_are_redrawn(end, tmp_path):
 @pytest.mark.parametrize("name", ["tokens", "time"])
 def test_what_belongs_to_a_row_is_no_total(name, tmp_path):
     run = run_of(tmp_path, "m.csv", csv_of([(i, 3, 350) for i in range(9)], f"step,loss,{name}"))
-    assert any(f"{name} does not rise" in problem for problem in run.problems)
+    assert any(f"{name} does not count up" in problem for problem in run.problems)
     assert run.tables["train"][-1][name] is None
     rising = csv_of([(i, 3, 350 * (i // 3)) for i in range(9)], f"step,loss,{name}")
     assert run_of(tmp_path, "r.csv", rising).tables["train"][-1][name] == 700

@@ -77,6 +77,12 @@ def test_one_or_two_zeros_are_values(tmp_path: Path, column: str) -> None:
     assert table[-1][column] == 0
 
 
+def test_a_loss_that_comes_to_zero_slowly_keeps_its_zeros(tmp_path: Path) -> None:
+    rows = [f"{s},{falling(s)},{max(0.0, 1 - s / 900):.2f}" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows])
+    assert len(evaluations(run)) == len(STEPS)
+
+
 @pytest.mark.parametrize("none", ["-1", "0.0"])
 def test_what_stands_for_no_evaluation_is_none(tmp_path: Path, none: str) -> None:
     rows = [f"{s},{falling(s)},{val(s) if s % 100 == 0 else none}" for s in STEPS]
@@ -117,6 +123,8 @@ def test_durations_of_rows_are_no_clock(tmp_path: Path) -> None:
     rows = [f"{i},3.{9 - i},3.{9 - i},00:{12 + i // 4}" for i in range(9)]
     run = run_of(tmp_path, "history.csv", ["epoch,train_loss,valid_loss,time", *rows])
     assert run.found.ledger.seconds is None
+    late = [f"{s},{falling(s)},{40 + s // 60}" for s in STEPS]
+    assert run_of(tmp_path, "l.csv", ["step,loss,time", *late]).found.ledger.seconds == 20
     coarse = [f"{s},{falling(s)},{s // 400}" for s in STEPS]
     assert run_of(tmp_path, "c.csv", ["step,loss,time", *coarse]).found.ledger.seconds == 3
     unix = [f"{s},{falling(s)},{1_750_000_000 + s // 400}" for s in STEPS]
@@ -131,6 +139,9 @@ def test_rows_that_grow_sparse_leave_nothing_missing(tmp_path: Path) -> None:
     sparse = [*range(0, 5000, 100), *range(5000, 5100)]  # and dense at the end
     run = run_of(tmp_path, "s.csv", ["step,loss", *(f"{s},{falling(s)}" for s in sparse)])
     assert run.found.ledger.missing_points == 0
+    for hole in ([10, *range(510, 1010, 10)], [*range(10, 500, 10), 990]):
+        run = run_of(tmp_path, "e.csv", ["step,loss", *(f"{s},{falling(s)}" for s in hole)])
+        assert run.found.ledger.missing_points == 49
     holes = [s for s in dense if not 50 <= s < 60 and s != 3000]
     run = run_of(tmp_path, "h.csv", ["step,loss", *(f"{s},{falling(s)}" for s in holes)])
     assert run.found.ledger.missing_points == 11
@@ -159,6 +170,9 @@ def test_preferences_are_no_language(tmp_path: Path) -> None:
     run = run_of(tmp_path, "m.jsonl", list(map(json.dumps, rows)))
     assert run.found.verdict("too_good").verdict == "cannot_tell"
     assert run.found.verdict("divergence").verdict == "cannot_tell"
+    rows = [{"step": s, "loss": 3 + s / 400 if s > 600 else falling(s), "acc": 0.5} for s in STEPS]
+    run = run_of(tmp_path, "acc.jsonl", list(map(json.dumps, rows)))
+    assert run.found.verdict("divergence").verdict == "yes"
 
 
 # --- where validation losses stand --------------------------------------------------------------
@@ -260,6 +274,51 @@ def test_the_trainers_steps_of_one_run_among_several(tmp_path: Path) -> None:
     assert evaluations(run)[-1] == (1200, val(1200))
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["[/data/test/run.py:33] step {s} loss {t}", "gpt-dev-1  | step {s} loss {t}",
+     "2026-05-01 12:00:00 [INFO] test - step {s} - loss {t}",
+     "step {s} | eval time: 0.0s | loss {t}", "step {s} | best val inf | loss {t}",
+     "step {s} s/it 0.52 loss {t}", "iter {s} ms/step 31.2  loss {t}",
+     "tok/s 7123 step {s} loss {t}"],
+)  # fmt: skip
+def test_what_stands_beside_it_is_no_tag_and_no_unit(line: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path, "log.txt", [line.format(s=s, t=falling(s)) for s in STEPS])
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert not run.tables["eval"]
+    assert run.found.ledger.tokens_per_s == (7123 if "tok/s" in line else None)
+
+
+def test_a_validation_loss_with_a_name_leaves_the_other_its_own(tmp_path: Path) -> None:
+    lines = [f"step {s} val loss {val(s)} loss {falling(s)}" for s in STEPS]
+    run = run_of(tmp_path, "log.txt", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS]
+
+
+def test_a_bare_loss_that_breaks_is_read(tmp_path: Path) -> None:
+    lines = [f"step {s} train {falling(s) if s < 600 else 'nan'} val {val(s)}" for s in STEPS]
+    verdict = run_of(tmp_path, "log.txt", lines).found.verdict("divergence")
+    assert (verdict.verdict, verdict.since_step) == ("yes", 600)
+
+
+def test_a_test_set_is_no_validation(tmp_path: Path) -> None:
+    lines = [f"step {s} loss {falling(s)}" for s in STEPS]
+    lines += ["Loading best model from step 300", "Test Loss: 1.9", "[test] step 1200 loss 1.8"]
+    run = run_of(tmp_path, "log.txt", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert not run.tables["eval"]
+
+
+def test_comments_and_short_tables_are_no_torn_lines(tmp_path: Path) -> None:
+    rows = [f"{s},{falling(s)}" for s in STEPS]
+    run = run_of(tmp_path, "c.csv", ["# run A", "# by me", "step,loss", *rows, "1210"], end="")
+    assert losses(run)[-1][0] == 1200
+    rates = [f"{s},{falling(s)},{0.001 * (1 - s / 1200)}" for s in STEPS]
+    run = run_of(tmp_path, "lr.csv", ["step,loss,lr", *rates], end="")
+    assert losses(run)[-1] == (1200, falling(1200))
+
+
 # --- a row for each value -----------------------------------------------------------------------
 
 
@@ -277,6 +336,11 @@ def test_values_with_their_names_in_a_column(tmp_path: Path) -> None:
 def test_values_with_their_name_in_that_of_the_file(tmp_path: Path) -> None:
     rows = ["Wall time,Step,Value", *(f"17.5,{s},{falling(s)}" for s in STEPS)]
     run = run_of(tmp_path, "run-train-tag-train_loss.csv", rows)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    run = run_of(tmp_path, "run-.-tag-Loss_train.csv", rows)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    wide = [f"{s},{falling(s)},7" for s in STEPS]
+    run = run_of(tmp_path, "wide.csv", ["step,loss,value", *wide])
     assert losses(run) == [(s, falling(s)) for s in STEPS]
     with pytest.raises(UserError, match="does not say of what"):
         run_of(tmp_path, "data.csv", rows)

@@ -426,6 +426,10 @@ def test_the_same_text_twice_is_said(tmp_path):
     assert any("b.txt holds the same text as" in line for line in told(a, b))
     assert any("a.txt holds the same text as" in line for line in told(a, a))
     assert any("b.txt, held out, is the same text as" in line for line in told(a, val=[b]))
+    empty = [tmp_path / name for name in ("d.txt", "e.txt")]
+    for name in empty:
+        name.write_text("")
+    assert not any("same text" in line for line in told(a, *empty))
     assert not any("same text" in line for line in told(a, c, val=[]))
     assert not any("same text" in line for line in told(a, val=[c]))
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from .findings import Verdict, make
+from .readers.names import PREFERENCE, normalise
 from .series import Series
 from .tables import Array, Log
 
@@ -55,12 +56,12 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
             since_step=int(steps[best]), chance=chance, **facts,
         )  # fmt: skip
     lost = facts["effect_nats"] > facts["needed"] and best < n - width
-    if lost and log.other_task is not None:
+    if lost and log.other_task is not None and PREFERENCE.search(normalise(log.other_task)):
         return make(
             "divergence", "cannot_tell",
             "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats "
             "from its lowest level {lowest:.4f} at step {lowest_step:,}; but the log has a column "
-            "{column}, and in other tasks than language a loss need not fall.",
+            "{column}, and training by preferences has a loss that need not fall.",
             column=log.other_task[:40], **facts,
         )  # fmt: skip
     if lost and not train and facts["effect_nats"] < LOST_ALONE * facts["gained"]:

@@ -178,7 +178,7 @@ def _missing(steps: Array) -> int:
     gaps = np.diff(steps)
     if len(gaps) < 2:
         return 0
-    before, behind = (ndimage.median_filter(gaps, AROUND, mode="nearest", origin=side)
+    before, behind = (ndimage.median_filter(gaps, AROUND, mode="mirror", origin=side)
                       for side in (AROUND // 2, -(AROUND // 2)))  # fmt: skip
     return int(np.maximum(np.round(gaps / np.maximum(before, behind)) - 1, 0).sum())
 

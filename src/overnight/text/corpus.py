@@ -316,7 +316,7 @@ def _spooled(stream: IO[bytes], name: str, say: Say) -> Source:
     source = Source(Path(spool.name), name, "")
     source.spool = spool
     with source.path.open("rb") as file:
-        if file.read(2).lstrip() in (b'{"', b"[{"):
+        if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b'{"', b"[{")):
             say(f"{name}: begins as JSON and is read as plain text; rows have to be in a .jsonl")
     return source
 

@@ -172,6 +172,8 @@ class _Job:
         seen: dict[bytes, str] = {}
         again = []
         for digest, source in zip(text, self.sources, strict=True):
+            if not source.path.stat().st_size:
+                continue
             if digest in seen:
                 again.append(f"{source.name} holds the same text as {seen[digest]}")
             seen.setdefault(digest, source.name)

@@ -28,6 +28,7 @@ VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
 RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model", "model_name")
 RUN = "run"
 FEWEST_ROWS = 5  # of a run
+EPOCHS = 50  # rows of a log that may have one for each
 RESUMED, BEHIND = 3, 2  # training rows of a resumed session, and of those that it goes over again
 MOST_SESSIONS = 100  # of a run that counts anew in each
 FIRST = 3.0  # of the usual rise, that a counter shows at most when it begins again
@@ -103,9 +104,9 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     for name in ("tokens", "time"):
         if name in loose:
             loose[name] = _counted_on(name, loose, problems)
-        if name in loose and not _rises(loose[name]):
-            problems.append(f"{name} does not rise, so it is of a row and not of the run: left out")
-            del loose[name]
+            if not _rises(loose[name]) or (name == "time" and _of_rows(loose[name])):
+                problems.append(f"{name} does not count up: it is of a row and not of the run")
+                del loose[name]
     if "tokens_per_s" in loose:  # 0 is what a tool writes that did not measure it
         loose["tokens_per_s"] = np.where(loose["tokens_per_s"] > 0, loose["tokens_per_s"], np.nan)
     train = _table(loose, TRAIN, ("loss", "lr", "tokens_per_s", "grad_norm"), problems)
@@ -261,14 +262,18 @@ def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:
 
 
 def _rises(values: Array) -> bool:
-    """Whether a column counts up, but for what a resumed run takes back. Rows may share a value;
-    where most do, and what is gained is less than what the first has, each is of its row."""
+    """Whether a column counts up, but for what a resumed run takes back. Rows may share a value."""
     values = values[np.isfinite(values)]
-    if len(values) < 3:
-        return True
-    rises, gained = np.diff(values), values[-1] - values[0]
-    of_rows = (rises > 0).mean() < 0.5 and gained < values[0] < 1e8  # not seconds since 1970
-    return bool((rises >= 0).mean() > 0.8 and gained > 0 and not of_rows)
+    return len(values) < 3 or bool((np.diff(values) >= 0).mean() > 0.8 and values[-1] > values[0])
+
+
+def _of_rows(time: Array) -> bool:
+    """Whether the few values of a column are durations, of epochs mostly: most are as before, and
+    what is gained is little beside the first."""
+    time = time[np.isfinite(time)]
+    few = 3 <= len(time) <= EPOCHS and time[0] < 1e8  # not seconds since 1970
+    little = few and time[-1] - time[0] < time[0] / 4
+    return bool(little and (np.diff(time) > 0).mean() < 0.5)
 
 
 def _without_abandoned(loose: Columns, problems: list[str]) -> Columns:

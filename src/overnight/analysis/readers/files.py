@@ -17,6 +17,7 @@ DAMAGED = (OSError, EOFError, zlib.error)  # what reading a damaged file may rai
 GZIP = b"\x1f\x8b"
 NUMBER = re.compile(r"\d+(?:\.(\d*))?")
 TORN_TAIL = 65_536  # bytes that tell whether the last line is whole
+ALIKE = 20  # lines that show how many decimals a number has
 JSON_NAMES = (".json", ".json.gz")  # of a document; elsewhere an object is a line
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell's > writes
 
@@ -75,20 +76,21 @@ def tail(path: Path, size: int) -> bytes:
 
 def torn(path: Path) -> bool:
     """Whether the last line of a text breaks off within a number: it has no end, and its last
-    number has fewer decimals than there are in lines that begin alike."""
+    number has fewer decimals than all numbers have at that place in lines that begin alike."""
     text = tail(path, TORN_TAIL).decode("utf-8", errors="replace")
     *before, last = text.splitlines() or [""]
     if not text[-1:].isdigit() and text[-1:] != ".":
         return False
     shape, decimals = _shape(last)
-    alike = [other for form, other in map(_shape, before[1:]) if form.startswith(shape)]
-    fewest = min((other[len(decimals) - 1] for other in alike), default=0)
-    return len(alike) >= 3 and decimals[-1] < fewest
+    at = len(decimals) - 1
+    usual = [other[at] for form, other in map(_shape, before[1:]) if form.startswith(shape)]
+    zero = not re.search(r"[1-9][\d.]*$", last)  # which is written without decimals, as it is
+    return len(usual) >= ALIKE and not zero and decimals[at] < min(usual)
 
 
 def _shape(line: str) -> tuple[str, list[int]]:
     """A line without its numbers, and the decimals of each."""
-    return NUMBER.sub("#", line), [len(number[1] or "") for number in NUMBER.finditer(line)]
+    return NUMBER.sub("\0", line), [len(number[1] or "") for number in NUMBER.finditer(line)]
 
 
 def decoded(content: bytes) -> Any:

@@ -23,6 +23,7 @@ from .values import number as parse
 
 MAX_LINE = 2**20
 OTHERS = 5  # runs that are named
+MEASURED = {"loss", "val_loss", "perplexity", "val_perplexity", "val_bpb"}
 NAMING = ("key", "metric", "metric_name", "tag", "name")  # columns that say what a value is
 
 
@@ -50,9 +51,10 @@ def read(path: Path) -> Log:
         header = next(csv.reader([header_line], delimiter=mark), [])[:MAX_COLUMNS]
         header = [name.strip() for name in header]
         rows = csv.reader(lines, delimiter=mark)
-        if {"value", "step"} <= {normalise(name) for name in header}:
-            return tables(path, "csv", _values(path, header, rows, before), problems)
         known = recognise(header)
+        a_value_each = {"value", "step"} <= {normalise(name) for name in header}
+        if a_value_each and not set(known.values()) & MEASURED:
+            return tables(path, "csv", _values(path, header, rows, before), problems)
         wanted = [
             (i, known[name], scale(name, known[name]))
             for i, name in enumerate(header)
@@ -78,7 +80,7 @@ def _values(
     """The rows of a table with one value in each, named as what they are a value of."""
     column = {normalise(name): i for i, name in enumerate(header)}
     naming = next((column[name] for name in NAMING if name in column), None)
-    tag = path.name.partition(".")[0].rpartition("tag-")[2]
+    tag = path.name.removesuffix(".gz").removesuffix(".csv").rpartition("tag-")[2]
     if naming is None and ours_of(tag) not in LOSSES:
         raise UserError(
             f"{path}: a table of values that does not say of what. Name the file as the loss is "

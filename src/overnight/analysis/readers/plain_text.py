@@ -30,7 +30,7 @@ FEWEST = 3  # lines of the head or the tail that hold a step and a loss
 PAIR = re.compile(
     r"([A-Za-z]\d?[A-Za-z_/ ().-]{0,63}?) ?[:= ] ?[#[]?"  # a name
     r"([+-]?(?:\d+(?::\d\d){1,2}|\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"
-    r"(?: (ms|s|sec|seconds|min|minutes|h|hours|[kKMB])\b(?! ?[:=]? ?[\d+-]))?"  # … and its unit
+    r"(?: (ms|s|sec|seconds|min|minutes|h|hours|[kKMB])\b(?!/| ?[:=]? ?[\d+-]))?"  # … and its unit
     r"(?:/ ?(\d[\d,]*))?",  # and of how many
     re.IGNORECASE,
 )
@@ -47,11 +47,17 @@ VALIDATION = (
     ),
     re.compile(r"validate step:\s*(?P<step>\d+)\s+loss:\s*(?P<val_loss>\S+)"),
 )
-TAG = re.compile(rf"(?<!\w)(?:{'|'.join(VALIDATION_WORDS)})(?!\w)(?! ?[:=]? ?\d)", re.IGNORECASE)
+# What a line is of: its first word, a word in brackets, the one next to the loss
+WORDS = "|".join(VALIDATION_WORDS)
+TAG = re.compile(
+    rf"^\W*({WORDS})\b|[\[(]({WORDS})[\])]|\b({WORDS})\W{{0,3}}$|(valid) on '", re.IGNORECASE
+)
+WHOLE = re.compile(r"[\d,]+%?")
 BARE = {"train", "val", "valid", "validation"}  # losses as the header of a table; here often not
 SUMMARY = re.compile(r"\b(?:best|lowest|min|minimum|previous|final|average)\b", re.IGNORECASE)
 OTHER_UNIT = re.compile(
-    r" ?(?:samples?|seqs?|sequences?|imgs?|images?|it|iters?|steps?)\b", re.IGNORECASE
+    r" ?(?:samples?|seqs?|sequences?|imgs?|images?|it|iters?|steps?)\b(?! ?[:=]? ?\d)",
+    re.IGNORECASE,
 )
 ALONE = "val_loss"  # as which a validation loss counts that a line is tagged with
 SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
@@ -102,15 +108,23 @@ def _row(line: str) -> dict[str, Any] | None:
     dictionary = line.startswith("{'")
     row: dict[str, Any] = {}
     found: set[str] = set()
+    tag = ""
     for pair in PAIR.finditer(line.replace("'", "") if dictionary else line):
         for name, ours, number in _read(pair):
             if ours not in found:
                 found.add(ours)
                 row[name] = number
+                tag = _tag(pair) if ours == "loss" else tag
+    if tag and "val_loss" not in found:
+        named = next(name for name in row if ours_of(name) == "loss")
+        row[ALONE] = row.pop(named)
+        found = found - {"loss"} | {"val_loss"}
+        if tag == "test":  # what was trained for this is judged by validation
+            return None
     losses = found & {"loss", "val_loss", "val_bpb"}
     if losses and ("step" in found or dictionary):
         return row
-    if "val_loss" in found and not SUMMARY.search(line):
+    if "val_loss" in found and not SUMMARY.search(line) and "test" not in line.lower():
         return {ALONE: next(row[name] for name in row if ours_of(name) == "val_loss")}
     return None
 
@@ -129,13 +143,20 @@ def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
     if ours is None:
         return
     number = number.rstrip(",") + (unit if unit and ours in COUNTS else "")
-    if parse(number, ours) is None or (normalise(name) in BARE and "." not in number):
+    if parse(number, ours) is None or (normalise(name) in BARE and WHOLE.fullmatch(number)):
         return
-    if ours == "tokens_per_s" and OTHER_UNIT.match(pair.string, pair.end()):
+    other = ours == "tokens_per_s" and "tok" not in name.lower()
+    if other and OTHER_UNIT.match(pair.string, pair.end()):
         return
-    before = pair.string[: pair.start(2)]
-    if ours == "loss" and TAG.search(before) and "train" not in before.lower():
-        name, ours = ALONE, "val_loss"
     yield name, ours, number
     if ours == "step" and of:
         yield "max_steps", "planned", of.rstrip(",")
+
+
+def _tag(pair: re.Match[str]) -> str:
+    """What a line says that its loss is of, if not of training: val, test or the like."""
+    before, name = pair.string[: pair.start(1)], pair.group(1)
+    if "train" in f"{before}{name}".lower():
+        return ""
+    found = TAG.search(before.rstrip()) or TAG.search(name)
+    return next(filter(None, found.groups())).lower() if found else ""

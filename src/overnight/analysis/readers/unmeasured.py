@@ -10,6 +10,7 @@ from .values import BROKEN, LOSSES
 
 BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
 FEWEST_ROWS = 5  # validation losses that a log needs before those behind them can have broken
+LARGE = 0.5  # nats; a loss does not come to 0 from there at once
 ZEROS = 3  # training losses of exactly 0 at the end that are none
 REPEATED = 10  # validation losses, at least, before they can be those of earlier rows
 REGULAR = 0.9  # share of repetitions that are as long as the others, or a multiple
@@ -33,9 +34,9 @@ def measured(columns: Columns, problems: list[str]) -> Columns:
 def _zeros(loss: Array, problems: list[str]) -> Array:
     """transformers adds nothing for a loss that is not finite, and prints 0 ever after."""
     at = np.flatnonzero(np.isfinite(loss))
-    zero = loss[at] == 0
-    n = int(zero.sum())
-    if n < ZEROS or n == len(at) or not zero[-n:].all() or loss[at[-n - 1]] < 0.5:
+    others = np.flatnonzero(loss[at] != 0)
+    n = len(at) - 1 - int(others[-1]) if len(others) else 0
+    if n < ZEROS or loss[at[-n - 1]] < LARGE:
         return loss
     problems.append(
         f"the last {n:,} training losses are exactly 0: what is printed for one that is not finite"
@@ -45,9 +46,8 @@ def _zeros(loss: Array, problems: list[str]) -> Array:
 
 def _placeholders(val: Array, problems: list[str]) -> Array:
     """Without 0 or −1 where nothing was evaluated."""
-    low, counts = np.unique(val[np.isfinite(val) & (val <= 0)], return_counts=True)
-    none = np.isin(val, low[counts > 1])
-    if not none.any() or not (val[np.isfinite(val)] > 0).any():
+    none, others = np.isin(val, (0.0, -1.0)), val[np.isfinite(val) & (val > 0)]
+    if none.sum() < 2 or not len(others) or others.min() < LARGE:
         return val
     problems.append(
         f"{none.sum():,} validation losses are {val[none][0]:g}, which stands for none: left out"
@@ -59,7 +59,7 @@ def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
     """Of evaluations that gave NaN, in rows of their own; elsewhere NaN may be an empty cell."""
     broken = columns["val_loss"] == BROKEN
     if main == "loss":
-        broken &= ~np.isfinite(columns.get("loss", np.full(len(broken), np.nan)))
+        broken &= np.isnan(columns.get("loss", np.full(len(broken), np.nan)))
         if broken.any():
             problems.append(f"{broken.sum():,} validation losses are not a number: left out")
 

@@ -41,12 +41,12 @@ BUDGET_SECONDS, BUDGET_EVALUATIONS, BUDGET_GOAL = 600, 20, 1.50
 MUON = {
     "optimizer.kind": "muon",
     "optimizer.lr": 8e-3,
-    "optimizer.beta2": 0.99,
+    "optimizer.beta2": 0.95,
     "optimizer.muon_lr": 0.06,
     "optimizer.muon_momentum": 0.8,
     "optimizer.weight_decay": 0.0,
     "schedule.kind": "linear",
-    "schedule.warmup": 0,
+    "schedule.warmup": 5,
     "schedule.min_ratio": 0.0,
     "model.embed_std": 0.1,
     "train.batch": 20,
@@ -67,9 +67,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 ENTRIES = (
-    Entry("equal architecture", "nanogpt-cpu", MUON, 225, 8, confirming_steps=250),
+    Entry("equal architecture", "nanogpt-cpu", MUON, 240, 8, confirming_steps=265),
     Entry("fast", "fast", {}, 48, 20),
-    Entry("fast", "fast", {}, 225, 15, target=1.60, peer_steps=5000),
+    Entry("fast", "fast", {}, 260, 15, target=1.60, peer_steps=5000),
 )
 
 

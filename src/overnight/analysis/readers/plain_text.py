@@ -116,11 +116,10 @@ def _row(line: str) -> dict[str, Any] | None:
                 row[name] = number
                 tag = _tag(pair) if ours == "loss" else tag
     if tag and "val_loss" not in found:
-        named = next(name for name in row if ours_of(name) == "loss")
-        row[ALONE] = row.pop(named)
-        found = found - {"loss"} | {"val_loss"}
-        if tag == "test":  # what was trained for this is judged by validation
+        if tag == "test":  # what is trained is judged by validation
             return None
+        row[ALONE] = row.pop(next(name for name in row if ours_of(name) == "loss"))
+        found = found - {"loss"} | {"val_loss"}
     losses = found & {"loss", "val_loss", "val_bpb"}
     if losses and ("step" in found or dictionary):
         return row

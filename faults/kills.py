@@ -32,7 +32,7 @@ def run(folder: Path, short: bool, cases: int) -> Iterator[Outcome]:
     torch.set_num_threads(1)
     import torch._dynamo  # the optimizers load it at their first step: once, for every child
 
-    from overnight.training import session  # noqa: F401
+    from overnight.training import resume  # noqa: F401
 
     text, whole = tiny.text_file(folder), folder / "whole"
     _session(whole, text, None)

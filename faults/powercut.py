@@ -167,12 +167,12 @@ def record(root: Path, work: Any) -> Recorder:
     """Everything that `work()` does to the files under `root`, and what it promises."""
     from overnight.model import checkpoint
     from overnight.runfolder import LogWriter
-    from overnight.training import loop, session
+    from overnight.training import loop, resume
 
     recorder = Recorder(root)
     recorder.stands()
     real_fsync, real_save, real_sync = os.fsync, checkpoint.save, LogWriter.sync
-    real_train, real_replace = loop.Trainer.train, session.replace
+    real_train, real_replace = loop.Trainer.train, resume.replace
 
     def fsync(fd: int) -> None:
         Recorder.active = None
@@ -212,7 +212,7 @@ def record(root: Path, work: Any) -> Recorder:
             (checkpoint, "save", save),
             (LogWriter, "sync", sync),
             (loop.Trainer, "train", train),
-            (session, "replace", new_settings),
+            (resume, "replace", new_settings),
         ):
             stack.enter_context(tiny.patched(place, name, value))
         Recorder.active = recorder

@@ -68,20 +68,20 @@ def quiet() -> Any:
 def begin(run: Path, text: Path, **more: Any) -> Any:
     """Train a tiny run; `more` are settings with `__` for the dot."""
     from overnight.settings import Settings
-    from overnight.training import plan, session
+    from overnight.training import planning, session
 
     settings = Settings()
     given = {name.replace("__", "."): value for name, value in more.items()}
     settings.add(SETTINGS | {"data.text": [str(text)]} | given, "campaign")
-    with patched(plan, "PROBE_SECONDS", {"minutes": 0.0, "other": 0.0}):
+    with patched(planning, "PROBE_SECONDS", {"minutes": 0.0, "other": 0.0}):
         planned = session.plan_run(settings, lambda _: None)
     return session.begin(planned, run, quiet(), _no_reason)
 
 
 def resume(run: Path, changes: dict[str, Any] | None = None) -> Any:
-    from overnight.training import session
+    from overnight.training import resume
 
-    return session.resume(run, quiet(), _no_reason, changes)
+    return resume.resume(run, quiet(), _no_reason, changes)
 
 
 def _no_reason(steps: list[int], losses: list[float]) -> str:

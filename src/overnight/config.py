@@ -243,6 +243,15 @@ class Config(_Section, frozen=True, kw_only=True):
     save: Save = Save()
     log: Log = Log()
 
+    def having(self, **sections: msgspec.Struct | dict[str, Any]) -> Config:
+        """A copy with other sections, or with other values in some of them."""
+        replaced = msgspec.structs.replace
+        changed = {
+            name: replaced(getattr(self, name), **new) if isinstance(new, dict) else new
+            for name, new in sections.items()
+        }
+        return replaced(self, **changed)
+
 
 class Setting(msgspec.Struct, frozen=True):
     """One leaf of the tree, for lookup and for `overnight settings`."""

@@ -12,11 +12,21 @@ import numpy as np
 import pytest
 import simulator
 
-from overnight.analysis import best, facts, forecast, noise, outliers, overfitting, schedule, spikes
+from overnight.analysis import (
+    best,
+    forecast,
+    listings,
+    noise,
+    outliers,
+    overfitting,
+    schedule,
+    spikes,
+)
 from overnight.analysis.findings import Verdict
 from overnight.analysis.noise import Scatter
 from overnight.analysis.run import load_run
-from overnight.analysis.tables import Log
+from overnight.analysis.series import Series
+from overnight.analysis.tables import EVAL, TRAIN, Log, empty
 from overnight.analysis.verdicts import holm
 from overnight.config import Schedule
 from overnight.report import numbers
@@ -515,11 +525,15 @@ def test_what_a_trend_has_proven_to_rise_is_tied_with_nothing():
 
 
 def test_a_checkpoint_on_disk_is_taken_where_the_best_is_gone():
-    steps, values = np.arange(5.0), np.array([5.0, 3.0, 1.0, 2.0, 4.0])
-    mask = values == 1.0
-    found = best.best(steps, values, values, values, values, mask, noise.UNKNOWN, {1, 3}, "", "")
-    assert (found.pick, found.pick_loss, found.pick_saved) == (3, 2.0, True)
-    none = best.best(steps, values, values, values, values, mask, noise.UNKNOWN, set(), "", "")
+    nothing = np.full(5, np.nan)
+    evals = dict.fromkeys(EVAL, nothing) | {"step": np.arange(5.0)}
+    evals |= {"val_loss": np.array([5.0, 3.0, 1.0, 2.0, 4.0]), "attempt": np.ones(5)}
+    log = Log(Path("run"), "run folder", empty(TRAIN), evals)
+    log.checkpoint = [{"step": step, "present": step != 2} for step in (1, 2, 3)]
+    found = best.best(log, Series(log), risen=False)
+    assert (found.step, found.pick, found.pick_loss, found.pick_saved) == (2, 3, 2.0, True)
+    log.checkpoint = []
+    none = best.best(log, Series(log), risen=False)
     assert (none.pick, none.pick_saved) == (2, False)
 
 
@@ -564,7 +578,7 @@ def test_a_window_that_ends_with_a_pass_belongs_to_it():
     columns = {name: np.array(values, float) for name, values in train.items()}
     evals = {"step": np.array([20.0]), "val_loss": np.array([2.5])}
     log = Log(source=Path("run"), format="run folder", train=columns, eval=evals)
-    found = facts.passes(log)
+    found = listings.passes(log)
     assert [(p.number, p.from_step, p.to_step, p.train_loss) for p in found] == [
         (1, 10, 20, 2.5), (2, 30, 30, 1.0),
     ]  # fmt: skip

@@ -18,7 +18,9 @@ import made
 
 from overnight import report, runfolder
 from overnight.analysis.advice import advise
+from overnight.analysis.case import Case
 from overnight.analysis.run import load_run
+from overnight.analysis.series import Series
 from overnight.report import html, terminal, words
 from overnight.report.document import build
 
@@ -43,14 +45,18 @@ def test_the_error_beside_a_loss_is_its_own(tmp_path):
 
 @pytest.mark.parametrize(("plateau", "more"), [("yes", False), ("no", True)])
 def test_no_more_steps_are_advised_where_they_would_give_nothing(plateau, more, tmp_path):
-    found = load_run(made.run_folder(tmp_path / "run")).found
+    run = load_run(made.run_folder(tmp_path / "run"))
+    found = run.found
     v = {verdict.id: verdict for verdict in found.verdicts}
     v["plateau"].verdict, v["still_improving"].verdict = plateau, "no"
     v["overfitting"].verdict = "no"
     v["below_yardstick"].verdict = "yes"
     v["below_yardstick"].evidence |= {"yardstick": "5-gram", "bpb": 2.0}
     found.ledger.passes = 0.9
-    advised = advise(list(v.values()), found.about, found.ledger, found.schedule, found.best)
+    case = Case(
+        run.log, Series(run.log), found.about, found.ledger, found.schedule, found.best, None, None
+    )
+    advised = advise(case, list(v.values()))
     assert any("Give it more steps" in advice.do for advice in advised) is more
 
 

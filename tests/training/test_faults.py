@@ -30,7 +30,7 @@ from overnight.runfolder import (
     current,
     read_log,
 )
-from overnight.training import changes, guard, loop, machine, saving, session, update
+from overnight.training import changes, guard, loop, machine, resume, saving, session, update
 from overnight.training.measuring import Measuring
 
 
@@ -534,7 +534,7 @@ def test_another_model_that_was_killed_before_its_first_save_can_go_on(
     interrupted(out, text, 3, monkeypatch)
     words = ["train", "--resume", str(out)]
     with monkeypatch.context() as patch:
-        patch.setattr(session, "_train", lambda trainer: 1 / 0)  # settings are written, no weights
+        patch.setattr(resume, "train", lambda trainer: 1 / 0)  # settings are written, no weights
         with pytest.raises(ZeroDivisionError):
             cli.run([*words, "--model.width", "16", "--accept", "incompatible"])
     capfd.readouterr()

@@ -8,8 +8,7 @@ import pytest
 from overnight.errors import UserError
 from overnight.ledger import Ledger
 from overnight.settings import Preset, Settings, read_preset
-from overnight.training import plan as plan_module
-from overnight.training import sizing
+from overnight.training import planning, sizing
 from overnight.training.plan import Plan
 from overnight.training.session import plan_run
 from overnight.training.sizing import MOST_PASSES
@@ -28,7 +27,7 @@ def planned(text: str, **given: Any) -> Plan:
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sizing, "TIMED_TOKENS", 64)
-    monkeypatch.setattr(plan_module, "PROBE_SECONDS", {"minutes": 0.05, "other": 0.05})
+    monkeypatch.setattr(planning, "PROBE_SECONDS", {"minutes": 0.05, "other": 0.05})
 
 
 def test_a_text_bears_some_passes(text: str) -> None:
@@ -50,7 +49,7 @@ def test_who_asks_for_passes_gets_them(text: str) -> None:
 def test_evaluation_is_a_small_share(val_tokens: int, cadence: float) -> None:
     settings, steps = Settings(), 10_000
     ledger = Ledger(batch=16, micro_batch=16, context=256, train_tokens=10**7)
-    plan_module._choose_evaluation(settings, ledger, steps, val_tokens)
+    planning._choose_evaluation(settings, ledger, steps, val_tokens)
     evaluations = steps // settings.get("eval.every") + 1
     evaluated = 2 * settings.get("eval.tokens") * evaluations
     assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(cadence, rel=0.01)
@@ -60,7 +59,7 @@ def test_of_much_held_out_text_the_last_evaluation_takes_a_part() -> None:
     settings, steps = Settings(), 100_000
     settings.add({"eval.every": 200}, "test")
     ledger = Ledger(batch=16, micro_batch=16, context=256, train_tokens=10**9)
-    plan_module._choose_evaluation(settings, ledger, steps, 10**8)
+    planning._choose_evaluation(settings, ledger, steps, 10**8)
     evaluated = 2 * settings.get("eval.tokens") * (steps // 200 + 1) + 4 * 2**20
     assert evaluated / (3 * ledger.tokens(steps)) == pytest.approx(0.012, rel=0.02)
 
@@ -68,11 +67,11 @@ def test_of_much_held_out_text_the_last_evaluation_takes_a_part() -> None:
 def test_the_expected_time_counts_every_evaluation(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def clockwork(probe: plan_module.Probe, *_: Any) -> None:
+    def clockwork(probe: planning.Probe, *_: Any) -> None:
         probe.step_seconds, probe.eval_token_seconds = 0.0, 1.0
 
-    monkeypatch.setattr(plan_module.Probe, "__init__", clockwork)
-    monkeypatch.setattr(plan_module, "full_tokens", lambda trained: 100)
+    monkeypatch.setattr(planning.Probe, "__init__", clockwork)
+    monkeypatch.setattr(planning, "full_tokens", lambda trained: 100)
     plan = planned(text, **{"length.steps": 50, "eval.every": 10, "eval.tokens": 32})
     assert plan.seconds == 2 * 32 * 7 + 100  # one more than 0, 10, … 50
 
@@ -80,7 +79,7 @@ def test_the_expected_time_counts_every_evaluation(
 def test_evaluations_have_blocks_enough_for_a_standard_error() -> None:
     settings = Settings()
     ledger = Ledger(batch=1, micro_batch=1, context=256, train_tokens=10**7)
-    plan_module._choose_evaluation(settings, ledger, 10, 10**6)
+    planning._choose_evaluation(settings, ledger, 10, 10**6)
     assert settings.get("eval.tokens") == 16 * 256
     assert "16 blocks" in settings.reasons["eval.tokens"]
 
@@ -127,9 +126,9 @@ def test_what_a_cpu_emulates_is_said(
 def test_some_of_a_given_time_is_kept_for_what_is_not_training(
     eval_seconds: float, share: float
 ) -> None:
-    settings, probe = Settings(), plan_module.Probe.__new__(plan_module.Probe)
+    settings, probe = Settings(), planning.Probe.__new__(planning.Probe)
     settings.add({"length.minutes": 10}, "test")
     probe.step_seconds, probe.eval_token_seconds = 0.01, eval_seconds
     ledger = Ledger(batch=1, micro_batch=1, context=16, train_tokens=10**9)
-    steps = plan_module._choose_length(settings, ledger, probe, val_tokens=10**6)
+    steps = planning._choose_length(settings, ledger, probe, val_tokens=10**6)
     assert steps == 60 * 10 * share / 0.01

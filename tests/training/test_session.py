@@ -214,7 +214,7 @@ def test_memory_that_is_short_at_a_resume_is_said(
     def short(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("overnight.training.session._restored", short)
+    monkeypatch.setattr("overnight.training.resume._restored", short)
     assert cli.run(["train", "--resume", str(out)]) == 1
     assert "out of memory: micro-batches of" in capfd.readouterr().err
 

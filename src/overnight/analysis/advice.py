@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from ..ledger import counted as number_of
-from .findings import About, Advice, Best, Ledger, Schedule, Verdict
+from .case import Case
+from .findings import Advice, Verdict
 from .plateau import USEFUL
 
 SIMPLE = ("ln V", "unigram", "bigram")  # any model beats these after a few hundred steps
@@ -16,32 +17,32 @@ MANY_PASSES = 4.0  # Muennighoff et al. 2023: up to about four passes are nearly
 PROSE = 4.0  # bits per byte: xz needs more only where its own frame fills a tiny text
 REPEATED = 0.55  # of what xz needs for held-out text alone; prose 0.76–0.85, half of it leaked 0.52
 
+Verdicts = dict[str, Verdict]  # by their names
 
-def advise(
-    verdicts: list[Verdict], about: About, counted: Ledger, rates: Schedule, best: Best | None
-) -> list[Advice]:
+
+def advise(case: Case, verdicts: list[Verdict]) -> list[Advice]:
     """The ranked list; empty where nothing calls for a change."""
     v = {verdict.id: verdict for verdict in verdicts}
     improving = v["still_improving"].verdict == "yes"
     return [
         *_broken(v),
-        *_validation(best),
-        *_overfit(v, best, counted),
+        *_validation(case),
+        *_overfit(v, case),
         *_trust(v, sure=True),
         *_twins(v),
-        *(() if improving else _yardstick(v, counted, best, simple=True)),
-        *_longer(v, rates, counted, about),
-        *(_yardstick(v, counted, best, simple=True) if improving else ()),
-        *_more_looks(v, counted),
-        *_yardstick(v, counted, best, simple=False),
-        *_schedule(v, rates, counted, about),
+        *(() if improving else _yardstick(v, case, simple=True)),
+        *_longer(v, case),
+        *(_yardstick(v, case, simple=True) if improving else ()),
+        *_more_looks(v, case),
+        *_yardstick(v, case, simple=False),
+        *_schedule(v, case),
         *_stability(v),
         *_trust(v, sure=False),
-        *_units_of_loss(best, about),
+        *_units_of_loss(case),
     ]
 
 
-def _broken(v: dict[str, Verdict]) -> list[Advice]:
+def _broken(v: Verdicts) -> list[Advice]:
     found = []
     if v["divergence"].verdict == "yes":
         since = v["divergence"].since_step
@@ -75,8 +76,8 @@ def _broken(v: dict[str, Verdict]) -> list[Advice]:
     return found
 
 
-def _validation(best: Best | None) -> list[Advice]:
-    if best is not None and best.validated:
+def _validation(case: Case) -> list[Advice]:
+    if case.best is not None and case.best.validated:
         return []
     return [
         Advice(
@@ -87,7 +88,7 @@ def _validation(best: Best | None) -> list[Advice]:
     ]
 
 
-def _trust(v: dict[str, Verdict], sure: bool) -> list[Advice]:
+def _trust(v: Verdicts, sure: bool) -> list[Advice]:
     """Too good to be true; not `sure`: if tokens are pieces of words, which no log says."""
     found = v["too_good"]
     low = found.evidence.get("loss", math.inf) < found.evidence.get("low", -math.inf)
@@ -104,7 +105,7 @@ def _trust(v: dict[str, Verdict], sure: bool) -> list[Advice]:
     ]
 
 
-def _twins(v: dict[str, Verdict]) -> list[Advice]:
+def _twins(v: Verdicts) -> list[Advice]:
     """Held-out text that xz finds in the training text."""
     known = v["below_yardstick"].evidence
     alone, after = known.get("xz"), known.get("xz_after_training_text")
@@ -120,17 +121,15 @@ def _twins(v: dict[str, Verdict]) -> list[Advice]:
     ]
 
 
-def _yardstick(
-    v: dict[str, Verdict], counted: Ledger, best: Best | None, simple: bool
-) -> list[Advice]:
+def _yardstick(v: Verdicts, case: Case, simple: bool) -> list[Advice]:
     """Worse than a yardstick: an alarm for the simple ones, a remark for the others. Of weights as
     drawn it says nothing."""
     worse = v["below_yardstick"]
     if worse.verdict != "yes" or (worse.evidence["yardstick"] in SIMPLE) != simple:
         return []
-    if best is None or best.step == 0:
+    if case.best is None or case.best.step == 0:
         return []
-    name, seen = worse.evidence["yardstick"], counted.passes
+    name, seen = worse.evidence["yardstick"], case.ledger.passes
     do = (
         f"Ask why {name} does better: too few steps, too low a learning rate, or an error in the "
         "data."
@@ -145,7 +144,7 @@ def _yardstick(
         and seen < 1.0
         and not any(v[name].verdict == "yes" for name in ("overfitting", "plateau"))
     ):
-        seen *= best.step / max(best.step, counted.steps)
+        seen *= case.best.step / max(case.best.step, case.ledger.steps)
         do = f"Give it more steps: after {seen:.2f} passes over the text {name} still does better."
     return [
         Advice(
@@ -159,19 +158,19 @@ def _yardstick(
     ]
 
 
-def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[Advice]:
-    if v["overfitting"].verdict != "yes" or best is None:
+def _overfit(v: Verdicts, case: Case) -> list[Advice]:
+    if v["overfitting"].verdict != "yes" or case.best is None:
         return []
-    lost = v["overfitting"].effect_nats or 0.0
+    lost, seen = v["overfitting"].effect_nats or 0.0, case.ledger.passes
     found = [
         Advice(
-            do=f"Deploy step {best.pick:,}, and next time stop near it.",
+            do=f"Deploy step {case.best.pick:,}, and next time stop near it.",
             because=["overfitting"],
             expected=f"a loss about {lost:.3f} nats lower than the mean of the last evaluations.",
         )
     ]
     repeated = v["repeats"].verdict == "yes"
-    passes = f" (it was seen {counted.passes:.2f} times)" if repeated and counted.passes else ""
+    passes = f" (it was seen {seen:.2f} times)" if repeated and seen else ""
     found.append(
         Advice(
             do=f"Use more text{passes}, or more dropout or a smaller model on the same text.",
@@ -182,8 +181,8 @@ def _overfit(v: dict[str, Verdict], best: Best | None, counted: Ledger) -> list[
     return found
 
 
-def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: About) -> list[Advice]:
-    improving = v["still_improving"]
+def _longer(v: Verdicts, case: Case) -> list[Advice]:
+    improving, planned = v["still_improving"], case.about.planned_steps
     fell = -(improving.effect_nats or 0.0)
     if improving.verdict == "yes" and fell >= USEFUL and v["divergence"].verdict != "yes":
         first = improving.evidence["first"]
@@ -192,15 +191,16 @@ def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: Abou
             f"less than the {fell:.3f} nats that steps {first:,} to {last:,} gave, for as many "
             "steps again."
         )
-        if about.planned_steps is not None and counted.steps < about.planned_steps:
+        if planned is not None and case.ledger.steps < planned:
             return [
                 Advice(
-                    do=f"Let it run to its planned end at step {about.planned_steps:,}.",
+                    do=f"Let it run to its planned end at step {planned:,}.",
                     because=["still_improving"],
                     expected=expected,
                 )
             ]
-        annealed = rates.end_ratio is not None and rates.end_ratio < ANNEALED
+        ratio = case.schedule.end_ratio
+        annealed = ratio is not None and ratio < ANNEALED
         how = (
             "Train longer: a new run with a longer schedule, for this one's learning rate has "
             "already come down."
@@ -216,7 +216,7 @@ def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: Abou
         ]
     if v["plateau"].verdict == "yes":
         most = v["plateau"].evidence["most"]
-        repeated = (counted.passes or 0.0) > MANY_PASSES
+        repeated = (case.ledger.passes or 0.0) > MANY_PASSES
         what = "more text" if repeated else "a larger model, or more text"
         return [
             Advice(
@@ -228,10 +228,12 @@ def _longer(v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: Abou
     return []
 
 
-def _more_looks(v: dict[str, Verdict], counted: Ledger) -> list[Advice]:
+def _more_looks(v: Verdicts, case: Case) -> list[Advice]:
     """A long run that was evaluated too seldom for its questions."""
     seen = v["overfitting"].n
-    if v["overfitting"].verdict != "cannot_tell" or not 0 < seen < LOOKS or counted.steps < 100:
+    if v["overfitting"].verdict != "cannot_tell" or not 0 < seen < LOOKS:
+        return []
+    if case.ledger.steps < 100:
         return []
     return [
         Advice(
@@ -243,13 +245,12 @@ def _more_looks(v: dict[str, Verdict], counted: Ledger) -> list[Advice]:
     ]
 
 
-def _schedule(
-    v: dict[str, Verdict], rates: Schedule, counted: Ledger, about: About
-) -> list[Advice]:
+def _schedule(v: Verdicts, case: Case) -> list[Advice]:
     """Only for a rate that was seen to stay constant to the end of a run."""
     if "yes" in (v["overfitting"].verdict, v["divergence"].verdict):
         return []
-    if about.planned_steps is not None and counted.steps < NEARLY * about.planned_steps:
+    rates, planned = case.schedule, case.about.planned_steps
+    if planned is not None and case.ledger.steps < NEARLY * planned:
         return []
     if (
         rates.kind != "constant"
@@ -266,7 +267,7 @@ def _schedule(
     ]
 
 
-def _stability(v: dict[str, Verdict]) -> list[Advice]:
+def _stability(v: Verdicts) -> list[Advice]:
     found = []
     if v["train_drift"].verdict == "yes":
         found.append(
@@ -296,11 +297,11 @@ def _stability(v: dict[str, Verdict]) -> list[Advice]:
     return found
 
 
-def _units_of_loss(best: Best | None, about: About) -> list[Advice]:
-    if best is None or best.bpb is not None:
+def _units_of_loss(case: Case) -> list[Advice]:
+    if case.best is None or case.best.bpb is not None:
         return []
     do = "Log bits per byte beside the loss."
-    if about.incomparable is not None:
+    if case.about.incomparable is not None:
         do = "Take a tokenizer that keeps all of the text: bytes, characters of it, or BPE."
     return [
         Advice(

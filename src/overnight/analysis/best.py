@@ -8,17 +8,123 @@ differences, whose noise is surer than that of the values where neighbours are c
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 from scipy import optimize, stats
 
 from ..ledger import perplexity
-from .findings import Best
+from .findings import VALIDATION, Best, known
 from .noise import Scatter, level
-from .tables import Array, Mask
+from .series import Series
+from .tables import Array, Log, Mask
 
 CONFIDENCE = 0.95
+MOST_TIED = 50  # steps that are named where they are training rows
+
+
+@dataclass(frozen=True)
+class Points:
+    """What there is to choose from, by step: `loss` is finite, the others NaN where not known."""
+
+    steps: Array
+    loss: Array
+    se: Array
+    bpb: Array
+    bpb_se: Array
+    noise: Scatter
+    estimator: str
+
+
+def best(log: Log, series: Series, risen: bool) -> Best | None:
+    """The finding, from validation if there is any, else from the training loss (and it says so);
+    None where there is neither. `risen`: validation is proven to have got worse."""
+    if series.n:
+        points = Points(
+            series.steps, series.val, series.val_se, series.bpb, series.bpb_se, series.wiggle,
+            VALIDATION,
+        )  # fmt: skip
+        mask, how = _tied(series)
+        if risen:  # the error over blocks knows no trend: what the trend has left is not tied
+            mask &= ~left_behind(series.val)
+        found = _found(points, mask, how, _saved(log))
+        return msgspec.structs.replace(found, perplexity=None) if log.per_byte else found
+    if not series.train_n:
+        return None
+    # it says where the log is lowest, not what to deploy
+    none = np.full(series.train_n, np.nan)
+    points = Points(
+        series.train_steps, series.train_loss, none, none, none, series.train_noise,
+        "training loss",
+    )  # fmt: skip
+    mask = tied(points.loss, points.noise)
+    found = _found(points, mask, "no validation loss was logged", None)
+    found.tied_steps = found.tied_steps[:MOST_TIED]
+    return found
+
+
+def _saved(log: Log) -> set[int] | None:
+    """Steps with a checkpoint on disk; None: unknown."""
+    if log.folder is None:
+        return None
+    return {int(row["step"]) for row in log.checkpoint if row.get("present")}
+
+
+def _tied(series: Series) -> tuple[Mask, str]:
+    """The tie set and how it was decided: on shared blocks where they were kept."""
+    if series.paired:
+        return tied_on_blocks(series.val, series.difference_se), (
+            "tied: paired differences on the same blocks, 95 %"
+        )
+    if series.wiggle.known:
+        return tied(series.val, series.wiggle), "tied: scatter between evaluations, 95 %"
+    return tied_by_se(series.val, series.val_se)
+
+
+def _found(points: Points, mask: Mask, how: str, saved: set[int] | None) -> Best:
+    """The finding, of one value at least. `mask`: the tie set, and `how` it was decided."""
+    steps, loss = points.steps, points.loss
+    lowest = int(np.argmin(loss))
+    pick, rule = _pick(steps, loss, mask, saved or set())
+    smooth, ci = None, None
+    if points.noise.known and len(loss) > 3:
+        smooth, low, high = level(steps, loss, lowest)
+        ci = (low, high)
+    return Best(
+        step=int(steps[lowest]),
+        loss=float(loss[lowest]),
+        se=known(points.se[lowest]),
+        bpb=known(points.bpb[lowest]),
+        bpb_se=known(points.bpb_se[lowest]),
+        perplexity=perplexity(float(loss[lowest])),
+        smoothed=smooth,
+        smoothed_ci=ci,
+        tied_steps=[int(step) for step in steps[mask]],
+        pick=int(steps[pick]),
+        pick_loss=float(loss[pick]),
+        pick_saved=None if saved is None else int(steps[pick]) in saved,
+        rule=f"{rule} ({how})",
+        estimator=points.estimator,
+        threshold=float(loss[mask].max() - loss[lowest]),
+        n=len(loss),
+    )
+
+
+def _pick(steps: Array, values: Array, mask: Mask, saved: set[int]) -> tuple[int, str]:
+    """Which to take, and why: the lowest, or of those on disk the lowest."""
+    on_disk = [i for i, step in enumerate(steps) if int(step) in saved]
+    pick = int(min(on_disk, key=lambda i: values[i], default=np.argmin(values)))
+    if on_disk and values[pick] > values.min():
+        if mask[pick]:
+            return pick, "the lowest is not on disk; of the tied ones that are, the lowest is taken"
+        return pick, (
+            "neither the lowest nor one tied with it is on disk; the lowest that is, is taken"
+        )
+    if mask.sum() > 1:
+        return pick, "none of the tied is proven better; the lowest is taken"
+    return pick, f"the lowest of {len(values)} evaluations"
 
 
 @lru_cache(maxsize=512)
@@ -62,72 +168,6 @@ def tied_on_blocks(values: Array, difference_se: Callable[[int], float]) -> Mask
     return mask
 
 
-def best(
-    steps: Array,
-    values: Array,
-    se: Array,
-    bpb: Array,
-    bpb_se: Array,
-    mask: Mask,
-    noise: Scatter,
-    saved: set[int] | None,
-    estimator: str,
-    how: str,
-) -> Best:
-    """The finding, of one value at least. `mask`: the tie set; `saved`: steps with a checkpoint on
-    disk, None: unknown."""
-    lowest = int(np.argmin(values))
-    tied_steps = [int(s) for s in steps[mask]]
-    pick, rule = _pick(steps, values, mask, saved or set())
-    smooth, ci = None, None
-    if noise.known and len(values) > 3:
-        smooth, low, high = level(steps, values, lowest)
-        ci = (low, high)
-    return Best(
-        step=int(steps[lowest]),
-        loss=float(values[lowest]),
-        se=_number(se[lowest]),
-        bpb=_number(bpb[lowest]),
-        bpb_se=_number(bpb_se[lowest]),
-        perplexity=perplexity(float(values[lowest])),
-        smoothed=smooth,
-        smoothed_ci=ci,
-        tied_steps=tied_steps,
-        pick=int(steps[pick]),
-        pick_loss=float(values[pick]),
-        pick_saved=None if saved is None else int(steps[pick]) in saved,
-        rule=f"{rule} ({how})",
-        estimator=estimator,
-        threshold=float(values[mask].max() - values[lowest]),
-        n=len(values),
-    )
-
-
-def _pick(steps: Array, values: Array, mask: Mask, saved: set[int]) -> tuple[int, str]:
-    """Which to take, and why: the lowest, or of those on disk the lowest."""
-    on_disk = [i for i, step in enumerate(steps) if int(step) in saved]
-    pick = int(min(on_disk, key=lambda i: values[i], default=np.argmin(values)))
-    if on_disk and values[pick] > values.min():
-        if mask[pick]:
-            return pick, "the lowest is not on disk; of the tied ones that are, the lowest is taken"
-        return pick, (
-            "neither the lowest nor one tied with it is on disk; the lowest that is, is taken"
-        )
-    if mask.sum() > 1:
-        return pick, "none of the tied is proven better; the lowest is taken"
-    return pick, f"the lowest of {len(values)} evaluations"
-
-
-def left_behind(values: Array) -> Mask:
-    """What is after the lowest and as high as the end."""
-    after = np.arange(len(values)) > int(np.argmin(values))
-    return np.asarray(after & (values >= values[-1]))
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def tied_by_se(values: Array, se: Array) -> tuple[Mask, str]:
     """With nothing but each evaluation's own standard error (too few for a scatter): within
     the width of two independent errors, which is generous where the blocks are shared."""
@@ -139,13 +179,7 @@ def tied_by_se(values: Array, se: Array) -> tuple[Mask, str]:
     return np.asarray(mask), "tied: standard errors over blocks, 95 %"
 
 
-def best_of_training(steps: Array, loss: Array, noise: Scatter) -> Best:
-    """The lowest logged training loss: it says where the log is lowest, not what to deploy."""
-    none = np.full(len(loss), np.nan)
-    mask = tied(loss, noise)
-    found = best(
-        steps, loss, none, none, none, mask, noise, None, "training loss",
-        "no validation loss was logged",
-    )  # fmt: skip
-    found.tied_steps = found.tied_steps[:50]
-    return found
+def left_behind(values: Array) -> Mask:
+    """What is after the lowest and as high as the end."""
+    after = np.arange(len(values)) > int(np.argmin(values))
+    return np.asarray(after & (values >= values[-1]))

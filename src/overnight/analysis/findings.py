@@ -375,6 +375,11 @@ def make(id: str, verdict: str, because: str, **fields: Any) -> Verdict:
     )
 
 
+def known(value: float) -> Number:
+    """None in place of what is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
 def plain(findings: Findings) -> dict[str, Any]:
     """The findings as plain dicts and lists, non-finite numbers as None: what JSON prints."""
     cleaned: dict[str, Any] = _clean(msgspec.to_builtins(findings))
@@ -383,7 +388,7 @@ def plain(findings: Findings) -> dict[str, Any]:
 
 def _clean(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return known(value)
     if isinstance(value, dict):
         return {str(k): _clean(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from . import books, plausible
+from .case import Case
 from .divergence import divergence
 from .drift import train_drift
-from .findings import About, Best, Ledger, Schedule, Verdict, Whole, Yardsticks
+from .findings import About, Schedule, Verdict
 from .gap import gap
 from .overfitting import overfitting
 from .plateau import progress
@@ -46,28 +47,20 @@ def trends(log: Log, series: Series, rates: Schedule, about: About) -> list[Verd
     return list(found.values())
 
 
-def judge(
-    log: Log,
-    series: Series,
-    counted: Ledger,
-    best: Best | None,
-    whole: Whole | None,
-    rates: Schedule,
-    measured: Yardsticks | None,
-    about: About,
-) -> list[Verdict]:
+def judge(case: Case) -> list[Verdict]:
     """The verdicts that are no test of a trend."""
+    about, counted = case.about, case.ledger
     return [
-        spikes(series),
-        plausible.init_loss(series, about),
-        plausible.too_good(best, about, counted),
-        plausible.below_yardstick(measured),
+        spikes(case.series),
+        plausible.init_loss(case.series, about),
+        plausible.too_good(case.best, about, counted),
+        plausible.below_yardstick(case.yardsticks),
         books.units(counted),
-        books.schedule_mismatch(rates, about, counted),
+        books.schedule_mismatch(case.schedule, about, counted),
         books.repeats(counted),
-        books.resume(log, counted),
-        books.throughput(log, counted),
-        books.comparability(about, best, whole),
+        books.resume(case.log, counted),
+        books.throughput(case.log, counted),
+        books.comparability(about, case.best, case.whole),
     ]
 
 
@@ -103,15 +96,13 @@ def _adjusted(v: Verdict, p: float | None, weak: bool, tests: int) -> Verdict:
     )  # fmt: skip
 
 
-def open_questions(
-    verdicts: list[Verdict], series: Series, best: Best | None, about: About, counted: Ledger
-) -> list[str]:
+def open_questions(case: Case, verdicts: list[Verdict]) -> list[str]:
     """What this log cannot show, in one line each."""
-    lines = []
+    about, best, evaluated, lines = case.about, case.best, case.series.n > 0, []
     if about.status == "killed":
         planned = f" of {about.planned_steps:,}" if about.planned_steps else ""
         lines.append(
-            f"How the run ends: its log breaks off at step {counted.steps:,}{planned}, and no "
+            f"How the run ends: its log breaks off at step {case.ledger.steps:,}{planned}, and no "
             "process trains it here; `overnight train --resume` goes on."
         )
     if about.incomparable is not None:
@@ -125,7 +116,7 @@ def open_questions(
             f"{about.other_task[:40]}, as those of other tasks have. If it is not, nats stand for "
             "the unit of its loss, and perplexities mean nothing."
         )
-    if not series.n:
+    if not evaluated:
         lines.append(
             "Whether it generalises or overfits: there is no validation loss, and training loss "
             "cannot show it."
@@ -137,7 +128,7 @@ def open_questions(
             "How it compares with a run that has another tokenizer: bits per byte are not logged."
         )
     unknown = [v for v in verdicts if v.verdict == "cannot_tell" and v.id in QUESTIONS]
-    lines += [f"{QUESTIONS[v.id]}: {v.because}" for v in unknown if series.n or v.id == "repeats"]
+    lines += [f"{QUESTIONS[v.id]}: {v.because}" for v in unknown if evaluated or v.id == "repeats"]
     lines.append("Whether another seed would end the same: one run shows one seed.")
     return lines
 

@@ -227,15 +227,15 @@ def _begin(
 def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json: bool) -> int:
     # who trains this run is told at once, before torch is loaded
     RunLock(RunFolder.open(run).lock).release()
-    from ..training import session
     from ..training.progress import Progress
+    from ..training.resume import resume
     from ..training.stop import outlives_terminal
 
     if dry_run:
         raise UserError("--dry-run plans a new run; leave it out with --resume.")
     progress = Progress()
     with outlives_terminal(progress.let_go):
-        done = session.resume(run, progress, _stop_reason, changes, accept)
+        done = resume(run, progress, _stop_reason, changes, accept)
         return _finish(done, progress, json)
 
 

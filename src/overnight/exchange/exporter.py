@@ -123,7 +123,7 @@ def _tokenizer(tokenizer: Tokenizer, longest: int) -> dict[str, Any]:
 def _ours(settings: Config, model: Model) -> dict[str, Any]:
     """The settings that `overnight import` takes back."""
     tree: dict[str, Any] = {"overnight": __version__}
-    settings = msgspec.structs.replace(settings, model=model)
+    settings = settings.having(model=model)
     for section, table in msgspec.to_builtins(settings).items():
         kept = {k: v for k, v in table.items() if f"{section}.{k}".startswith(WITH_WEIGHTS)}
         if kept:

@@ -68,7 +68,7 @@ def import_folder(source: Path, out: Path, tokenizer_file: Path | None = None) -
         amounts = closest if isinstance(closest, str) else f"the model amounts to a {closest.name}"
         raise UserError(f"{source}: config.json is of {family.name}, but {amounts}.")
     settings.choose("model.bias", model.bias, "what the tensors hold")
-    resolved = msgspec.structs.replace(settings.resolve(), model=model)
+    resolved = settings.resolve().having(model=model)
     message = f"imported from {source.name} ({family.architecture}): weights only"
     write_run(out, resolved, settings.reasons, tokenizer, weights, message)
     total = count_parameters(model)["total"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from ..config import Config
 from ..settings import Settings, read_preset
 from .decoder import Decoder, complete, count_parameters
@@ -68,8 +66,7 @@ def flops_per_token(model: Decoder) -> float:
 def with_vocabulary(config: Config) -> Config:
     """`config` with a usual vocabulary, where the text would decide it."""
     vocabulary = config.tokenizer.vocab_size or ASSUMED_VOCABULARY[config.tokenizer.kind]
-    model = msgspec.structs.replace(config.model, vocab_size=vocabulary)
-    return msgspec.structs.replace(config, model=model)
+    return config.having(model={"vocab_size": vocabulary})
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from msgspec import structs
 
 from ..errors import Say
 from ..settings import Settings
@@ -134,10 +133,7 @@ def _seconds(
     thread is busy in every part of an update, so its own time is the update's."""
     config = settings.resolve()
     leaf = name.removeprefix("train.")
-    configs = [
-        structs.replace(config, train=structs.replace(config.train, **{leaf: value}))
-        for value in values
-    ]
+    configs = [config.having(train={leaf: value}) for value in values]
     least, updaters = [math.inf] * 2, [Updater(c, train, device) for c in configs]
     spent, turn = 0.0, 0
     while turn <= ROUNDS or (spent < ENOUGH and turn <= MOST_ROUNDS):  # the first one warms up

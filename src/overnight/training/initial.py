@@ -31,7 +31,7 @@ def load_initial(run: str | Path) -> Initial:
     folder = RunFolder.open(run)
     step = find_step(folder, "best")
     model, tokenizer = load_model(folder, step)
-    settings = msgspec.structs.replace(load_config(folder.config), model=model.config)
+    settings = load_config(folder.config).having(model=model.config)
     tree = msgspec.to_builtins(settings)
     flat = flatten(tree, str(folder.config))
     layer = {

@@ -36,8 +36,7 @@ from . import memory
 from .evaluate import StoppedError
 from .guard import REMEMBERED, REWINDS, SPIKE_Z, STRIKES
 from .measuring import Measuring, described
-from .plan import duration
-from .progress import Progress
+from .progress import Progress, duration
 from .saving import FailedError, Saver, Snapshot, restore
 from .stop import StopSignal
 from .update import Update, Updater

@@ -22,8 +22,7 @@ from ..runfolder import Eval, Full, LogWriter, RunFolder, Sample
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
 from .evaluate import Score, StoppedError, full_tokens, score
-from .plan import duration
-from .progress import Progress
+from .progress import Progress, duration
 from .stop import StopSignal
 from .update import Updater
 

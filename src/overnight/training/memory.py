@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import msgspec
 import numpy as np
 import psutil
 import torch
@@ -28,15 +27,12 @@ def memory(device: torch.device) -> tuple[int, int]:
 
 
 def with_micro_batch(config: Config, micro: int) -> Config:
-    train = msgspec.structs.replace(config.train, micro_batch=micro)
-    return msgspec.structs.replace(config, train=train)
+    return config.having(train={"micro_batch": micro})
 
 
 def _eager(config: Config) -> Config:
     """For a trial: compiling each would take minutes, and compiled updates take no more memory."""
-    return msgspec.structs.replace(
-        config, train=msgspec.structs.replace(config.train, compile="off")
-    )
+    return config.having(train={"compile": "off"})
 
 
 def divisors(config: Config) -> list[int]:

@@ -1,40 +1,24 @@
-"""From settings and text to a plan: every value in place, every choice with its reason."""
+"""The plan of a run, as it is shown before it begins: every choice with its reason."""
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
 import msgspec
-import numpy as np
-import torch
 
-from ..config import AUTO, Config
-from ..errors import Say, UserError
+from ..config import Config
 from ..ledger import Ledger, counted
-from ..model.decoder import count_parameters
 from ..model.size import checkpoint_bytes, memory_bytes
-from ..settings import Settings
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
 from . import memory
-from .evaluate import full_tokens, score
-from .forms import choose_form, unsettled
-from .machine import choose_machine, emulated, settle, wait
+from .machine import emulated
 from .memory import gigabytes
-from .sizing import MOST_PASSES, choose_size
+from .progress import duration
 from .update import Updater
 
-EVALUATIONS = 16  # over a run, where the user asks for no other cadence
-SAMPLINGS = 4  # and the end
-EVALUATION_SHARE = 0.012  # of the run's time, about, the last one on the whole split among it
-FEWEST_BLOCKS = 16  # of each set
-KEPT = 0.05  # of a time that is given: for evaluation, samples, saving and the last figure
-KEPT_BESIDE, MOST_KEPT = 0.03, 0.5  # beside a last figure that takes much of a short time
-PROMPT_BYTES = 24
-LONGEST = 10 * 365 * 24 * 3600  # seconds
-PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
+SHORTENED = "half of"  # how the reason of a shortened warm-up begins
 
 
 class Plan(msgspec.Struct):
@@ -149,174 +133,3 @@ def _why_vocabulary(config: Config, reasons: dict[str, str]) -> str:
     fixed = {"bytes": "one for each byte", "chars": "the characters of the text"}
     fixed["file"] = f"of {config.tokenizer.path}" if config.tokenizer.path else "of the weights"
     return fixed.get(config.tokenizer.kind) or reasons.get("tokenizer.vocab_size", "as given")
-
-
-def duration(seconds: float) -> str:
-    """`3 h 05 min`, `2 min 09 s`, `41 s`."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
-
-
-SHORTENED = "half of"  # how the reason of a shortened warm-up begins
-
-
-def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None) -> Plan:
-    """Choose what `settings` leaves open, time a few updates, and fix the number of steps. `say` is
-    told what takes time."""
-    open_form = unsettled(settings)
-    choose_machine(settings)
-    settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
-    _choose_prompts(settings, prepared)
-    device = settle(settings.get("train.device"), settings.get("train.threads"))
-    # a val text too short is said before time passes
-    fixed_blocks(prepared.val, settings.get("model.context"), 0)
-    try:
-        minutes = choose_size(settings, prepared, device, say)
-        memory.check(settings.resolve(), device)
-        _choose_micro_batch(settings, prepared, device)
-        choose_form(settings, open_form, minutes, prepared.train, device, say)
-        draft = settings.resolve()
-        updater = Updater(draft, prepared.train, device)
-        byte_lengths = prepared.tokenizer.byte_lengths()
-        probe = Probe(updater, prepared.val, byte_lengths, draft.length.minutes > 0)
-    except (RuntimeError, MemoryError) as error:
-        raise memory.refusal(error, settings.resolve(), device) from None
-    steps = _choose_length(settings, updater.ledger, probe, len(prepared.val))
-    if steps * probe.step_seconds > LONGEST:
-        raise UserError(
-            f"{steps:,} steps at {probe.step_seconds:.2g} s each would take longer than ten years."
-        )
-    _choose_warmup(settings, steps)
-    _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))
-    config = settings.resolve()
-    config = msgspec.structs.replace(config, model=updater.model.config)
-    updater.config = config
-    evaluations = steps // config.eval.every + 2
-    evaluated = 2 * min(config.eval.tokens, len(prepared.val)) * evaluations
-    evaluated += min(len(prepared.val), full_tokens(updater.ledger.tokens(steps)))
-    return Plan(
-        config=config,
-        reasons=settings.reasons,
-        prepared=prepared,
-        updater=updater,
-        parameters=count_parameters(config.model),
-        seconds=steps * probe.step_seconds + evaluated * probe.eval_token_seconds,
-        step_seconds=probe.step_seconds,
-    )
-
-
-def _choose_micro_batch(settings: Settings, prepared: Prepared, device: torch.device) -> None:
-    """The whole batch at once if memory allows, unless another number is given, or `auto`."""
-    batch, micro = settings.get("train.batch"), settings.get("train.micro_batch")
-    free, _ = memory.memory(device)
-    if not micro and memory.estimated(settings.resolve(), free) == batch:
-        settings.choose("train.micro_batch", batch, "the whole batch at once")
-    elif micro > 0 and batch % micro and settings.left_open("train.micro_batch"):
-        part = math.gcd(batch, micro)
-        settings.choose("train.micro_batch", part, f"the preset's {micro}, as a part of {batch}")
-    elif micro in (0, AUTO):
-        found = memory.largest(settings.resolve(), prepared.train, device)
-        settings.choose("train.micro_batch", found, f"the largest part of {batch} that fits")
-    else:
-        memory.check_micro_batch(batch, micro)
-
-
-class Probe:
-    """Seconds per update and per evaluated token, measured on the real shapes, then undone."""
-
-    def __init__(
-        self, updater: Updater, val: np.ndarray, byte_lengths: np.ndarray, careful: bool
-    ) -> None:
-        budget = PROBE_SECONDS["minutes" if careful else "other"]
-        updater.update(1, 10**6)  # the first one allocates
-        wait(updater.device)
-        begin, updates = time.monotonic(), 0
-        while not updates or (time.monotonic() - begin < budget and updates < 200):
-            updates += 1
-            updater.update(1 + updates, 10**6)
-            wait(updater.device)
-        self.step_seconds = (time.monotonic() - begin) / updates
-        blocks = fixed_blocks(val, updater.config.model.context, 4096)
-        begin = time.monotonic()
-        measured = score(updater.model, blocks, byte_lengths, updater.device)
-        self.eval_token_seconds = (time.monotonic() - begin) / measured.tokens
-        updater.reset()
-
-
-def _choose_length(settings: Settings, ledger: Ledger, probe: Probe, val_tokens: int) -> int:
-    """Turn the given length into steps, once; the schedule ends there."""
-    length = settings.resolve().length
-    if length.steps:
-        return length.steps
-    if length.tokens:
-        steps, reason = ledger.steps_for_tokens(length.tokens), f"{length.tokens:,} tokens"
-    elif length.minutes:
-        whole = min(val_tokens, full_tokens(0)) * probe.eval_token_seconds / (60 * length.minutes)
-        kept = min(max(KEPT, whole + KEPT_BESIDE), MOST_KEPT)
-        steps = max(1, math.floor(60 * length.minutes * (1 - kept) / probe.step_seconds))
-        reason = (
-            f"{length.minutes:g} minutes at {1 / probe.step_seconds:.3g} steps/s, measured, "
-            f"with {kept:.0%} kept for what is not training"
-        )
-        most = ledger.steps_for_passes(MOST_PASSES)
-        if settings.get("model.size") == "auto" and steps > most:
-            reason = (
-                f"{MOST_PASSES:g} passes, more than which the text does not bear: "
-                f"{length.minutes:g} minutes would be {ledger.passes(steps):.0f}"
-            )
-            steps = most
-    else:
-        passes = length.passes or 1.0
-        steps = ledger.steps_for_passes(passes)
-        reason = f"{passes:g} passes" if length.passes else "one pass, as no length was given"
-    settings.add({"length.steps": steps}, reason)
-    return steps
-
-
-def _choose_warmup(settings: Settings, steps: int) -> None:
-    """At most half of the run, as `schedule.rate` would have it; but said, and saved."""
-    given = settings.get("schedule.warmup")
-    if given > steps // 2:
-        source = settings.reasons.get("schedule.warmup", "default")
-        reason = f"{SHORTENED} {counted(steps, 'step')}; {given:,} ({source}) is more"
-        settings.choose("schedule.warmup", steps // 2, reason)
-
-
-def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_tokens: int) -> None:
-    """Cadence and size so that evaluation stays a small share: a token evaluated costs about a
-    third of one trained on, and there are two sets."""
-    if not settings.get("eval.every"):
-        every = max(1, math.ceil(steps / EVALUATIONS))
-        reason = f"{counted(math.ceil(steps / every), 'evaluation')} a run"
-        settings.choose("eval.every", every, reason)
-    evaluations = steps / settings.get("eval.every") + 1
-    if not settings.get("sample.every"):
-        every = settings.get("eval.every") * math.ceil((evaluations - 1) / SAMPLINGS)
-        settings.choose("sample.every", every, f"{SAMPLINGS} times a run, and at its end")
-    if not settings.get("eval.tokens"):
-        allowed = EVALUATION_SHARE * 3 * ledger.tokens(steps)
-        # at the end, which leaves half to the others
-        whole = min(val_tokens, full_tokens(ledger.tokens(steps)))
-        share = max(allowed - whole, allowed / 2) / (2 * evaluations)
-        blocks = min(round(share / ledger.context), 262_144 // ledger.context + 1)
-        reason = f"evaluation takes about {EVALUATION_SHARE:.1%} of the time"
-        if blocks < FEWEST_BLOCKS:
-            blocks, reason = FEWEST_BLOCKS, f"{FEWEST_BLOCKS} blocks, for their standard error"
-        tokens = min(blocks * ledger.context, max(val_tokens - 1, 1))
-        settings.choose("eval.tokens", tokens, reason)
-
-
-def _choose_prompts(settings: Settings, prepared: Prepared) -> None:
-    """Three beginnings out of the held-out text, where the user gives no prompts."""
-    if settings.get("sample.prompts") or not settings.get("sample.tokens"):
-        return
-    tokens, lengths = prepared.val, prepared.tokenizer.byte_lengths()
-    prompts = []
-    for i in range(3):
-        ids = tokens[len(tokens) * i // 3 :][:64].tolist()
-        ids = [t for t in ids if lengths[t]]
-        wanted = int(np.searchsorted(np.cumsum(lengths[ids]), PROMPT_BYTES)) + 1
-        prompts.append(prepared.tokenizer.decode(ids[:wanted]).strip("\ufffd"))
-    settings.choose("sample.prompts", prompts, "from the held-out text")

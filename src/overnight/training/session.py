@@ -1,5 +1,4 @@
-"""A session from its first line to its last: begin a run or take one up again, train, say how it
-went."""
+"""A session from its first line to its last: plan a run, begin it, train, say how it went."""
 
 from __future__ import annotations
 
@@ -8,60 +7,30 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import torch
 
 from .. import __version__
-from ..config import AUTO, Config
 from ..errors import Say, UserError
-from ..files import appearing, replace
-from ..ledger import Ledger
+from ..files import appearing
 from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
-from ..runfolder import (
-    INCOMPARABLE,
-    INITIAL,
-    AnyRow,
-    Checkpoint,
-    End,
-    Event,
-    LogRead,
-    LogWriter,
-    RunFolder,
-    RunLock,
-    Start,
-    read_log,
-)
-from ..settings import Settings, dump_config, load_config
+from ..runfolder import INITIAL, Checkpoint, Event, LogWriter, RunFolder, RunLock, Start
+from ..settings import Settings, dump_config
 from ..text.prepare import Prepared, prepare
-from ..text.tokenizers import Tokenizer
-from . import memory
 from .awake import awake
-from .changes import (
-    absolute,
-    another,
-    edited,
-    incomparable,
-    inexact,
-    refuse_unaccepted,
-    refuse_unsettled,
-    told,
-    with_changes,
-)
+from .changes import absolute
 from .initial import Initial, refuse_other_model
 from .loop import Trainer
-from .machine import check_device, check_threads, emulated, environment, settle
-from .plan import Plan, make_plan
+from .machine import check_device, environment
+from .plan import Plan
+from .planning import make_plan
 from .progress import Progress
-from .saving import restore
 from .stop import StopSignal
 from .summary import Summary, summarise
 from .update import Updater
 
-MAX_PROBLEMS = 20  # of the log that are told
 StopReason = Callable[[list[int], list[float]], str]  # see Trainer
 
 
@@ -117,13 +86,13 @@ def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -
         plan.prepared.tokenizer.save(run.tokenizer)
         shutil.copyfile(plan.prepared.yardsticks, run.yardsticks)
         log = LogWriter(run.log, attempt=1)
-        start = _start_rows(plan.config, plan.reasons, plan.prepared, plan.updater)
+        start = start_rows(plan.updater, plan.prepared, plan.reasons)
         log.write(start(0))
         if plan.initial:
             _keep_initial(run, log, plan)
         log.sync()  # which fails where a full disk has refused rows
     with lock:
-        return _train(
+        return train(
             Trainer(
                 run=RunFolder(path),
                 log=log,
@@ -149,184 +118,11 @@ def _keep_initial(run: RunFolder, log: LogWriter, plan: Plan) -> None:
     log.write(Checkpoint(step=0, path=path, bytes=size, seconds=seconds, reason=INITIAL))
 
 
-def resume(
-    path: Path,
-    progress: Progress,
-    stop_reason: StopReason,
-    changes: dict[str, Any] | None = None,
-    accept: str = "harmless",
-) -> Summary:
-    """Take a run up from its newest good checkpoint, exactly.
-
-    `changes` are settings given anew. Harmless ones are taken; others need `accept` to name their
-    effect (`config.Effect`), and leave an event.
-    """
-    run = RunFolder.open(path)
-    with RunLock(run.lock):
-        return _resume(run, progress, stop_reason, changes or {}, accept)
-
-
-def _resume(
-    run: RunFolder,
-    progress: Progress,
-    stop_reason: StopReason,
-    changes: dict[str, Any],
-    accept: str,
-) -> Summary:
-    begun = time.monotonic()
-    read = read_log(run.log)
-    starts = read.of(Start)
-    before, edits = edited(load_config(run.config), read.rows)
-    settings, changed = with_changes(before, edits | changes, accept)
-    if settings.length.steps <= before.length.steps and (done := _done(read, settings)):
-        progress.say(f"{run.path} {done}.")
-        return summarise(run, "finished", time.monotonic() - begun)
-    refuse_unsettled(run, settings)
-    warnings = [slow] if (slow := emulated(settings.train.device, settings.train.dtype)) else []
-    fingerprint = str(starts[-1].data.get("fingerprint", "")) if starts else ""
-    prepared = prepare(
-        settings.data,
-        settings.tokenizer,
-        fixed=Tokenizer.load(run.tokenizer),
-        fingerprint=fingerprint,
-        say=progress.say,
-    )
-    if not fingerprint:
-        warnings.append("the log does not say which text this run began with: not compared")
-    elif fingerprint != prepared.facts["fingerprint"]:
-        refuse_unaccepted("the text is not the one of this run", "trajectory", accept)
-        changed["data"] = "other text"
-    checkpoint.sweep(run)
-    folder = checkpoint.newest(run, warnings.append)
-    try:
-        updater = _updater(settings, prepared)
-        state, lost = _restored(updater, folder, accept)
-    except (RuntimeError, MemoryError) as error:
-        raise memory.refusal(error, settings, torch.device(settings.train.device)) from None
-    settings = updater.config
-    if lost or another(changed):  # recent losses and the open window are not of this model
-        state = State(step=state.step, shift=state.shift, rewinds=state.rewinds)
-    if folder is None and read.of(Checkpoint):
-        warnings.append("no checkpoint is left: the run begins again")
-    if settings.length.steps < state.step:
-        raise UserError(
-            f"length.steps = {settings.length.steps:,}: the run is at step {state.step:,} already."
-        )
-    if counted := _counted(read.rows, state.step):
-        updater.ledger = updater.ledger.after(counted, state.step)
-        state.shift = _shifted(state, counted, updater.ledger)
-    log = LogWriter(run.log, attempt=read.attempts + 1)
-    reasons = (starts[-1].reasons if starts else {}) | changed
-    start = _start_rows(settings, reasons, prepared, updater)
-    log.write(start(state.step))
-    if "data" in changed:
-        replace(run.yardsticks, prepared.yardsticks.read_bytes(), durable=True)
-    if changed:
-        replace(run.config, dump_config(settings, reasons).encode(), durable=True)
-    now = environment(updater.device, settings.train.threads)
-    warnings += [*lost, *told(changed), *(inexact(starts[0], now, state.step) if starts else [])]
-    events = {
-        INCOMPARABLE: incomparable(changed),
-        "torn_log": ["the last row was torn by a kill; it is sealed"] if log.sealed else [],
-        "log": [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]],
-        "warning": warnings,
-        "resume": [f"resumed at step {state.step:,} of {settings.length.steps:,}"],
-    }
-    _tell(events, state.step, log, progress)
-    return _train(
-        Trainer(
-            run=run,
-            log=log,
-            config=settings,
-            updater=updater,
-            prepared=prepared,
-            state=state,
-            progress=progress,
-            start=start,
-            stop_reason=stop_reason,
-        )
-    )
-
-
-def _tell(events: dict[str, list[str]], step: int, log: LogWriter, progress: Progress) -> None:
-    """Messages by the kind of their event, to the log and to the user."""
-    for kind, messages in events.items():
-        for message in messages:
-            log.write(Event(step=step, kind=kind, message=message))
-            progress.say(message)
-
-
-def _done(read: LogRead, settings: Config) -> str:
-    """What the last session came to, where that was the end."""
-    sessions = [row for row in read.rows if isinstance(row, Start | End)]
-    starts = read.of(Start)
-    if not starts or not starts[-1].ledger.get("train_tokens"):  # damaged; imported, never begun
-        return ""
-    if getattr(sessions[-1], "reason", "") != "finished":
-        return ""
-    if (step := sessions[-1].step) >= settings.length.steps:
-        return "is finished; nothing to do"
-    if not settings.train.early_stop:
-        return ""
-    return f"ended early, at step {step:,}; to go on all the same: --train.early_stop false"
-
-
-def _restored(updater: Updater, folder: Path | None, accept: str) -> tuple[State, list[str]]:
-    """The state in `folder`; of one that does not fit what does, if `accept` covers that, and what
-    was lost."""
-    try:
-        return restore(updater, folder), []
-    except UserError as error:
-        if accept != "incompatible":
-            raise UserError(
-                f"{error} If settings of the model have changed since: give them back, or take "
-                "what fits with --accept incompatible.",
-                error.code,
-            ) from None
-    state = restore(updater, folder, whole=False)
-    return state, ["only the weights that fit were taken; the optimizer begins anew"]
-
-
-def _counted(rows: list[AnyRow], step: int) -> Ledger | None:
-    """The arithmetic of the session that saved the checkpoint of `step`; where a power cut has
-    taken the row of that, of the last session that may have."""
-    ledger = saved = begun = None
-    for row in rows:
-        if isinstance(row, Start):
-            ledger = row.ledger
-            begun = ledger if row.from_step <= step else begun
-        elif isinstance(row, Checkpoint) and row.step == step:
-            saved = ledger
-    saved = saved or begun
-    return msgspec.convert(saved, Ledger) if saved and saved.get("train_tokens") else None
-
-
-def _shifted(state: State, before: Ledger, now: Ledger) -> int:
-    """`shift` for the batches of `now`, so that they go on where those of `before` ended."""
-    if (before.batch, before.context) == (now.batch, now.context):
-        return state.shift
-    seen = (state.step * before.batch + state.shift) * before.context // now.context
-    return seen - state.step * now.batch
-
-
-def _updater(settings: Config, prepared: Prepared) -> Updater:
-    """On this machine, which may be another one than the run began on: what it lacks is refused,
-    and a micro-batch that is given as `auto` is found; `config` of the updater has it."""
-    check_device(settings.train.device)
-    check_threads(settings.train.threads)
-    device = settle(settings.train.device, settings.train.threads)
-    memory.check(settings, device)
-    if settings.train.micro_batch == AUTO:
-        micro = memory.largest(settings, prepared.train, device)
-        settings = memory.with_micro_batch(settings, micro)
-    memory.check_micro_batch(settings.train.batch, settings.train.micro_batch)
-    return Updater(settings, prepared.train, device)
-
-
-def _start_rows(
-    settings: Config, reasons: dict[str, str], prepared: Prepared, updater: Updater
+def start_rows(
+    updater: Updater, prepared: Prepared, reasons: dict[str, str]
 ) -> Callable[[int], Start]:
     """A maker of start rows, for a session and for each return within it."""
+    settings = updater.config
 
     def start(step: int) -> Start:
         return Start(
@@ -344,7 +140,8 @@ def _start_rows(
     return start
 
 
-def _train(trainer: Trainer) -> Summary:
+def train(trainer: Trainer) -> Summary:
+    """Train, and what it has come to."""
     begun = time.monotonic()
     run, log, progress = trainer.run, trainer.log, trainer.progress
     with StopSignal() as stop, awake(progress.say), progress:

@@ -219,9 +219,10 @@ def _sized(settings: Settings, rung: Rung) -> Config:
     config = settings.resolve()
     own = settings.left_open("model.heads")
     heads = _heads(rung.width) if own else config.model.heads
-    model = structs.replace(config.model, layers=rung.layers, width=rung.width, heads=heads)
-    train = structs.replace(config.train, batch=_batch(settings, rung))
-    return structs.replace(config, model=model, train=train)
+    return config.having(
+        model={"layers": rung.layers, "width": rung.width, "heads": heads},
+        train={"batch": _batch(settings, rung)},
+    )
 
 
 def _timed_in_part(config: Config, device: torch.device) -> Config:
@@ -229,8 +230,7 @@ def _timed_in_part(config: Config, device: torch.device) -> Config:
     long it takes to begin."""
     small = max(1, TIMED_TOKENS // config.model.context)
     batch = small if device.type == "cpu" else config.train.batch
-    train = structs.replace(config.train, batch=batch, micro_batch=batch, compile="off")
-    return structs.replace(config, train=train)
+    return config.having(train={"batch": batch, "micro_batch": batch, "compile": "off"})
 
 
 def _timed(config: Config, prepared: Prepared, device: torch.device) -> float:

@@ -14,8 +14,9 @@ from typing import Any
 
 from ...errors import UserError
 from ..tables import Log
-from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, build, named, note, of_row
+from .columns import build
 from .files import is_text, opened, torn
+from .loose import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, named, note, of_row
 from .names import losses_by_run, normalise, of_one_run, ours_of, recognise, run_of, scale
 from .rows import tables
 from .values import LOSSES, NAN

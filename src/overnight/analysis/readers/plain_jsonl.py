@@ -8,8 +8,8 @@ from typing import Any
 
 from ...runfolder import MAX_ROW_BYTES
 from ..tables import Log
-from .columns import note
 from .files import JSON_NAMES, decoded, is_text, opened
+from .loose import note
 from .rows import tables
 
 

@@ -16,9 +16,9 @@ from typing import IO, Any
 
 from ...errors import UserError
 from ..tables import Log
-from .columns import VALIDATION as VALIDATION_WORDS
-from .columns import note
 from .files import is_text, opened, tail, torn
+from .loose import VALIDATION as VALIDATION_WORDS
+from .loose import note
 from .names import normalise, ours_of
 from .rows import tables
 from .values import COUNTS

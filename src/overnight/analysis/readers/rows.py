@@ -14,7 +14,8 @@ from typing import Any
 from ...errors import UserError
 from ..tables import Log
 from . import settings
-from .columns import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, build, named, note, of_row
+from .columns import build
+from .loose import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, named, note, of_row
 from .names import normalise, rank, recognise, scale
 from .values import BROKEN, LOSSES
 from .values import number as parse

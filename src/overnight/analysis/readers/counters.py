@@ -1,0 +1,71 @@
+"""The counters of a foreign log: time in seconds and tokens, both of the whole run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..tables import Array, Columns
+
+EPOCHS = 50  # rows of a log that may have one for each
+MOST_SESSIONS = 100  # of a run that counts anew in each
+FIRST = 3.0  # of the usual rise, that a counter shows at most when it begins again
+
+
+def counters(loose: Columns, problems: list[str]) -> Columns:
+    """The columns with counters that count up from the run's beginning; without those that do
+    not."""
+    loose = dict(loose)
+    if "time" in loose:
+        loose["time"] = _in_seconds(loose["time"])
+    for name in ("tokens", "time"):
+        if name in loose:
+            loose[name] = _counted_on(name, loose, problems)
+            if not _rises(loose[name]) or (name == "time" and _of_rows(loose[name])):
+                problems.append(f"{name} does not count up: it is of a row and not of the run")
+                del loose[name]
+    if "tokens_per_s" in loose:  # 0 is what a tool writes that did not measure it
+        loose["tokens_per_s"] = np.where(loose["tokens_per_s"] > 0, loose["tokens_per_s"], np.nan)
+    return loose
+
+
+def _in_seconds(time: Array) -> Array:
+    """Unix time in milli-, micro- or nanoseconds in seconds."""
+    known = time[np.isfinite(time)]
+    unit = 1.0
+    while len(known) and np.median(known) / unit > 1e11:  # seconds of the year 5138
+        unit *= 1000
+    return time / unit
+
+
+def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:
+    """A counter that a resumed run began again while its steps went on, counted on."""
+    values, steps = loose[name].copy(), loose["step"]
+    at = np.flatnonzero(np.isfinite(values) & np.isfinite(steps))
+    kept, going = values[at], steps[at]
+    again = np.flatnonzero((kept[1:] < kept[:-1] / 2) & (going[1:] > going[:-1])) + 1
+    others = np.delete(np.diff(kept), again - 1) if len(again) else np.empty(0)
+    if not len(others) or len(again) > MOST_SESSIONS:
+        return values
+    if (others < 0).any() or (others > 0).mean() < 0.5:  # no counter
+        return values
+    if (kept[again] > FIRST * np.median(others[others > 0])).any():
+        return values
+    for i in again:
+        values[at[i:]] += kept[i - 1]
+    problems.append(f"{name} begins again at step {going[again[0]]:,.0f}: it is counted on")
+    return values
+
+
+def _rises(values: Array) -> bool:
+    """Whether a column counts up, but for what a resumed run takes back. Rows may share a value."""
+    values = values[np.isfinite(values)]
+    return len(values) < 3 or bool((np.diff(values) >= 0).mean() > 0.8 and values[-1] > values[0])
+
+
+def _of_rows(time: Array) -> bool:
+    """Whether the few values of a column are durations, of epochs mostly: most are as before, and
+    what is gained is little beside the first."""
+    time = time[np.isfinite(time)]
+    few = 3 <= len(time) <= EPOCHS and time[0] < 1e8  # not seconds since 1970
+    little = few and time[-1] - time[0] < time[0] / 4
+    return bool(little and (np.diff(time) > 0).mean() < 0.5)

@@ -1,0 +1,73 @@
+"""What the losses of a foreign log are in: nats, or made nats from perplexities and bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import UserError
+from ..tables import Columns
+from . import names
+from .values import LOSSES
+
+LEAST_RATIO, MOST_RATIO = 0.98, 1.1  # of a perplexity to exp(loss): a mean over batches is above
+
+
+def in_nats(path: Path, loose: Columns, known: dict[str, str], problems: list[str]) -> bool:
+    """A loss from a perplexity or from bits per byte, where the log has nothing else; whether that
+    of validation is so one per byte."""
+    bits = False
+    for loss, perplexity in (("loss", "perplexity"), ("val_loss", "val_perplexity")):
+        if loss not in loose and perplexity in loose:
+            named = next(foreign for foreign, ours in known.items() if ours == perplexity)
+            if loss == "loss" and "train" not in named.lower() and _of_validation(loose):
+                problems.append(f"{named[:40]}: of validation, as the loss beside it")
+                continue
+            with np.errstate(divide="ignore", invalid="ignore"):
+                loose[loss] = np.log(loose[perplexity])
+            problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
+        elif {loss, perplexity} <= set(loose) and not (loss == "loss" and _of_validation(loose)):
+            bits = _in_bits(loss, loose, perplexity, problems)
+        elif loss == "val_loss" in loose and bits:
+            _to_nats(loss, loose, "that of training", problems)
+    per_byte = "val_bpb" in loose and "val_loss" not in loose
+    if per_byte:
+        loose["val_loss"] = loose["val_bpb"] * names.LN_2
+        problems.append("val_loss is bits per byte times ln 2: nats per byte, not per token")
+    if not set(LOSSES) & set(loose):
+        raise UserError(
+            f"{path}: no loss column found. Known names are such as loss, train_loss, val_loss, "
+            "perplexity; the log has to use one of them."
+        )
+    return per_byte
+
+
+def _in_bits(name: str, loose: Columns, perplexity: str, problems: list[str]) -> bool:
+    """Whether a loss is in bits, as its perplexity says and fairseq has it; it is in nats then."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = loose[perplexity] / np.exp(loose[name])
+        of_bits = loose[perplexity] / np.exp2(loose[name])
+    ratio, of_bits = ratio[np.isfinite(ratio)], of_bits[np.isfinite(of_bits)]
+    if not len(ratio) or LEAST_RATIO < np.median(ratio) < MOST_RATIO:
+        return False
+    if len(of_bits) and abs(np.median(of_bits) - 1) < 1 - LEAST_RATIO:
+        _to_nats(name, loose, "its perplexity", problems)
+        return True
+    problems.append(f"the perplexity is {np.median(ratio):.3g} times exp({name})")
+    return False
+
+
+def _to_nats(name: str, loose: Columns, says: str, problems: list[str]) -> None:
+    problems.append(f"{name} is in bits, as {says} says: times ln 2, it is nats")
+    loose[name] = loose[name] * names.LN_2
+
+
+def _of_validation(loose: Columns) -> bool:
+    """Whether `perplexity` is that of the validation loss, in whose rows alone it stands."""
+    if "val_loss" not in loose:
+        return False
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loss = np.log(loose["perplexity"])
+    has = np.isfinite(loss)
+    return bool(has.any() and np.allclose(loss[has], loose["val_loss"][has], rtol=0.01))

@@ -71,7 +71,7 @@ def test_what_is_fixed_is_never_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_choice_is_made_once_per_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = timing(monkeypatch, 1.0, 0.5)
-    monkeypatch.setattr("overnight.training.machine.usable_cores", lambda: 4)
+    monkeypatch.setattr("overnight.training.limits.cores", lambda: 4)
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 4)
     first = chosen()
     assert tried == ["train.attention", "train.threads", "train.threads"]
@@ -102,7 +102,7 @@ def test_of_many_threads_fewer_are_tried_where_updates_are_short(
         return both if both[0] < forms.PATIENCE[name] else both[:1]
 
     monkeypatch.setattr(forms, "_seconds", seconds)
-    monkeypatch.setattr("overnight.training.machine.usable_cores", lambda: 12)
+    monkeypatch.setattr("overnight.training.limits.cores", lambda: 12)
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 12)
     before = torch.get_num_threads()
     try:

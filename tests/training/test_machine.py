@@ -11,7 +11,6 @@ import torch
 
 from overnight.settings import Settings
 from overnight.training import machine
-from overnight.training.machine import usable_cores
 
 SETTLED = """
 import json, resource, torch
@@ -55,20 +54,6 @@ def test_the_heap_is_in_large_pages(settled: tuple[int, int, int]) -> None:
     """At least one tensor of 32 MiB, in 15 whole pages of 2 MiB wherever it begins; without the
     advice none is."""
     assert settled[2] >= 15 * 2 * 1024
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"),
-    [("250000 100000", 2), ("50000 100000", 1), ("6400000 100000", 8), ("max 100000", 8)],
-)
-def test_a_container_uses_the_cores_it_may_fill(
-    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    file = tmp_path / "cpu.max"
-    assert usable_cores(file) == 8
-    file.write_text(f"{quota}\n")
-    assert usable_cores(file) == cores
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import re
 import warnings
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,6 +17,7 @@ import torch
 
 from ..errors import UserError
 from ..settings import Settings
+from . import limits
 
 AMPERE = (8, 0)  # the first GPUs of NVIDIA's that multiply bfloat16; torch emulates it on others
 
@@ -31,7 +31,8 @@ def choose_machine(settings: Settings) -> None:
     check_device(device)
     check_threads(settings.get("train.threads"))
     if settings.get("train.threads") == 0:
-        cores = min(usable_cores(), psutil.cpu_count(logical=False) or usable_cores())
+        usable = limits.cores()
+        cores = min(usable, psutil.cpu_count(logical=False) or usable)
         settings.choose("train.threads", cores, f"{cores} physical cores usable")
     if settings.get("train.dtype") == "auto":
         settings.choose("train.dtype", *_best_dtype(device))
@@ -118,18 +119,6 @@ def compiled(function: Callable[..., Any], device: torch.device) -> Callable[...
 def has_bfloat16() -> bool:
     """Whether the CPU has bfloat16 matrix instructions (AVX-512 BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may run on, and in a container may fill."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        cores = os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no quota, or "max"
-        allowed, period = map(int, quota.read_text().split())
-        cores = max(1, min(cores, allowed // period))
-    return cores
 
 
 def settle(device: str, threads: int) -> torch.device:

@@ -12,18 +12,19 @@ from ..config import Config
 from ..errors import UserError
 from ..model.decoder import count_parameters
 from ..model.size import checkpoint_bytes, memory_bytes
+from . import limits
 from .update import Updater
 
 SHARE = 0.6  # of the free memory that an estimate may fill: the peak is 0.9 to 1.3 of it, measured
 
 
 def memory(device: torch.device) -> tuple[int, int]:
-    """Bytes of memory that are free, and all there are."""
+    """Bytes of memory that are free for this process, and all that it could have."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return free, total
-    found = psutil.virtual_memory()
-    return found.available, found.total
+    machine, (left, most) = psutil.virtual_memory(), limits.memory()
+    return int(min(machine.available, left)), int(min(machine.total, most))
 
 
 def with_micro_batch(config: Config, micro: int) -> Config:
@@ -127,7 +128,7 @@ def check(config: Config, device: torch.device) -> None:
     if least > total:
         raise UserError(
             f"The model has {parameters['total']:,} parameters: weights, gradients and optimizer "
-            f"state take {gigabytes(least)}, the machine has {gigabytes(total)}."
+            f"state take {gigabytes(least)}, {gigabytes(total)} are all there is."
         )
 
 

@@ -1,7 +1,7 @@
 """What a control group, as of a container or a batch job, leaves of the machine to this process.
 
 Neither `os.cpu_count` nor psutil knows of it, and a process that takes more memory than its group
-may have is ended without a word. Both versions are read (Linux, admin-guide/cgroup-v2 and -v1/memory).
+may have is ended without a word. Both versions are read (Linux: cgroup-v2, cgroup-v1/memory).
 """
 
 from __future__ import annotations

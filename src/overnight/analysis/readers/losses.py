@@ -36,6 +36,8 @@ def in_nats(path: Path, loose: Columns, known: dict[str, str], problems: list[st
         loose["val_loss"] = loose["val_bpb"] * names.LN_2
         problems.append("val_loss is bits per byte times ln 2: nats per byte, not per token")
     if not set(LOSSES) & set(loose):
+        if set(LOSSES) & set(known.values()):
+            raise UserError(f"{path}: not one row has both a step and a loss.")
         raise UserError(
             f"{path}: no loss column found. Known names are such as loss, train_loss, val_loss, "
             "perplexity; the log has to use one of them."

@@ -14,13 +14,11 @@ from typing import Any
 
 from ...errors import UserError
 from ..tables import Log
-from .columns import build
 from .files import is_text, opened, torn
-from .loose import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, named, note, of_row
-from .names import losses_by_run, normalise, of_one_run, ours_of, recognise, run_of, scale
+from .loose import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, named, note
+from .names import losses_by_run, normalise, ours_of, recognise, run_of
 from .rows import tables
-from .values import LOSSES, NAN
-from .values import number as parse
+from .values import LOSSES
 
 MAX_LINE = 2**20
 OTHERS = 5  # runs that are named
@@ -56,23 +54,14 @@ def read(path: Path) -> Log:
         a_value_each = {"value", "step"} <= {normalise(name) for name in header}
         if a_value_each and not set(known.values()) & MEASURED:
             return tables(path, "csv", _values(path, header, rows, before), problems)
-        wanted = [
-            (i, known[name], scale(name, known[name]))
-            for i, name in enumerate(header)
-            if name in known
-        ]
-        if not wanted:
+        if not known:
             raise UserError(
                 f"{path}: no known column in its first line, if that is the header of a table: "
                 f"{header_line.strip()[:120]}"
             )
         problems += _other_runs(header, known)
-        loose = Loose(problems)
-        loose.known, loose.seen = known, dict.fromkeys(of_one_run(header))
-        _rows(rows, before, header, wanted, loose)
-    if not loose.rows:
-        raise UserError(f"{path}: a header and no rows; nothing to report on.")
-    return build(path, "csv", loose)
+        told = {*known, *named(KIND_FIELDS, header), *named(RUN_FIELDS, header)}
+        return tables(path, "csv", _rows(rows, before, header, told, problems), problems, header)
 
 
 def _values(
@@ -120,16 +109,10 @@ def _bounded(text: io.TextIOWrapper, torn: bool, problems: list[str]) -> Iterato
 
 
 def _rows(
-    reader: Any,
-    before: int,
-    header: list[str],
-    wanted: list[tuple[int, str, float]],
-    loose: Loose,
-) -> None:
-    """`before`: lines up to the header."""
-    problems = loose.problems
-    kinds = [header.index(name) for name in named(KIND_FIELDS, header)]
-    run = next((header.index(name) for name in named(RUN_FIELDS, header)), None)
+    reader: Any, before: int, header: list[str], told: set[str], problems: list[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The cells of the columns `told` that are not empty; `before`: lines up to the header."""
+    columns = [(i, name) for i, name in enumerate(header) if name in told]
     while True:
         try:
             cells = next(reader)
@@ -139,20 +122,8 @@ def _rows(
             note(problems, f"line {before + reader.line_num}: {error}")
             continue
         cells = [cell.strip() for cell in cells]
-        if not any(cells) or cells == header:  # a second header, from an appended file
+        if cells == header:  # a second one, from an appended file
             continue
-        said = [cells[i] for i in kinds if i < len(cells)]
-        filled = {header[i]: name for i, name, _ in wanted if i < len(cells) and cells[i]}
-        ours_of = of_row(filled, said) if said else filled
-        values: dict[str, float] = {}
-        for i, name, factor in wanted:
-            cell = cells[i] if i < len(cells) else ""
-            value = parse(cell, name, factor)
-            if value is None:
-                number = before + reader.line_num
-                note(problems, f"line {number}: {cell[:40]!r} is not a number")
-                value = NAN
-            ours = ours_of.get(header[i], name)
-            if value == value or ours not in values:  # an empty cell takes nothing back
-                values[ours] = value
-        loose.add(values, cells[run] if run is not None and run < len(cells) else None)
+        row = {name: cells[i] for i, name in columns if i < len(cells) and cells[i]}
+        if row:
+            yield before + reader.line_num, row

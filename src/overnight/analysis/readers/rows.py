@@ -7,7 +7,7 @@ different kinds, such as one for training, one for evaluation, one with the sett
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..tables import Log
 from . import settings
 from .columns import build
 from .loose import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, named, note, of_row
-from .names import normalise, rank, recognise, scale
+from .names import normalise, of_one_run, rank, recognise, scale
 from .values import BROKEN, LOSSES
 from .values import number as parse
 
@@ -24,10 +24,16 @@ CONFIG_FIELDS = ("config", "args", "hparams", "hyperparameters", "settings")
 
 
 def tables(
-    path: Path, form: str, rows: Iterable[tuple[int, dict[str, Any]]], problems: list[str]
+    path: Path,
+    form: str,
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    problems: list[str],
+    header: Sequence[str] = (),
 ) -> Log:
-    """The tables of numbered `rows` of any fields."""
+    """The tables of numbered `rows` of any fields; with a `header` these are all there are, and
+    each means the same in every row."""
     loose = Loose(problems)
+    loose.known, loose.seen = recognise(header), dict.fromkeys(of_one_run(list(header)))
     config: dict[str, Any] | None = None
     kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
     about: dict[tuple[str, ...], tuple[list[str], ...]] = {}  # … → those that say what it is of
@@ -42,9 +48,14 @@ def tables(
                 note(problems, f"line {number}: too many kinds of rows")
                 continue
             about[fields] = named(KIND_FIELDS, fields), named(RUN_FIELDS, fields)
-            kinds[fields] = _agreed(recognise(fields), loose.known)
-            loose.seen |= dict.fromkeys(f for f in fields if not isinstance(flat[f], dict | list))
-            loose.known |= kinds[fields]
+            if header:
+                kinds[fields] = {f: loose.known[f] for f in fields if f in loose.known}
+            else:
+                kinds[fields] = _agreed(recognise(fields), loose.known)
+                loose.seen |= dict.fromkeys(
+                    f for f in fields if not isinstance(flat[f], dict | list)
+                )
+                loose.known |= kinds[fields]
             factors |= {name: scale(name, ours) for name, ours in kinds[fields].items()}
         values = {}
         said, run = ([flat[name] for name in names] for names in about[fields])
@@ -60,9 +71,11 @@ def tables(
                 note(problems, f"line {number}: {flat[name][:40]!r} is not a number")
         if values:
             loose.add(values, next(iter(run), None))
-    _split_train_loss(loose)
+    if not header:
+        _split_train_loss(loose)
     if not loose.rows:
-        raise UserError(f"{path}: no row with a known field; nothing to report on.")
+        lacks = "a header and no rows" if header else "no row with a known field"
+        raise UserError(f"{path}: {lacks}; nothing to report on.")
     log = build(path, form, loose)
     log.config = settings.ours(config) if config is not None else None
     return log

@@ -213,7 +213,7 @@ def test_a_cell_of_validation_without_a_step(tmp_path: Path) -> None:
     for s in STEPS:
         rows += [f"{s},{falling(s)},"] + ([f",,{val(s)}"] if s % 100 == 0 else [])
     run = run_of(tmp_path, "m.csv", rows)
-    assert evaluations(run) == [(10, 9.0), *((s, val(s)) for s in STEPS if s % 100 == 0)]
+    assert evaluations(run) == [(0, 9.0), *((s, val(s)) for s in STEPS if s % 100 == 0)]
     mixed = run_of(tmp_path, "n.csv", [*rows, f"1300,{falling(1300)},{val(1300)}"])
     assert evaluations(mixed) == [(1300, val(1300))]
     assert told(mixed, "13 validation losses have no step: left out")

@@ -162,13 +162,12 @@ def _overfit(v: Verdicts, case: Case) -> list[Advice]:
     if v["overfitting"].verdict != "yes" or case.best is None:
         return []
     lost, seen = v["overfitting"].effect_nats or 0.0, case.ledger.passes
-    found = [
-        Advice(
-            do=f"Deploy step {case.best.pick:,}, and next time stop near it.",
-            because=["overfitting"],
-            expected=f"a loss about {lost:.3f} nats lower than the mean of the last evaluations.",
-        )
-    ]
+    do = f"Deploy step {case.best.pick:,}, and next time stop near it."
+    expected = f"a loss about {lost:.3f} nats lower than the mean of the last evaluations."
+    if case.best.pick == 0:
+        do = "Deploy none of it: on validation it was never better than at step 0."
+        expected = "nothing of this run; look at the held-out text, the data and the learning rate."
+    found = [Advice(do=do, because=["overfitting"], expected=expected)]
     repeated = v["repeats"].verdict == "yes"
     passes = f" (it was seen {seen:.2f} times)" if repeated and seen else ""
     found.append(
@@ -218,6 +217,8 @@ def _longer(v: Verdicts, case: Case) -> list[Advice]:
         most = v["plateau"].evidence["most"]
         repeated = (case.ledger.passes or 0.0) > MANY_PASSES
         what = "more text" if repeated else "a larger model, or more text"
+        if v["gap"].verdict == "growing":
+            what = "more text, or more dropout"
         return [
             Advice(
                 do=f"Do not train this longer; change something else: {what}.",

@@ -160,7 +160,10 @@ def throughput(log: Log, counted: Ledger) -> Verdict:
         "Median {median:,.0f} tokens per second, {begin:,.0f} in the first fifth and {end:,.0f} in "
         "the last; {slow:.0f} % of the rows are slower than 80 % of the median."
     )
-    uneven = slow > 100 * UNEVEN or end < FALLEN * begin
+    risen = end > begin / FALLEN  # slow rows are of the time before
+    uneven = (slow > 100 * UNEVEN and not risen) or end < FALLEN * begin
+    if risen:
+        why += " It rose."
     return make("throughput", "yes" if uneven else "no", why, **facts)
 
 

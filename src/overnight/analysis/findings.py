@@ -92,6 +92,7 @@ class Ledger(_Finding):
     tokens_per_step: int | None
     train_tokens: int | None
     seconds: Number  # wall time over all sessions
+    pause_seconds: Number  # of it, where a foreign log's clock shows that nothing went on
     train_seconds: Number
     eval_seconds: Number
     save_seconds: Number

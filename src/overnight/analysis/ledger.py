@@ -15,6 +15,7 @@ from .tables import Array, Columns, Log, select
 SLOW = 0.8  # of the median speed
 TOLERANCE = 0.02  # beyond which two figures disagree
 AROUND = 5  # gaps between rows that show what is usual there
+PAUSE, PAUSES = 600.0, 20  # seconds, and usual gaps between rows, that are a pause
 FEWEST = 200  # rows of counters: epochs rounded to two digits tell 2 % from about 100 on
 
 
@@ -36,7 +37,8 @@ def ledger(log: Log) -> Ledger:
     """Steps, tokens, passes and seconds of the run and of each session."""
     train, own = log.train, units(log)
     ends = [t[-1] for t in (train["step"], log.eval["step"]) if len(t)]
-    last = int(max([*ends, *(s["to_step"] for s in log.session[-1:])], default=0))
+    reached = [s["to_step"] for s in log.session[-1:]] or [log.reached or 0]
+    last = int(max([*ends, *reached], default=0))
     first = int(min((t[0] for t in (train["step"], log.eval["step"]) if len(t)), default=0))
     tokens = own.tokens(last) if own else _last(train["tokens"])
     speeds = train["tokens_per_s"][np.isfinite(train["tokens_per_s"])]
@@ -53,6 +55,7 @@ def ledger(log: Log) -> Ledger:
         tokens_per_step=own.tokens_per_step if own else None,
         train_tokens=own.train_tokens if own else None,
         seconds=_total(s.seconds for s in sessions) if sessions else _seconds(log),
+        pause_seconds=None if sessions or log.seconds is not None else _pauses(log),
         train_seconds=_total(s.train_seconds for s in sessions),
         eval_seconds=_total(s.eval_seconds for s in sessions),
         save_seconds=_total(s.save_seconds for s in sessions),
@@ -164,9 +167,23 @@ def _seconds(log: Log) -> float | None:
 
 def elapsed(train: Columns, evals: Columns) -> float | None:
     """Seconds between the first and last timed row."""
-    times = np.concatenate([train["time"], evals["time"]])
-    times = times[np.isfinite(times)]
+    times = _times(train, evals)
     return float(np.ptp(times)) if len(times) > 1 else None
+
+
+def _pauses(log: Log) -> float | None:
+    """Seconds of the clock between rows that lie too far apart for training."""
+    gaps = np.diff(_times(log.train, log.eval))
+    gaps = gaps[gaps > 0]
+    if not len(gaps):
+        return None
+    long = gaps > max(PAUSE, PAUSES * float(np.median(gaps)))
+    return float(gaps[long].sum()) or None
+
+
+def _times(train: Columns, evals: Columns) -> Array:
+    times = np.concatenate([train["time"], evals["time"]])
+    return np.sort(times[np.isfinite(times)])
 
 
 def _log_every(steps: Array) -> float | None:

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from .tables import Array, Mask
 
 FEWEST = 20  # values below which neighbours are too few to say
 HALF = 10  # neighbours on each side
+SOON, BACK = 3, 0.1  # values behind a spike, one of which is back, but for a tenth of its height
 DIGITS = 3.0  # of the last digit logged, at least
 SIGMAS = 8.0  # robust z; of 10⁶ normal values none is beyond 6, real logs have heavier tails
 
 
 def outliers(values: Array) -> Mask:
-    """Which of `values` (finite, in order) stand alone, no neighbour standing out half as far on
-    the same side: a loss that goes on from where it has jumped to is none. In the steep beginning
-    none is."""
+    """Which of `values` (finite, in order) stand alone: no neighbour on the same side that stands
+    out, too, or at least half as far where values soon are back: a loss that goes on from where it
+    has jumped to is none. In the steep beginning none is."""
     if len(values) < FEWEST:
         return np.zeros(len(values), dtype=bool)
     away, scale = stands_out(values)
     least = np.where(scale > 0, np.maximum(SIGMAS * scale, DIGITS * digit(values)), np.inf)
-    out = np.where(np.abs(away) > least, np.sign(away), 0)
-    out[:HALF] = 0
-    beside = np.pad(np.where(np.abs(away) > least / 2, np.sign(away), 0), 1)
-    return np.asarray((out != 0) & (beside[:-2] != out) & (beside[2:] != out))
+    far, side = np.abs(away) > least, np.sign(away)
+    far[:HALF] = False
+    behind = sliding_window_view(np.append(np.abs(away[1:]), np.full(SOON, np.inf)), SOON)
+    back = behind.min(axis=1) <= np.maximum(np.abs(away) * BACK, least / 2)
+    room = np.where(back, np.maximum(np.abs(away), least), least) / 2
+    alone = np.zeros(len(values), dtype=bool)
+    while True:  # what a spike has left beside it stands alone once the spike is out
+        beside = np.pad(np.where(alone, 0.0, away), 1)
+        company = np.maximum(beside[:-2] * side, beside[2:] * side)
+        found = alone | (far & (company <= room))
+        if not (found & ~alone).any():
+            return alone
+        alone = found
 
 
 def digit(values: Array) -> float:

@@ -14,6 +14,8 @@ EARLY = 2  # steps after which a first loss no longer is that of a fresh model
 NEAR = 0.1  # of ln V
 IMPLAUSIBLE = 0.6  # bits per byte: natural text from a small model does not go below
 BYTES_PER_WORD_PIECE = 4.3  # of English in a vocabulary of 16,000–50,000
+HIGH = 13.0  # ln of 442,000, more than vocabularies have
+FRESH = 10  # steps
 LOW = 1.5  # nats per token below which a word-piece vocabulary would be implausible
 
 
@@ -69,19 +71,29 @@ def too_good(best: Best | None, about: About, counted: Ledger) -> Verdict:
             bpb=best.bpb, limit=IMPLAUSIBLE, n=1, passes=passes, estimator=best.estimator,
         )  # fmt: skip
     size = BYTES_PER_WORD_PIECE
-    bpb = best.loss / math.log(2) / size
+    loss, level = best.loss, best.loss
+    if not best.validated and best.smoothed is not None:  # the lowest of many rows is luck
+        level = best.smoothed
+    bpb = loss / math.log(2) / size
     facts = {
-        "loss": best.loss, "bpb": bpb, "size": size, "limit": IMPLAUSIBLE, "n": best.n,
-        "estimator": best.estimator, "low": LOW,
+        "loss": loss, "bpb": bpb, "size": size, "limit": IMPLAUSIBLE, "n": best.n,
+        "estimator": best.estimator, "low": LOW, "high": HIGH,
     }  # fmt: skip
-    if best.loss < IMPLAUSIBLE * math.log(2):
+    if loss > HIGH and counted.steps > FRESH:
+        return make(
+            "too_good", "cannot_tell",
+            "{loss:.4f} is more than {high:.0f} nats, what a model that knows nothing needs for "
+            "one of all the tokens in use: it is a sum, or in another unit than nats per token.",
+            **facts,
+        )  # fmt: skip
+    if level < IMPLAUSIBLE * math.log(2):
         return make(
             "too_good", "yes",
-            "{loss:.4f} nats per token is under {limit:.1f} bits per byte even where a token is a "
-            "single byte: suspect memorisation or padding in the loss.", **facts,
+            "{level:.4f} nats per token is under {limit:.1f} bits per byte even where a token is a "
+            "single byte: suspect memorisation or padding in the loss.", level=level, **facts,
         )  # fmt: skip
     words = about.vocab_size is not None and about.vocab_size >= 8000
-    if best.loss >= LOW:
+    if loss >= LOW:
         return make(
             "too_good", "no" if words else "cannot_tell",
             "{loss:.4f} nats per token is possible for a vocabulary of word pieces; without "

@@ -52,6 +52,7 @@ class Log:
     step_is: str = "step"  # or epoch, or row: what a step of a foreign log is
     per_byte: bool = False  # the validation loss is; a training loss is not
     planned: float | None = None  # the step at which a foreign log says that it is to end
+    reached: float | None = None  # the step that the summary of a foreign log is of
     seconds: float | None = None  # of the whole run, as a foreign log says
     other_task: str | None = None  # a column that tells of another task than language
 

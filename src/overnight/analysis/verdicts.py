@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from . import books, plausible
 from .case import Case
@@ -17,6 +18,7 @@ from .spikes import spikes
 from .tables import Log
 
 ALPHA = 0.05
+SEEN = 0.8  # of the run, that evaluations must reach for a verdict on its end
 # Verdicts that a small p supports, and what they claim; without it they claim nothing.
 CLAIMS = {
     "overfitting": ("yes",),
@@ -44,7 +46,21 @@ def trends(log: Log, series: Series, rates: Schedule, about: About) -> list[Verd
         found["overfitting"] = weak
     if found["gap"].verdict == "growing" and found["still_improving"].verdict == "yes":
         found["gap"].because += " Validation still falls, so this does no harm."
+    if (unseen := _unseen(series)) > 0:
+        for name in ("overfitting", "still_improving", "plateau"):
+            if found[name].verdict in ("yes", "no")[name == "overfitting" :]:
+                found[name].verdict = "cannot_tell"
+                found[name].because += f" But the last {unseen:,} steps were not evaluated."
     return list(found.values())
+
+
+def _unseen(series: Series) -> int:
+    """Steps at the end of the run that no evaluation tells of, if they are many; else 0."""
+    if series.n < 2 or not series.train_n:
+        return 0
+    last, end = series.steps[-1], series.train_steps[-1]
+    usual = float(np.median(np.diff(series.steps)))
+    return int(end - last) if last < SEEN * end and end - last > 2 * usual else 0
 
 
 def judge(case: Case) -> list[Verdict]:

@@ -182,6 +182,8 @@ def _card_time(f: Findings) -> Card:
             detail += f", evaluation and samples {n.duration(led.eval_seconds)}"
         if led.save_seconds is not None:
             detail += f", saving {n.duration(led.save_seconds)}"
+    elif led.pause_seconds:
+        detail = f"from the first row to the last, {n.duration(led.pause_seconds)} of it pauses"
     answer = n.duration(led.seconds) if led.seconds is not None else "not logged"
     return Card("How long did it take?", answer, detail, "", "ledger")
 
@@ -386,6 +388,7 @@ def ledger_rows(f: Findings) -> list[list[str]]:
         ["training tokens (one pass)", n.count(led.train_tokens)],
         ["passes", n.passes(led.passes)],
         ["wall time", n.duration(led.seconds)],
+        ["of it pauses between rows", n.duration(led.pause_seconds)],
         ["of it training", n.duration(led.train_seconds)],
         ["of it evaluation and samples", n.duration(led.eval_seconds)],
         ["of it saving", n.duration(led.save_seconds)],

@@ -19,6 +19,7 @@ from .losses import in_nats
 from .overlaps import table, without_abandoned
 from .steps import in_order, last_run, with_steps
 from .unmeasured import measured
+from .values import LOSSES
 
 FEWEST_ROWS = 5  # of a run
 
@@ -48,7 +49,7 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
         evals["train_loss"] = _beside(evals["step"], train["step"], train["loss"])
     return Log(
         path, form, train, evals, columns=gathered.known, problems=problems, step_is=step_is,
-        planned=_planned(loose), seconds=_largest(loose, "duration"),
+        planned=_planned(loose), reached=_closing(loose), seconds=_largest(loose, "duration"),
         other_task=names.other_task(gathered.seen), per_byte=per_byte,
     )  # fmt: skip
 
@@ -67,19 +68,25 @@ def _of_one_run(loose: Columns, runs: list[str], problems: list[str]) -> Columns
 
 
 def _evaluations_with_steps(loose: Columns, problems: list[str]) -> Columns:
-    """A validation loss in a row without a step is of the step before it (the first ones of that
-    behind), if none has a step."""
+    """A validation loss in a row without a step is of the step before it, if none has a step; of
+    that behind it, where the first one stands before step 0."""
     steps = loose["step"]
     without = np.isfinite(loose.get("val_loss", np.full(len(steps), np.nan))) & np.isnan(steps)
     if not without.any():
         return loose
-    last = np.maximum.accumulate(np.where(np.isnan(steps), -1, np.arange(len(steps))))
-    if np.isfinite(loose["val_loss"][~without]).any() or last[-1] < 0:
+    known = np.flatnonzero(~np.isnan(steps))
+    if np.isfinite(loose["val_loss"][~without]).any() or not len(known):
         problems.append(f"{without.sum():,} validation losses have no step: left out")
         return loose
-    problems.append(f"{without.sum():,} validation losses have no step: taken for the one before")
-    last[last < 0] = np.flatnonzero(~np.isnan(steps))[0]
-    return loose | {"step": np.where(without, steps[last], steps)}
+    begins = without[: known[0]].any()
+    behind = bool(begins and steps[known[0]] == 0)  # build-nanogpt: the first is of step 0
+    rows = np.arange(len(steps))
+    near = np.searchsorted(known, rows) if behind else np.searchsorted(known, rows) - 1
+    taken = steps[known[np.clip(near, 0, len(known) - 1)]]
+    taken[near < 0] = 0
+    side = "behind" if behind else "before"
+    problems.append(f"{without.sum():,} validation losses have no step: taken for the one {side}")
+    return loose | {"step": np.where(without, taken, steps)}
 
 
 def _refuse_results(path: Path, loose: Columns) -> None:
@@ -96,6 +103,13 @@ def _planned(loose: Columns) -> float | None:
     """The step to end at; fewer than were made are the steps of something else."""
     planned = _largest(loose, "planned")
     return planned if planned and planned >= (_largest(loose, "step") or 0) else None
+
+
+def _closing(loose: Columns) -> float | None:
+    """The step of a summary, behind the last row with a loss."""
+    losses = [loose[name] for name in LOSSES if name in loose]
+    logged = np.flatnonzero(~np.isnan(losses).all(axis=0))
+    return _largest({"step": loose["step"][logged[-1] + 1 :]}, "step") if len(logged) else None
 
 
 def _largest(loose: Columns, name: str) -> float | None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..tables import Array, Columns
 
+DAY = 86_400.0  # seconds
 EPOCHS = 50  # rows of a log that may have one for each
 MOST_SESSIONS = 100  # of a run that counts anew in each
 FIRST = 3.0  # of the usual rise, that a counter shows at most when it begins again
@@ -17,6 +18,9 @@ def counters(loose: Columns, problems: list[str]) -> Columns:
     loose = dict(loose)
     if "time" in loose:
         loose["time"] = _in_seconds(loose["time"])
+        loose["time"] = _beyond_midnight(loose["time"])
+    if "tokens" in loose and not (loose["tokens"] > 0).any():
+        del loose["tokens"]  # LLaMA-Factory's 0, where it does not count them
     for name in ("tokens", "time"):
         if name in loose:
             loose[name] = _counted_on(name, loose, problems)
@@ -35,6 +39,20 @@ def _in_seconds(time: Array) -> Array:
     while len(known) and np.median(known) / unit > 1e11:  # seconds of the year 5138
         unit *= 1000
     return time / unit
+
+
+def _beyond_midnight(time: Array) -> Array:
+    """The time of day, which begins again at midnight, counted on."""
+    at = np.flatnonzero(np.isfinite(time))
+    change = np.diff(time[at])
+    rises = change[change > 0]
+    if not len(rises) or time[at].max() >= DAY or time[at].min() < 0:
+        return time
+    near = FIRST * np.median(rises)
+    midnight = (change < 0) & (time[at][:-1] > DAY - near) & (time[at][1:] < near)
+    counted = time.copy()
+    counted[at] += DAY * np.append(0, np.cumsum(midnight))
+    return counted
 
 
 def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:

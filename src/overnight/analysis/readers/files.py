@@ -105,5 +105,6 @@ def decoded(content: bytes) -> Any:
 
 
 def is_text(head: bytes) -> bool:
-    """Whether a file that begins so is text. A power cut may leave zeros, but not in line one."""
-    return b"\0" not in head.lstrip(b"\xef\xbb\xbf \r\n").partition(b"\n")[0]
+    """Whether a file that begins so is text. Zeros before it are a hole, of a file that was cut off
+    while it was written; a power cut may leave some behind, but not in line one."""
+    return min(head.lstrip(b"\xef\xbb\xbf \r\n\0").partition(b"\n")[0], default=9) >= 9

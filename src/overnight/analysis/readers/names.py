@@ -12,19 +12,20 @@ from .values import COUNTS, LOSSES, SECONDS, SUFFIX
 SYNONYMS = {
     "step": "global_step trainer_global_step step steps iter iters iteration iterations "
     "num_updates update updates train_step training_step completed_step optimizer_step it "
-    "current_steps current_step",
+    "current_steps current_step total_iterations",
     "epoch": "epoch epochs train_epoch trainer_epoch",
     "loss": "loss train_loss training_loss tr_loss loss_train train_loss_step batch_loss "
     "train_batch_loss lm_loss train_lm_loss train_cross_entropy cross_entropy train_ce ce_loss ce "
     "train_nll nll nll_loss xent avg_loss mean_loss loss_avg loss_mean avg_train_loss "
     "train_loss_avg train_loss_mean train_loss_epoch running_loss losses_train trn_loss "
     "trainloss reduced_train_loss train_cross_entropy_loss train_language_cross_entropy "
-    "loss_train_total loss_out global_avg_loss loss_metrics_global_avg_loss train",
+    "loss_train_total loss_out train_mean_nll mean_nll global_avg_loss "
+    "loss_metrics_global_avg_loss train",
     "val_loss": "val_loss valid_loss validation_loss eval_loss loss_val loss_eval dev_loss "
     "test_loss val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
     "val_nll valid_nll eval_nll test_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
     "losses_val losses_valid validation_cross_entropy vloss valloss eval_language_cross_entropy "
-    "val valid validation",
+    "val valid validation heldout heldout_loss held_out held_out_loss holdout_loss",
     "val_se": "val_se val_loss_se eval_se val_stderr",
     "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step",
     "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
@@ -35,11 +36,12 @@ SYNONYMS = {
     "tok_per_sec tok_sec toks_per_sec tps tokens_sec throughput "
     "train_tokens_per_second throughput_tokens token_throughput throughput_tokens_per_second "
     "throughput_device_tokens_per_second",
-    "grad_norm": "grad_norm gradient_norm gnorm norm train_grad_norm",
+    "grad_norm": "grad_norm gradient_norm gnorm norm train_grad_norm grad_norm_before_clip",
     "tokens": "tokens tokens_seen total_tokens num_tokens n_tokens consumed_tokens "
-    "tokens_processed train_tokens num_input_tokens_seen throughput_total_tokens",
+    "tokens_processed tokens_total train_tokens num_input_tokens_seen throughput_total_tokens",
     "time": "time timestamp elapsed elapsed_s elapsed_time elapsed_sec elapsed_seconds "
-    "wall_time walltime wall time_s runtime wall_time_s wall_time_sec wall_time_seconds",
+    "wall_time walltime wall time_s elapsed_hours elapsed_minutes runtime "
+    "wall_time_s wall_time_sec wall_time_seconds",
     "duration": "train_runtime",  # of the whole run
     "planned": "max_steps total_steps",  # the step at which it is to end
 }
@@ -59,7 +61,8 @@ NAMED = 8  # columns that are not read
 # What a language model's log has, and what the log of another task does
 TOKENS = re.compile(r"tok|perplexity|ppl|bpb|bits_per_byte")
 OTHER_TASK = re.compile(
-    r"(^|_)(acc|accuracy|f1|auc|m?iou|dice|map|wer|cer|psnr|ssim|fid|mae|rmse|top_?[15])(_|$)"
+    r"(^|_)(acc[15]?|accuracy|f1|auc|[mg]?iou|dice|map|bbox|class_error|wer|cer|psnr|ssim|fid|mae"
+    r"|rmse|top_?[15]|bleu|chrf|rouge|meteor)(_|$)|^(val|eval|test)_per$"
 )
 PREFERENCE = re.compile(
     r"(^|_)(rewards?|logps|advantages?)(_|$)"
@@ -83,6 +86,7 @@ def scale(name: str, ours: str) -> float:
     found = re.search(r"[(\[]\s*(\w+)\s*[)\]]", name)
     unit = found.group(1) if found else ""
     if ours in ("time", "duration"):
+        unit = unit or normalise(name).rpartition("_")[2]
         return SECONDS.get(unit.lower(), 1.0)
     return SUFFIX.get(unit, 1.0) if ours in COUNTS else 1.0
 
@@ -114,7 +118,9 @@ def ours_of(name: str) -> str | None:
     found = OURS.get(plain)
     if found is None and OF_ONE_SET.fullmatch(plain):
         return "val_loss"
-    if found is None and plain.startswith(("train_", "perf_", "optim_", "trainer_")):
+    if found is None and plain.startswith(
+        ("train_", "perf_", "performance_", "optim_", "trainer_")
+    ):
         found = OURS.get(plain.partition("_")[2])
         return None if found in ("loss", "val_loss", "perplexity", "val_perplexity") else found
     return found
@@ -182,6 +188,12 @@ def other_task(names: Iterable[str]) -> str | None:
     if preference or any(TOKENS.search(p) for p in plain.values()):
         return preference
     return next((name for name, p in plain.items() if OTHER_TASK.search(p)), None)
+
+
+def tells_task(name: str) -> bool:
+    """Whether a column of this name tells of what task a log is."""
+    plain = normalise(name)
+    return bool(PREFERENCE.search(plain) or OTHER_TASK.search(plain))
 
 
 def unread(names: Iterable[str], known: set[str]) -> list[str]:

@@ -56,8 +56,8 @@ def read(path: Path) -> Log:
             return tables(path, "csv", _values(path, header, rows, before), problems)
         if not known:
             raise UserError(
-                f"{path}: no known column in its first line, if that is the header of a table: "
-                f"{header_line.strip()[:120]}"
+                f"{path}: no log that can be read: no lines with the names of a step and a loss, "
+                f"nor a first line with known columns: {header_line.strip()[:120]}"
             )
         problems += _other_runs(header, known)
         told = {*known, *named(KIND_FIELDS, header), *named(RUN_FIELDS, header)}
@@ -79,7 +79,10 @@ def _values(
     for number, cells in enumerate(rows, before + 1):
         if len(cells) == len(header):
             name = tag if naming is None else cells[naming].strip()
-            yield number, {"step": cells[column["step"]], name: cells[column["value"]]}
+            row = {"step": cells[column["step"]], name: cells[column["value"]]}
+            if "timestamp" in column:
+                row["timestamp"] = cells[column["timestamp"]]
+            yield number, row
 
 
 def _other_runs(header: list[str], known: dict[str, str]) -> list[str]:

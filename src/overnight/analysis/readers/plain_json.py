@@ -35,7 +35,11 @@ def read(path: Path) -> Log:
         raise UserError(f"{path}: not a JSON document: {error}.") from None
     rows = _rows(document)
     if not rows:
-        raise UserError(f"{path}: no list of rows in it; nothing to report on.")
+        if isinstance(document, dict) and document.get("log_history") == []:
+            raise UserError(
+                f"{path}: its log_history is empty: the run was shorter than its logging_steps."
+            )
+        raise UserError(f"{path}: no list of rows with names in it; nothing to report on.")
     log = tables(path, "json", enumerate(rows, 1), [])
     most = document.get("max_steps") if isinstance(document, dict) else None  # transformers
     if isinstance(most, int) and most > 0:

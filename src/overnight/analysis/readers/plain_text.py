@@ -19,7 +19,7 @@ from ..tables import Log
 from .files import is_text, opened, tail, torn
 from .loose import VALIDATION as VALIDATION_WORDS
 from .loose import note
-from .names import normalise, ours_of
+from .names import normalise, ours_of, tells_task
 from .rows import tables
 from .values import COUNTS
 from .values import number as parse
@@ -34,6 +34,12 @@ PAIR = re.compile(
     r"(?:/ ?(\d[\d,]*))?",  # and of how many
     re.IGNORECASE,
 )
+# A rate behind its number: `124025 tok/s` (llm.c); OpenNMT's are of both languages
+RATE = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?[kM]?) ?tok(?:ens)?/s(?:ec)?\b(?! ?[:=]| ?\d)")
+MINIMIND = re.compile(r"(Epoch): ?\[(\d+)/\d+\] ?\((\d+/\d+)\)")  # and the step: (10/39695)
+# What stands above rows of a loss alone: an epoch; OLMo's step, as [step=10/10000,epoch=0]
+EPOCH = re.compile(r"\bepoch\W{0,3}(?P<epoch>\d+)", re.IGNORECASE)
+STEP = re.compile(r"\[step=(?P<step>\d+)/(?P<max_steps>\d+)")
 STAMP = re.compile(r"^\S*\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? ")  # of docker, kubectl
 LEVEL = re.compile(r"^.*\b(?:info|debug|warning|root)\b[\s-]*", re.IGNORECASE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -60,6 +66,7 @@ OTHER_UNIT = re.compile(
     re.IGNORECASE,
 )
 ALONE = "val_loss"  # as which a validation loss counts that a line is tagged with
+LONE = {ALONE, "val_perplexity"}  # what may stand in a line of its own
 SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
 
 
@@ -69,22 +76,32 @@ def fits(path: Path, head: bytes) -> bool:
 
 
 def _holds_rows(text: bytes) -> bool:
-    rows = map(_row, text.decode("utf-8", errors="replace").splitlines())
-    return sum(row is not None and row.keys() != {ALONE} for row in rows) >= FEWEST
+    lines = text.decode("utf-8", errors="replace").splitlines()
+    for by_epoch in (False, True):
+        rows = (_row(line, by_epoch) for line in lines)
+        if sum(row is not None and not row.keys() <= LONE for row in rows) >= FEWEST:
+            return True
+    return False
 
 
 def read(path: Path) -> Log:
-    """The tables of a trainer's output; lines that hold no step and loss are passed over."""
+    """The tables of a trainer's output; lines that hold no step and loss are passed over. Where
+    none has both, the epoch or the step above it is that of a loss."""
     problems: list[str] = []
     with opened(path) as file:
-        log = tables(path, "text", _rows(file, torn(path), problems), problems)
+        by_epoch = all(row.keys() <= LONE for _, row in _rows(file, False, [], False))
+    with opened(path) as file:
+        rows = _rows(file, torn(path), problems, by_epoch)
+        log = tables(path, "text", rows, problems)
     if not len(log.train["step"]) and not len(log.eval["step"]):
         raise UserError(f"{path}: no line with a step and a loss.")
     return log
 
 
-def _rows(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
+def _rows(
+    file: IO[bytes], torn: bool, problems: list[str], by_epoch: bool
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    number, above = 0, dict[str, Any]()
     # what redraws its line ends it with a carriage return alone
     text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline=None)
     while line := text.readline(MAX_LINE):
@@ -92,24 +109,29 @@ def _rows(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[tuple[in
         if torn and len(line) < MAX_LINE and not line.endswith("\n"):
             note(problems, f"line {number} breaks off within a number: left out")
             return
-        row = _row(line)
+        for form in (EPOCH, STEP) if by_epoch else ():
+            above |= found.groupdict() if (found := form.search(line)) else {}
+        row = _row(line, by_epoch)
         if row is not None:
-            yield number, row
+            yield number, above | row
 
 
-def _row(line: str) -> dict[str, Any] | None:
+def _row(line: str, by_epoch: bool = False) -> dict[str, Any] | None:
     """The known names of a line with their numbers as text; None without a step and a loss. A
-    validation loss may stand alone, and what is printed as a dictionary without a step."""
+    validation loss may stand alone, and what is printed as a dictionary without a step; `by_epoch`
+    so may any."""
     line = BLANKS.sub(" ", COLOUR.sub("", line[:MAX_LINE]))
     line = BEGINS.sub(r"step \1 ", STAMP.sub("", line))
+    line = RATE.sub(r" tok_s: \1 ", MINIMIND.sub(r"\1 \2 step \3 ", line))
     for form in VALIDATION:
         if said := form.search(line):
             return dict(said.groupdict())
-    dictionary = line.startswith("{'")
+    dictionary = "{'" in line  # behind a bar of progress, too
+    line = line[line.index("{'") :].replace("'", "") if dictionary else line
     row: dict[str, Any] = {}
     found: set[str] = set()
     tag = ""
-    for pair in PAIR.finditer(line.replace("'", "") if dictionary else line):
+    for pair in PAIR.finditer(line):
         for name, ours, number in _read(pair):
             if ours not in found:
                 found.add(ours)
@@ -123,8 +145,14 @@ def _row(line: str) -> dict[str, Any] | None:
     losses = found & {"loss", "val_loss", "val_bpb"}
     if losses and ("step" in found or dictionary):
         return row
-    if "val_loss" in found and not SUMMARY.search(line) and "test" not in line.lower():
-        return {ALONE: next(row[name] for name in row if ours_of(name) == "val_loss")}
+    if "%|" in line:  # a bar of progress, whose figures change as it grows
+        return None
+    if losses and by_epoch and ("epoch" in found or not SUMMARY.search(line)):
+        return row
+    if SUMMARY.search(line) or "test" in line.lower():
+        return None
+    for lone in LONE & found:
+        return {lone: next(row[name] for name in row if ours_of(name) == lone)}
     return None
 
 
@@ -140,6 +168,11 @@ def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
     name, number, unit, of = pair.groups()
     name, ours = _named(name)
     if ours is None:
+        if of and normalise(name) == "batch":  # of an epoch
+            yield "step", "step", number.rstrip(",")
+            yield "max_steps", "planned", of.rstrip(",")
+        elif tells_task(name):
+            yield name, name, number
         return
     number = number.rstrip(",") + (unit if unit and ours in COUNTS else "")
     if parse(number, ours) is None or (normalise(name) in BARE and WHOLE.fullmatch(number)):

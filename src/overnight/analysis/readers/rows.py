@@ -104,6 +104,9 @@ def _says_broken(nulls: set[str]) -> str:
 def _flatten(row: dict[str, Any]) -> dict[str, Any]:
     if "train_runtime" in row:  # transformers' last row: its loss is the mean of the whole run
         row = {name: value for name, value in row.items() if name != "train_loss"}
+    if isinstance(both := row.get("global_step/max_steps"), str):  # ms-swift: "10/438"
+        step, _, end = both.partition("/")
+        row = row | {"global_step": step, "max_steps": end}
     if not any(isinstance(v, dict) for v in row.values()):
         return row
     flat: dict[str, Any] = {}
@@ -137,10 +140,10 @@ def _config(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _split_train_loss(loose: Loose) -> None:
-    """Rows of one kind say `loss`, those of another `train_loss` beside a validation loss: the
-    second is an estimator of its own (a mean over the evaluation), not another micro-batch."""
+    """Rows of one kind say `loss`, those of another `train_loss` (or `train`) beside a validation
+    loss: the second is an estimator of its own (a mean over the evaluation), no micro-batch."""
     plain = {normalise(name) for name in loose.seen}
-    if not {"loss", "train_loss"} <= plain or "val_loss" not in loose.values:
+    if "loss" not in plain or not plain & {"train_loss", "train"} or "val_loss" not in loose.values:
         return
     loss, val = loose.values["loss"], loose.values["val_loss"]
     both = [i for i in range(loose.rows) if val[i] == val[i] and loss[i] == loss[i]]

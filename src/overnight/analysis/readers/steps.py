@@ -14,24 +14,31 @@ from .values import LOSSES
 Indices = NDArray[Any]
 
 JUMP = 0.3  # of all that was gained: a loss that jumps back further is that of another run
+FALLS, BETWEEN = 10, 5  # times that a step falls, and rows from one to the next: no resumes
 REPEATED = 0.1  # share of epochs with two rows, at most
 
 
 def with_steps(loose: Columns, problems: list[str]) -> tuple[Columns, str]:
     """With a column `step` of whole numbers, and what one is: a step; an epoch, where epochs are
     whole and each has a row of its own; else a row."""
-    n = len(next(iter(loose.values())))
     steps = loose.get("step")
     if steps is not None:
         if (np.mod(steps[np.isfinite(steps)], 1) == 0).all():
             return loose, "step"
         problems.append("steps are no whole numbers: rows are counted instead, so a step is a row")
-        return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}, "row"
+        return loose | {"step": _counted(loose)}, "row"
     if "epoch" in loose and _one_row_each(loose):
         problems.append("no step column: a step here is an epoch")
         return loose | {"step": loose["epoch"]}, "epoch"
     problems.append("no step column: rows are counted instead, so a step here is a row")
-    return loose | {"step": np.arange(1, n + 1, dtype=np.float64)}, "row"
+    return loose | {"step": _counted(loose)}, "row"
+
+
+def _counted(loose: Columns) -> Array:
+    """The number of each row; where some are of evaluations alone, of those of training."""
+    n = len(next(iter(loose.values())))
+    trained = ~np.isnan(loose.get("loss", np.full(n, np.nan)))
+    return np.cumsum(trained if trained.any() else np.ones(n)).astype(np.float64)
 
 
 def _one_row_each(loose: Columns) -> bool:
@@ -51,7 +58,8 @@ def _one_row_each(loose: Columns) -> bool:
 
 def in_order(loose: Columns, problems: list[str]) -> Columns:
     """Rows by step, where a step falls back for another reason than that a run was resumed: it
-    begins again in every epoch; the rows are in another order; one last row stands apart."""
+    begins again in every epoch; the rows are in another order, as those of several processes that
+    write one file; one last row stands apart."""
     at = np.flatnonzero(np.isfinite(loose["step"]))
     steps = loose["step"][at]
     falls = np.flatnonzero(np.diff(steps) < 0) + 1
@@ -68,10 +76,16 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
         problems.append(f"steps begin again {times}: they are counted on")
         counted = loose["step"].copy()
         turns = np.searchsorted(falls, np.arange(len(steps)), side="right")
-        counted[at] = steps + turns * (ends[0] - begins[0] + _spacing(steps))
+        length = ends[0] - begins[0] + _spacing(steps)
+        of = loose.get("planned", np.full(1, np.nan))
+        of = of[np.isfinite(of)]
+        if len(of) and np.ptp(of) == 0 and ends[0] <= of[0] < begins[0] + 2 * length:
+            length = of[0]  # as the log says: step 100 of 105
+        counted[at] = steps + turns * length
         return loose | {"step": counted}
     apart = steps[np.append(True, np.diff(steps) != 0)]
-    if len(falls) > 1 and len(np.unique(apart)) == len(apart):
+    mixed = len(falls) > FALLS and len(steps) / len(falls) < BETWEEN
+    if mixed or (len(falls) > 1 and len(np.unique(apart)) == len(apart)):
         problems.append("the rows are not in the order of their steps: they are sorted")
         order = np.argsort(loose["step"], kind="stable")
         return {name: values[order] for name, values in loose.items()}

@@ -10,6 +10,7 @@ from .values import BROKEN, LOSSES
 
 BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
 FEWEST_ROWS = 5  # validation losses that a log needs before those behind them can have broken
+ALIVE = 2  # validation losses that say that a run whose every training loss is NaN has none
 LARGE = 0.5  # nats; a loss does not come to 0 from there at once
 ZEROS = 3  # training losses of exactly 0 at the end that are none
 REPEATED = 10  # validation losses, at least, before they can be those of earlier rows
@@ -25,7 +26,8 @@ def measured(columns: Columns, problems: list[str]) -> Columns:
     if "val_loss" in found:
         found["val_loss"] = _placeholders(found["val_loss"], problems)
         _tell_broken(found, main, problems)
-    found = {name: _settled(name, values, name == main) for name, values in found.items()}
+    alive = np.isfinite(found.get("val_loss", np.empty(0))).sum() >= ALIVE
+    found = {name: _settled(name, values, name == main, alive) for name, values in found.items()}
     if {"loss", "val_loss"} <= set(found):
         found["val_loss"] = _once(found["val_loss"], found["loss"], problems)
     return found
@@ -64,10 +66,10 @@ def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
             problems.append(f"{broken.sum():,} validation losses are not a number: left out")
 
 
-def _settled(name: str, values: Array, main: bool) -> Array:
+def _settled(name: str, values: Array, main: bool, alive: bool) -> Array:
     """The `main` loss of a log, written as NaN, broke if it stays so to the end for longer than
-    ever before: then it is infinite from there on. Elsewhere NaN is how a table says that nothing
-    was logged."""
+    ever before (from the first row on, if validation is not `alive`): then it is infinite from
+    there on. Elsewhere NaN is how a table says that nothing was logged."""
     if name not in LOSSES:
         return values
     values = np.where(values > BEYOND, np.inf, values)
@@ -76,10 +78,11 @@ def _settled(name: str, values: Array, main: bool) -> Array:
     broken = values == BROKEN
     values = np.where(broken, np.nan, values)
     good = np.flatnonzero(np.isfinite(values))
-    if not main or len(good) < (1 if name == "loss" else FEWEST_ROWS):
+    least = FEWEST_ROWS if name == "val_loss" else 1 if alive else 0
+    if not main or len(good) < least:
         return values
     longest = int(np.diff(good).max(initial=1)) - 1
-    tail = np.arange(len(values)) > good[-1]
+    tail = np.arange(len(values)) > max(good, default=-1)
     if (broken & tail).sum() > longest:
         values[broken & tail] = np.inf
     return values
@@ -90,8 +93,10 @@ def _once(val: Array, loss: Array, problems: list[str]) -> Array:
     as evaluations are. Rounded losses of a plateau repeat as they happen to."""
     at = np.flatnonzero(np.isfinite(val))
     again = np.append(False, np.diff(val[at]) == 0)
-    lengths = np.diff(np.flatnonzero(np.append(~again, True)))[:-1]  # the last may be cut short
-    if len(at) < REPEATED or len(lengths) < 2 or again.mean() < 0.5:
+    lengths = np.diff(np.flatnonzero(np.append(~again, True)))
+    if len(lengths) > 1:
+        lengths = lengths[:-1]  # the last may be cut short
+    if len(at) < REPEATED or len(lengths) == 0 or again.mean() < 0.5:
         return val
     usual = np.bincount(lengths).argmax()
     regular = usual > 1 and (lengths % usual == 0).mean() >= REGULAR

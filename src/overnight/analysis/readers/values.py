@@ -14,6 +14,7 @@ MISSING = {"", "none", "null", "na", "n/a", "-", "--", "–", "?", "undefined"}
 SUFFIX = {"k": 1e3, "K": 1e3, "m": 1e6, "M": 1e6, "b": 1e9, "B": 1e9, "G": 1e9}
 SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0}
 SECONDS |= {"minutes": 60.0, "h": 3600.0, "hr": 3600.0, "hours": 3600.0}
+_PARTS = re.compile(r"(?:(\d+)d ?)?(?:(\d+)h ?)?(?:(\d+)m ?)?(?:(\d+)s)?")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?) ?([a-z]+)")
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:[,' _\u00a0\u202f]\d{3})+(?:\.\d+)?")
 _COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
@@ -54,8 +55,8 @@ def _spelt(cell: str, name: str, scale: float) -> float | None:
 
 
 def _time(cell: str) -> float | None:
-    """Seconds of `1:02:03`, of `2 days, 1:02:03`, of `12.5 s` or `1.5 h`, or of a date."""
-    if found := _CLOCK.fullmatch(cell):
+    """Seconds of `1:02:03`, `2 days, 1:02:03`, `1h 2m 3s`, `12.5 s`, `1.5 h`, or of a date."""
+    if found := _CLOCK.fullmatch(cell) or _PARTS.fullmatch(cell):
         days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
         return 86_400 * days + 3600 * hours + 60 * minutes + seconds
     try:

@@ -22,6 +22,7 @@ from .unmeasured import measured
 from .values import LOSSES
 
 FEWEST_ROWS = 5  # of a run
+SUMMARY = 2  # rows at the end of a log
 
 
 def build(path: Path, form: str, gathered: Loose) -> Log:
@@ -106,10 +107,11 @@ def _planned(loose: Columns) -> float | None:
 
 
 def _closing(loose: Columns) -> float | None:
-    """The step of a summary, behind the last row with a loss."""
+    """The step of a summary: of a row or two behind the last one with a loss."""
     losses = [loose[name] for name in LOSSES if name in loose]
     logged = np.flatnonzero(~np.isnan(losses).all(axis=0))
-    return _largest({"step": loose["step"][logged[-1] + 1 :]}, "step") if len(logged) else None
+    behind = loose["step"][logged[-1] + 1 :] if len(logged) else np.empty(0)
+    return _largest({"step": behind}, "step") if len(behind) <= SUMMARY else None
 
 
 def _largest(loose: Columns, name: str) -> float | None:

@@ -31,6 +31,8 @@ def read(path: str | Path) -> Log:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such run folder or log file.")
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: a pipe or a device: save the log in a file, and report on that.")
     try:
         head = files.head(path, HEAD) if path.is_file() else b""
         if path.is_file() and not head.strip():

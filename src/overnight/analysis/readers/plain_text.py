@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,7 +67,7 @@ OTHER_UNIT = re.compile(
     re.IGNORECASE,
 )
 ALONE = "val_loss"  # as which a validation loss counts that a line is tagged with
-LONE = {ALONE, "val_perplexity"}  # what may stand in a line of its own
+LONE = (ALONE, "val_perplexity")  # what may stand in a line of its own
 SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
 
 
@@ -79,17 +80,23 @@ def _holds_rows(text: bytes) -> bool:
     lines = text.decode("utf-8", errors="replace").splitlines()
     for by_epoch in (False, True):
         rows = (_row(line, by_epoch) for line in lines)
-        if sum(row is not None and not row.keys() <= LONE for row in rows) >= FEWEST:
+        if _are_enough(filter(None, rows)):
             return True
     return False
 
 
+def _are_enough(rows: Iterator[dict[str, Any]]) -> bool:
+    """Whether there are some that are more than validation losses of their own."""
+    whole = (row for row in rows if not row.keys() <= set(LONE))
+    return len(list(islice(whole, FEWEST))) == FEWEST
+
+
 def read(path: Path) -> Log:
     """The tables of a trainer's output; lines that hold no step and loss are passed over. Where
-    none has both, the epoch or the step above it is that of a loss."""
+    hardly one has both, the epoch or the step above it is that of a loss."""
     problems: list[str] = []
     with opened(path) as file:
-        by_epoch = all(row.keys() <= LONE for _, row in _rows(file, False, [], False))
+        by_epoch = not _are_enough(row for _, row in _rows(file, False, [], False))
     with opened(path) as file:
         rows = _rows(file, torn(path), problems, by_epoch)
         log = tables(path, "text", rows, problems)
@@ -120,59 +127,65 @@ def _row(line: str, by_epoch: bool = False) -> dict[str, Any] | None:
     """The known names of a line with their numbers as text; None without a step and a loss. A
     validation loss may stand alone, and what is printed as a dictionary without a step; `by_epoch`
     so may any."""
-    line = BLANKS.sub(" ", COLOUR.sub("", line[:MAX_LINE]))
-    line = BEGINS.sub(r"step \1 ", STAMP.sub("", line))
-    line = RATE.sub(r" tok_s: \1 ", MINIMIND.sub(r"\1 \2 step \3 ", line))
+    line = _plain(line)
     for form in VALIDATION:
         if said := form.search(line):
             return dict(said.groupdict())
     dictionary = "{'" in line  # behind a bar of progress, too
-    line = line[line.index("{'") :].replace("'", "") if dictionary else line
-    row: dict[str, Any] = {}
-    found: set[str] = set()
+    found, tag = _pairs(line[line.index("{'") :].replace("'", "") if dictionary else line)
+    if tag and "val_loss" not in found:
+        if tag == "test":  # what is trained is judged by validation
+            return None
+        found["val_loss"] = ALONE, found.pop("loss")[1]
+    row = dict(found.values())
+    loss = not found.keys().isdisjoint(("loss", "val_loss", "val_bpb"))
+    if loss and ("step" in found or dictionary):
+        return row
+    if "%|" in line:  # a bar of progress, whose figures change as it grows
+        return None
+    if loss and by_epoch and ("epoch" in found or not SUMMARY.search(line)):
+        return row
+    if SUMMARY.search(line) or "test" in line.lower():
+        return None
+    return next(({name: found[name][1]} for name in LONE if name in found), None)
+
+
+def _plain(line: str) -> str:
+    """A line as words, names and numbers, without what else tools write around them."""
+    line = BLANKS.sub(" ", COLOUR.sub("", line[:MAX_LINE]))
+    line = BEGINS.sub(r"step \1 ", STAMP.sub("", line))
+    return RATE.sub(r" tok_s: \1 ", MINIMIND.sub(r"\1 \2 step \3 ", line))
+
+
+def _pairs(line: str) -> tuple[dict[str, tuple[str, str]], str]:
+    """The names in a line, by ours: the foreign one and its number, of several the first; and what
+    the line says that its loss is of."""
+    found: dict[str, tuple[str, str]] = {}
     tag = ""
     for pair in PAIR.finditer(line):
         for name, ours, number in _read(pair):
             if ours not in found:
-                found.add(ours)
-                row[name] = number
+                found[ours] = name, number
                 tag = _tag(pair) if ours == "loss" else tag
-    if tag and "val_loss" not in found:
-        if tag == "test":  # what is trained is judged by validation
-            return None
-        row[ALONE] = row.pop(next(name for name in row if ours_of(name) == "loss"))
-        found = found - {"loss"} | {"val_loss"}
-    losses = found & {"loss", "val_loss", "val_bpb"}
-    if losses and ("step" in found or dictionary):
-        return row
-    if "%|" in line:  # a bar of progress, whose figures change as it grows
-        return None
-    if losses and by_epoch and ("epoch" in found or not SUMMARY.search(line)):
-        return row
-    if SUMMARY.search(line) or "test" in line.lower():
-        return None
-    for lone in LONE & found:
-        return {lone: next(row[name] for name in row if ours_of(name) == lone)}
-    return None
+    return found, tag
 
 
 @lru_cache(maxsize=4096)
 def _named(name: str) -> tuple[str, str | None]:
-    """A name without the level that loggers put in front, and ours."""
+    """A name without the level that loggers put in front, and ours; its own, if it tells what task
+    the log is of."""
     name = SHORT.get(name, LEVEL.sub("", name)).strip()
-    return name, ours_of(name)
+    ours = ours_of(name)
+    return name, name if ours is None and tells_task(name) else ours
 
 
 def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
     """The foreign name, ours, and the number of a pair whose name is known; and of how many."""
     name, number, unit, of = pair.groups()
     name, ours = _named(name)
+    if ours is None and of and name.lower() == "batch":  # of an epoch
+        name = ours = "step"
     if ours is None:
-        if of and normalise(name) == "batch":  # of an epoch
-            yield "step", "step", number.rstrip(",")
-            yield "max_steps", "planned", of.rstrip(",")
-        elif tells_task(name):
-            yield name, name, number
         return
     number = number.rstrip(",") + (unit if unit and ours in COUNTS else "")
     if parse(number, ours) is None or (normalise(name) in BARE and WHOLE.fullmatch(number)):

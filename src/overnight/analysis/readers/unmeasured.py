@@ -73,6 +73,7 @@ def _settled(name: str, values: Array, main: bool, alive: bool) -> Array:
     if name not in LOSSES:
         return values
     values = np.where(values > BEYOND, np.inf, values)
+    values = np.where(np.isfinite(values) & (values < -BEYOND), np.nan, values)
     if not (values == BROKEN).any():
         return values
     broken = values == BROKEN

@@ -252,6 +252,10 @@ def test_pauses_are_told(tmp_path: Path) -> None:
     rows = [f"{s},{falling(s)},{s + (7200 if s > 600 else 0)}" for s in STEPS]
     ledger = run_of(tmp_path, "m.csv", ["step,loss,elapsed", *rows]).found.ledger
     assert (ledger.seconds, ledger.pause_seconds) == (8390, 7210)
+    rows = [f"{s},{falling(s)},{200 * s}" for s in STEPS]  # slow, and never idle
+    assert (
+        run_of(tmp_path, "m.csv", ["step,loss,elapsed", *rows]).found.ledger.pause_seconds is None
+    )
 
 
 def test_tokens_that_were_not_counted_are_none(tmp_path: Path) -> None:
@@ -324,6 +328,13 @@ def test_what_was_never_evaluated_is_not_judged(tmp_path: Path) -> None:
         assert "last 900 steps were not evaluated" in found.verdict(name).because
 
 
+def test_the_next_evaluation_of_a_run_that_goes_on_is_not_missed(tmp_path: Path) -> None:
+    lines = [f"iter {s}: loss {falling(s)}" for s in STEPS if s <= 700]
+    lines += [f"step {s}: train loss {falling(s)}, val loss {val(s)}" for s in (150, 300, 450)]
+    found = run_of(tmp_path, "train.log", lines).found
+    assert not any("not evaluated" in verdict.because for verdict in found.verdicts)
+
+
 def test_nothing_is_deployed_that_was_never_better_than_no_training(tmp_path: Path) -> None:
     rows = [f"{s},{falling(s)},{4.8 + s / 300}" for s in (0, *STEPS)]
     found = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows]).found
@@ -346,6 +357,8 @@ def test_a_sum_is_not_taken_for_nats_per_token(tmp_path: Path) -> None:
     rows = [f"{s},{20 + falling(s)}" for s in STEPS]
     verdict = run_of(tmp_path, "m.csv", ["step,loss", *rows]).found.verdict("too_good")
     assert (verdict.verdict, "it is a sum" in verdict.because) == ("cannot_tell", True)
+    drawn = run_of(tmp_path, "n.csv", ["step,loss", "1,18.5", "2,17.5"])  # badly: it may be nats
+    assert "it is a sum" not in drawn.found.verdict("too_good").because
 
 
 def test_a_speed_that_rises_is_not_slow(tmp_path: Path) -> None:

@@ -392,6 +392,8 @@ def test_another_model_or_text_is_judged_by_what_follows_alone(
     assert cli.run(words) == 0  # the text is this run's now
     kept = read_log(out / "log.jsonl").rows
     assert [row.step for row in current(kept) if isinstance(row, Eval)] == [24]
+    (trained,) = [row for row in current(kept) if isinstance(row, Train)]
+    assert (trained.step, trained.steps) == (24, 2)  # the window holds none of the other text
     best = best_evaluation(kept)
     assert best is not None
     assert load_run(out).found.best.step == best.step == 24

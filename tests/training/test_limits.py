@@ -42,6 +42,7 @@ V1 = {
     [
         ("0::/job/step\n", V2, 2 * GB, 4 * GB),  # of the group around it
         ("0::/\n", V2, math.inf, math.inf),
+        ("0::/job/step\n", V2 | {"job/step/memory.max": f"{2 * GB}\n"}, GB, 2 * GB),
         ("2:cpu,cpuacct:/x\n5:memory:/docker/1f\n", V1, 1.5 * GB, 2 * GB),  # as the root is seen
         ("5:cpu:/docker/1f\n", V1, math.inf, math.inf),
         ("", V2, math.inf, math.inf),

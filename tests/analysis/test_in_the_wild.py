@@ -328,13 +328,6 @@ def test_what_was_never_evaluated_is_not_judged(tmp_path: Path) -> None:
         assert "last 900 steps were not evaluated" in found.verdict(name).because
 
 
-def test_the_next_evaluation_of_a_run_that_goes_on_is_not_missed(tmp_path: Path) -> None:
-    lines = [f"iter {s}: loss {falling(s)}" for s in STEPS if s <= 700]
-    lines += [f"step {s}: train loss {falling(s)}, val loss {val(s)}" for s in (150, 300, 450)]
-    found = run_of(tmp_path, "train.log", lines).found
-    assert not any("not evaluated" in verdict.because for verdict in found.verdicts)
-
-
 def test_nothing_is_deployed_that_was_never_better_than_no_training(tmp_path: Path) -> None:
     rows = [f"{s},{falling(s)},{4.8 + s / 300}" for s in (0, *STEPS)]
     found = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows]).found

@@ -200,9 +200,9 @@ MUTANTS = [
            "if before.get(n) != now[n]]", "if False]", NIGHT),
     Mutant("escaping in HTML", "report/html.py", "autoescape=True", "autoescape=False",
            "tests/report/test_views.py"),
-    Mutant("escaping in Markdown", "report/markdown.py",
+    Mutant("escaping in Markdown", "shown.py",
            "    flat = _SPECIAL.sub(r\"\\\\\\1\", flat)\n", "", "tests/report/test_views.py"),
-    Mutant("control characters on the terminal", "errors.py",
+    Mutant("control characters on the terminal", "shown.py",
            "c if c in \"\\n\\t\" or is_inert(c) else", "c if True else", "tests/training/test_terminal.py"),
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import overnight
-from faults import corruption, disk, powercut, resume
+from faults import corruption, disk, mutants, powercut, resume
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +38,12 @@ def test_in_processes_of_their_own(name: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mutant_finds_what_it_removes(mutant: mutants.Mutant) -> None:
+    file = Path(overnight.__file__).parent / mutant.file
+    assert file.read_text().count(mutant.old) == 1
 
 
 def _browser() -> str:

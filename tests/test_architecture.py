@@ -21,6 +21,7 @@ GROUND = [
     "settings",
     "schedule",
     "files",
+    "cache",
     "runfolder",
 ]
 WRITING = ["text", "model", "generation", "training"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from overnight.cache import Cache
 from overnight.model import library
-from overnight.text.cache import Cache
 
 
 @pytest.fixture

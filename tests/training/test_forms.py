@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from overnight.cache import Cache
 from overnight.settings import Settings
-from overnight.text.cache import Cache
 from overnight.training import forms
 from overnight.training.forms import choose_form, unsettled
 from overnight.training.machine import choose_machine

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from overnight.text.cache import Cache
+from overnight.cache import Cache
 from overnight.training.once import once
 
 

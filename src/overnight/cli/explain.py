@@ -89,8 +89,8 @@ def explain(
 def _measure(text: str) -> list[dict[str, object]]:
     """The yardsticks of the last tenth of `text`, the rest being the training text. Of a text as
     bytes, so what guessing costs is ln 256, whatever the vocabulary of the loss."""
+    from ..cache import Cache
     from ..text import corpus, parts
-    from ..text.cache import Cache
     from ..text.yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 
     with Cache().building() as folder:

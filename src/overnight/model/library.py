@@ -17,8 +17,8 @@ from typing import Any
 
 import cffi
 
+from ..cache import Cache
 from ..errors import UserError
-from ..text.cache import Cache
 
 SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("token.c", "token.h"))
 # Sums may be taken in any order, which is what lets a compiler use vectors. Not -ffast-math: a

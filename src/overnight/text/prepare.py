@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__, config
+from ..cache import Cache
 from ..errors import Say, UserError
 from ..ledger import counted
 from . import corpus, encode, existing, makers, parts
-from .cache import Cache
 from .progress import Progress
 from .tokenizers import Tokenizer
 from .yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks

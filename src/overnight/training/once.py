@@ -11,8 +11,8 @@ import msgspec
 import torch
 
 from .. import __version__
+from ..cache import Cache
 from ..files import replace
-from ..text.cache import Cache
 from .machine import processor_name
 
 Answer = TypeVar("Answer")

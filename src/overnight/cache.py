@@ -1,13 +1,14 @@
-"""The cache of prepared texts: folders that are complete or not there.
+"""What is kept from one call to the next: prepared texts, choices, timings, compiled code.
 
     <cache>/overnight/texts/<fingerprint>/    one prepared text
     <cache>/overnight/settings/<key>.json     what these settings led to, for this text
     <cache>/overnight/timings/<key>.json      what was timed on this machine
     <cache>/overnight/native/<key>.so         what was compiled for this machine
 
-An entry is built in a temporary folder and renamed, so that two processes may build the same one:
-the second finds it there. Reading an entry marks it as used; when the cache outgrows its cap, the
-entries that were not used for longest go first. On POSIX an open token file outlives its name.
+A text is complete or not there: it is built in a temporary folder and renamed, so that two
+processes may build the same one; the second finds it there. Reading one marks it as used; when the
+cache outgrows its cap, the texts that were not used for longest go first. On POSIX an open token
+file outlives its name.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import UserError
-from ..files import replace
+from .errors import UserError
+from .files import replace
 
 DEFAULT_CAP_GB = 20.0
 STALE_SECONDS = 24 * 3600  # a temporary folder of a killed process

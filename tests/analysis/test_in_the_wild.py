@@ -319,6 +319,29 @@ def test_a_spike_that_comes_back_bends_no_trend(tail: list[float], tmp_path: Pat
     assert found.verdict("train_drift").verdict == "no"
 
 
+@pytest.mark.parametrize("slow", [2, 40, 400])
+def test_a_leap_that_is_slow_to_come_down_is_a_spike(slow: int, tmp_path: Path) -> None:
+    """As where a resume lost the optimizer: its neighbours behind are as high."""
+    rng = np.random.default_rng(0)
+    at = np.arange(1000.0)
+    values = 3 + 3 / (1 + at / 50) + 0.02 * rng.standard_normal(1000)
+    rows = [
+        "step,loss",
+        *(f"{step:.0f},{value:.4f}" for step, value in zip(at, values, strict=True)),
+    ]
+    assert run_of(tmp_path, "n.csv", rows).found.verdict("spikes").verdict == "no"
+    values[600:] += 2 * np.exp(-(at[600:] - 600) / slow)
+    rows = [
+        "step,loss",
+        *(f"{step:.0f},{value:.4f}" for step, value in zip(at, values, strict=True)),
+    ]
+    found = run_of(tmp_path, "m.csv", rows).found.verdict("spikes")
+    assert found.verdict == "yes"
+    assert 600 <= found.evidence["worst_step"] <= 603
+    assert found.evidence["worst_loss"] > 4.5
+    assert found.evidence["recovered"] == (1 if slow == 2 else 0)
+
+
 def test_what_was_never_evaluated_is_not_judged(tmp_path: Path) -> None:
     lines = [f"step {s}: train loss {falling(s)}, val loss {val(s)}" for s in range(10, 310, 10)]
     lines += [f"iter {s}: loss {falling(s)}" for s in STEPS]

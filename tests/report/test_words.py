@@ -199,4 +199,4 @@ def test_every_yes_names_what_its_id_asks(tmp_path):
     assert headlines.headline(verdict) == "The speed did not hold"
     assert any("machine" in a.do for a in found.advice)
     steady = load_run(tmp_path / "r").found.verdict("throughput")
-    assert (steady.verdict, headlines.headline(steady)) == ("no", "The speed held")
+    assert (steady.verdict, headlines.headline(steady)) == ("no", "The speed did not fall")

@@ -1,8 +1,10 @@
-"""Spikes: logged training losses far above their neighbours, and whether they recovered."""
+"""Spikes: logged training losses far above their neighbours, or above all that was before them, and
+whether they recovered."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from .findings import Verdict, make
 from .outliers import DIGITS, FEWEST, HALF, SIGMAS, digit, stands_out
@@ -11,6 +13,7 @@ from .tables import Array
 
 NATS = 0.02  # of relative loss: rounding of a very smooth log is not a spike
 LISTED = 10
+STAYS = 3  # values behind a leap that are up there, too
 
 
 def spikes(series: Series) -> Verdict:
@@ -23,23 +26,28 @@ def spikes(series: Series) -> Verdict:
             "Too few logged training losses: {n}, at least {needed} are needed.",
             n=n, needed=FEWEST,
         )  # fmt: skip
-    above, scale = stands_out(np.log(np.maximum(loss, 1e-9)))
+    values = np.log(np.maximum(loss, 1e-9))
+    around, scatter = stands_out(values)
+    leap, before = _leaps(values, float(np.median(np.abs(around))))
+    above = np.where(leap > SIGMAS * before, np.maximum(leap, around), around)
     rise = loss * (1 - np.exp(-above))
     above[-1] = 0.0  # whether that is a spike, the next value will tell
-    hits = np.flatnonzero((above > SIGMAS * scale) & (above > NATS) & (rise > DIGITS * digit(loss)))
+    far = (around > SIGMAS * scatter) | (leap > SIGMAS * before)
+    hits = np.flatnonzero(far & (above > NATS) & (rise > DIGITS * digit(loss)))
     groups = np.split(hits, np.flatnonzero(np.diff(hits) > HALF) + 1) if len(hits) else []
     facts = {"n": n, "sigmas": SIGMAS, "estimator": f"robust z among {2 * HALF} neighbours"}
     if not groups:
         return make(
             "spikes",
             "no",
-            "No logged loss is {sigmas:.0f} times the usual scatter above its neighbours.",
+            "No logged loss is {sigmas:.0f} times the usual scatter above its neighbours, nor with "
+            "those behind it above the ones before.",
             **facts,
         )
     peaks = [int(g[np.argmax(above[g])]) for g in groups]
     worst = max(peaks, key=lambda i: above[i])
     sizes = [float(rise[i]) for i in peaks]
-    lost = [i for i in peaks if not _recovers(loss, i)]
+    lost = [i for g, i in zip(groups, peaks, strict=True) if not _recovers(loss, int(g[0]), i)]
     facts |= {
         "count": len(peaks),
         "steps": [int(steps[i]) for i in peaks[:LISTED]],
@@ -57,9 +65,26 @@ def spikes(series: Series) -> Verdict:
     )  # fmt: skip
 
 
-def _recovers(loss: Array, peak: int) -> bool:
-    """Back among the values before it within the 20 after it."""
-    before, after = loss[max(0, peak - HALF) : peak], loss[peak + 1 : peak + 1 + 2 * HALF]
+def _leaps(values: Array, away: float) -> tuple[Array, Array]:
+    """(the least of a value and STAYS behind it − median of the 2 · HALF before, robust σ of
+    those): a loss that is slow to come down stands out of what was before it alone. `away` is the
+    median distance of all values from their neighbours."""
+    width = 2 * HALF
+    leap, scale = np.zeros(len(values)), np.full(len(values), np.inf)
+    if len(values) <= width + STAYS:
+        return leap, scale
+    past = sliding_window_view(values, width)[: -STAYS - 1]
+    level = np.median(past, axis=1)
+    stays = sliding_window_view(values[width:], STAYS + 1).min(axis=1)
+    leap[width:-STAYS] = stays - level
+    spread = np.median(np.abs(past - level[:, None]), axis=1)
+    scale[width:-STAYS] = 1.4826 * np.maximum(spread, away / 2)
+    return leap, scale
+
+
+def _recovers(loss: Array, first: int, peak: int) -> bool:
+    """Whether within the 20 values after its peak it is back among those before its first one."""
+    before, after = loss[max(0, first - HALF) : first], loss[peak + 1 : peak + 1 + 2 * HALF]
     if not len(before) or not len(after):
         return False
     return bool(np.median(after[-HALF:]) <= before.max())

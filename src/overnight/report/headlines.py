@@ -79,7 +79,7 @@ HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "throughput": {
         "yes": ("The speed did not hold", "unsure"),
-        "no": ("The speed held", "good"),
+        "no": ("The speed did not fall", "good"),
         "cannot_tell": ("Cannot tell about the speed", "open"),
     },
     "comparability": {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import UserError
 from ..tables import Log
@@ -21,6 +21,15 @@ from .values import BROKEN, LOSSES
 from .values import number as parse
 
 CONFIG_FIELDS = ("config", "args", "hparams", "hyperparameters", "settings")
+
+
+class _Kind(NamedTuple):
+    """Rows with the same fields."""
+
+    known: dict[str, str]  # foreign name → ours
+    factors: dict[str, float]  # what a name is multiplied by
+    about: list[str]  # fields that say what a row is of
+    run: str | None  # the field that says of which run it is
 
 
 def tables(
@@ -35,9 +44,7 @@ def tables(
     loose = Loose(problems)
     loose.known, loose.seen = recognise(header), dict.fromkeys(of_one_run(list(header)))
     config: dict[str, Any] | None = None
-    kinds: dict[tuple[str, ...], dict[str, str]] = {}  # fields of a row → those that are known
-    about: dict[tuple[str, ...], tuple[list[str], ...]] = {}  # … → those that say what it is of
-    factors: dict[str, float] = {}  # what a name is multiplied by
+    kinds: dict[tuple[str, ...], _Kind] = {}
     for number, row in rows:
         if config is None:
             config = _config(row)
@@ -47,30 +54,10 @@ def tables(
             if len(kinds) > MAX_COLUMNS:
                 note(problems, f"line {number}: too many kinds of rows")
                 continue
-            about[fields] = named(KIND_FIELDS, fields), named(RUN_FIELDS, fields)
-            if header:
-                kinds[fields] = {f: loose.known[f] for f in fields if f in loose.known}
-            else:
-                kinds[fields] = _agreed(recognise(fields), loose.known)
-                loose.seen |= dict.fromkeys(
-                    f for f in fields if not isinstance(flat[f], dict | list)
-                )
-                loose.known |= kinds[fields]
-            factors |= {name: scale(name, ours) for name, ours in kinds[fields].items()}
-        values = {}
-        said, run = ([flat[name] for name in names] for names in about[fields])
-        ours_of = of_row(kinds[fields], said)
-        broken = _says_broken({ours for name, ours in ours_of.items() if flat[name] is None})
-        for name, ours in ours_of.items():
-            value = _number(flat[name], ours, factors[name])
-            if flat[name] is None and ours == broken:
-                value = BROKEN
-            if value is not None:
-                values[ours] = value
-            elif isinstance(flat[name], str):
-                note(problems, f"line {number}: {flat[name][:40]!r} is not a number")
-        if values:
-            loose.add(values, next(iter(run), None))
+            kinds[fields] = _kind(flat, loose, bool(header))
+        kind = kinds[fields]
+        if values := _values(flat, kind, number, problems):
+            loose.add(values, flat[kind.run] if kind.run is not None else None)
     if not header:
         _split_train_loss(loose)
     if not loose.rows:
@@ -79,6 +66,35 @@ def tables(
     log = build(path, form, loose)
     log.config = settings.ours(config) if config is not None else None
     return log
+
+
+def _kind(row: dict[str, Any], loose: Loose, headed: bool) -> _Kind:
+    """What rows with the fields of `row` hold; without a header `loose` learns of them, too."""
+    if headed:
+        known = {name: loose.known[name] for name in row if name in loose.known}
+    else:
+        known = _agreed(recognise(row), loose.known)
+        single = (name for name, value in row.items() if not isinstance(value, dict | list))
+        loose.seen |= dict.fromkeys(single)
+        loose.known |= known
+    factors = {name: scale(name, ours) for name, ours in known.items()}
+    return _Kind(known, factors, named(KIND_FIELDS, row), next(iter(named(RUN_FIELDS, row)), None))
+
+
+def _values(row: dict[str, Any], kind: _Kind, number: int, problems: list[str]) -> dict[str, float]:
+    """The numbers of a row by our names."""
+    values = {}
+    ours_of = of_row(kind.known, [row[name] for name in kind.about])
+    broken = _says_broken({ours for name, ours in ours_of.items() if row[name] is None})
+    for name, ours in ours_of.items():
+        value = _number(row[name], ours, kind.factors[name])
+        if row[name] is None and ours == broken:
+            value = BROKEN
+        if value is not None:
+            values[ours] = value
+        elif isinstance(row[name], str):
+            note(problems, f"line {number}: {row[name][:40]!r} is not a number")
+    return values
 
 
 def _agreed(kind: dict[str, str], known: dict[str, str]) -> dict[str, str]:

@@ -119,7 +119,7 @@ def test_an_evaluation_without_a_step_is_of_the_updates_before_it(
             lines.append(f"val loss {9 - done / 100}")
         if done == 299 and first == 0:
             lines.append("val loss 6.0")
-        lines.append(f"step {done + first:4d} | loss {falling(done)} | norm 1.0 | 124025 tok/s")
+        lines.append(f"step {done + first} | loss {falling(done)} | norm 1.0 | 124025 tok/s")
     if first == 1:
         lines.append("val loss 6.0")
     run = run_of(tmp_path, "main.log", lines)
@@ -127,7 +127,9 @@ def test_an_evaluation_without_a_step_is_of_the_updates_before_it(
     assert run.found.ledger.tokens_per_s == 124_025
 
 
-@pytest.mark.parametrize("rate", ["tok/s: 1000", "tok/s 1000", "1000 tok/s", "1,000 tokens/sec"])
+@pytest.mark.parametrize(
+    "rate", ["tok/s: 1000", "tok/s 1000", "| 1000 tok/s", "(1,000 tokens/sec)"]
+)
 def test_a_rate_before_or_behind_its_name(rate: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, "train.log", [f"step {s} | loss {falling(s)} {rate}" for s in STEPS])
     assert losses(run) == TRAINED
@@ -394,3 +396,154 @@ def test_a_plateau_with_a_growing_gap_calls_for_no_larger_model(tmp_path: Path) 
     assert found.verdict("plateau").verdict == "yes"
     assert found.verdict("gap").verdict == "growing"
     assert any("more dropout" in advice.do for advice in found.advice)
+
+
+# --- what these rules must leave alone --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "step {s} loss {t}, lr 1e-3 extra={{'gpu': 1, 'mem': 3}}",
+        "step {s} loss {t} devices {{'cuda:0', 'cuda:1'}}",
+        "step {s}: {{'loss': {t}, 'lr': 0.001}}",
+        "batch 32/64 | loss {t} | tokens seen 0 | iter {s}",
+        "Epoch 1, Batch 3/5000, Global step: {s}, Loss: {t}",
+        "total iterations: 6000 | step {s} | loss {t}",
+        "step {s} tok/sec/gpu 507 loss {t}",
+        "loss: {t} step: {s}, tok/s (507)",
+        "step {s} loss {t} tok/s per gpu 500 lr 0.1",
+    ],
+)
+def test_a_line_with_a_step_keeps_it(form: str, tmp_path: Path) -> None:
+    lines = ["INFO config: {'model': 'gpt', 'val_loss': 9.9, 'epochs': 3}"]
+    run = run_of(tmp_path, "train.log", lines + [form.format(s=s, t=falling(s)) for s in STEPS])
+    assert losses(run) == TRAINED
+    assert evaluations(run) == []
+
+
+@pytest.mark.parametrize("mark", ["\t", ",", ";"])
+def test_a_table_with_words_in_it_is_a_table(mark: str, tmp_path: Path) -> None:
+    rows = [["time", "step", "split", "loss", "note"]]
+    for s in STEPS:
+        rows.append([f"{s / 10}", f"{s}", "train", f"{falling(s)}", f'"saved, loss={falling(s)}"'])
+        if s % 100 == 0:
+            rows.append([f"{s / 10}", f"{s}", "val", f"{val(s)}", "epoch=5-train_loss=4.3.ckpt"])
+    run = run_of(tmp_path, "m.tsv", [mark.join(row) for row in rows])
+    assert (losses(run), evaluations(run)) == (TRAINED, EVALUATED)
+    assert run.found.ledger.seconds == 119
+
+
+@pytest.mark.parametrize(
+    "text", ["GPT-2 {}: loss 2.67", "loss: {}.0", "        loss = {}.0", "the train loss was {}.1"]
+)
+def test_words_about_losses_are_no_log(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="log that can be read"):
+        run_of(tmp_path, "notes.txt", [text.format(i) for i in range(9)])
+
+
+def test_a_time_in_every_row_is_no_summary(tmp_path: Path) -> None:
+    rows = [f"{s},{falling(s)},3.0" for s in STEPS]
+    assert losses(run_of(tmp_path, "m.csv", ["step,train_loss,train_runtime", *rows])) == TRAINED
+
+
+def test_an_evaluation_behind_its_step_stays_there(tmp_path: Path) -> None:
+    lines = ["val loss 9.0"]
+    for s in (0, *EVALS):
+        lines += [f"step {s} loss {falling(s)}"] + ([f"val loss {val(s)}"] if s else [])
+    assert evaluations(run_of(tmp_path, "train.log", lines)) == [(0, 9.0), *EVALUATED]
+
+
+def test_evaluations_in_every_row_all_count(tmp_path: Path) -> None:
+    rows = [f"{falling(s) if s % 50 == 0 else ''},{val(s)}" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["loss,val_loss", *rows])
+    assert [loss for _, loss in evaluations(run)] == [val(s) for s in STEPS]
+
+
+def test_rows_far_apart_and_evaluations_are_no_pauses(tmp_path: Path) -> None:
+    steps = [*range(1, 101), *range(1000, 20_001, 1000)]
+    rows = [f"{s},{falling(s)},{2 * s}," for s in steps]
+    run = run_of(tmp_path, "m.csv", ["step,loss,elapsed,val_loss", *rows])
+    assert run.found.ledger.pause_seconds is None
+    rows = []
+    for s in STEPS:
+        clock = s + 1200 * (s // 100)
+        rows.append(f"{s},{falling(s)},{clock if s % 100 else clock - 1200},")
+        if s % 100 == 0:
+            rows.append(f"{s},,{clock},{val(s)}")
+    run = run_of(tmp_path, "n.csv", ["step,loss,elapsed,val_loss", *rows])
+    assert run.found.ledger.pause_seconds is None
+
+
+def test_a_validation_loss_behind_a_finished_bar(tmp_path: Path) -> None:
+    lines = []
+    for s in STEPS:
+        lines.append(f"step {s} loss {falling(s)}")
+        if s % 100 == 0:
+            lines.append(f"100%|####| 50/50 [00:10<00:00, val_loss=1.0] val loss {val(s)}")
+    assert evaluations(run_of(tmp_path, "train.log", lines)) == EVALUATED
+
+
+def test_the_planned_steps_of_the_run_are_not_those_of_an_epoch(tmp_path: Path) -> None:
+    rows = [
+        json.dumps({"step": s, "loss": falling(s + 100 * turn), "max_steps": 200})
+        for turn in (0, 1)
+        for s in range(10, 101, 10)
+    ]
+    run = run_of(tmp_path, "log.jsonl", rows)
+    assert [s for s, _ in losses(run)] == [*range(10, 201, 10)]
+    assert run.found.about.planned_steps == 200
+
+
+def test_a_table_may_have_holes_anywhere(tmp_path: Path) -> None:
+    names = ["loss", "val_loss", "lr", "tokens", "time", "grad_norm", "tokens_per_s", "epoch",
+             "val_perplexity", "val_bpb", "perplexity"]  # fmt: skip
+    rng = np.random.default_rng(0)
+    rows = [
+        ",".join([str(i), *("3.0" if full else "" for full in rng.random(len(names)) < 0.5)])
+        for i in range(2500)
+    ]
+    run = run_of(tmp_path, "m.csv", [",".join(["step", *names]), *rows])
+    assert not told(run, "too many kinds")
+    assert run.found.ledger.steps > 2490
+
+
+@pytest.mark.parametrize(
+    "speeds", [[1000] * 40 + [300] * 60 + [1400] * 100, [1000] * 130 + [300] * 20 + [1400] * 50]
+)
+def test_a_stall_is_told_though_the_speed_rose(speeds: list[int], tmp_path: Path) -> None:
+    rows = [f"{i},{falling(10 * i)},{speed}" for i, speed in enumerate(speeds)]
+    run = run_of(tmp_path, "m.csv", ["step,loss,tokens_per_s", *rows])
+    assert run.found.verdict("throughput").verdict == ("yes" if speeds[60] == 300 else "no")
+    assert "It rose" not in run.found.verdict("throughput").because
+
+
+def test_a_model_that_does_not_learn_has_its_evaluations(tmp_path: Path) -> None:
+    rows = [f"{s},{2.3 + s % 3 / 1000:.3f},2.30" for s in STEPS]
+    assert len(evaluations(run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows]))) == len(STEPS)
+
+
+def test_a_perplexity_beside_losses_that_are_no_numbers(tmp_path: Path) -> None:
+    rows = [f"{s},nan,{math.exp(falling(s))}" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["step,loss,perplexity", *rows])
+    assert losses(run) == [(s, pytest.approx(loss)) for s, loss in TRAINED]
+
+
+def test_a_last_row_of_something_else_is_no_summary(tmp_path: Path) -> None:
+    rows = [json.dumps({"step": s, "loss": falling(s)}) for s in STEPS]
+    rows.append(json.dumps({"updates": 1712345678, "tokens": 99}))
+    assert run_of(tmp_path, "log.jsonl", rows).found.ledger.steps == 1200
+
+
+def test_parts_of_a_text_that_differ_a_little_are_no_spikes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{i},{3 + 0.1 * (i // 50 % 2) + 0.005 * rng.standard_normal():.4f}" for i in range(400)
+    ]
+    run = run_of(tmp_path, "m.csv", ["step,loss", *rows])
+    assert run.found.verdict("spikes").verdict == "no"
+
+
+def test_of_two_columns_of_one_name_the_one_that_says_something_counts(tmp_path: Path) -> None:
+    rows = [f"{s},{falling(s)},n/a" for s in STEPS]
+    assert losses(run_of(tmp_path, "m.csv", ["step,loss,loss", *rows])) == TRAINED

@@ -11,6 +11,7 @@ from .tables import Array, Log
 
 FEWEST_SPEEDS = 10
 UNEVEN = 0.1  # share of slow rows from which on the speed did not hold
+PARTS = 10  # of a run, whose medians show whether it ever became slower
 FALLEN = 0.85  # last fifth of the run against the first, in tokens per second
 WARMUP_OFF = 0.1  # of the configured warm-up, or two logged steps
 RATIO_OFF = 0.05  # of the peak
@@ -160,7 +161,9 @@ def throughput(log: Log, counted: Ledger) -> Verdict:
         "Median {median:,.0f} tokens per second, {begin:,.0f} in the first fifth and {end:,.0f} in "
         "the last; {slow:.0f} % of the rows are slower than 80 % of the median."
     )
-    risen = end > begin / FALLEN  # slow rows are of the time before
+    parts = [float(np.median(part)) for part in np.array_split(speed, PARTS)]
+    fell = any(part < FALLEN * max(parts[: i + 1]) for i, part in enumerate(parts))
+    risen = end > begin / FALLEN and not fell  # slow rows are of the time before
     uneven = (slow > 100 * UNEVEN and not risen) or end < FALLEN * begin
     if risen:
         why += " It rose."

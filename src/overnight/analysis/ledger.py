@@ -15,7 +15,8 @@ from .tables import Array, Columns, Log, select
 SLOW = 0.8  # of the median speed
 TOLERANCE = 0.02  # beyond which two figures disagree
 AROUND = 5  # gaps between rows that show what is usual there
-PAUSE, PAUSES = 600.0, 20  # seconds, and usual gaps between rows, that are a pause
+# Seconds between rows, and times the usual ones of a step, that are a pause
+PAUSE, PAUSES = 600.0, 20
 FEWEST = 200  # rows of counters: epochs rounded to two digits tell 2 % from about 100 on
 
 
@@ -172,12 +173,18 @@ def elapsed(train: Columns, evals: Columns) -> float | None:
 
 
 def _pauses(log: Log) -> float | None:
-    """Seconds of the clock between rows that lie too far apart for training."""
-    gaps = np.diff(_times(log.train, log.eval))
-    gaps = gaps[gaps > 0]
+    """Seconds of the clock between training rows that are too many for the steps between them, and
+    not of an evaluation."""
+    timed = select(log.train, np.isfinite(log.train["time"]))
+    times, gaps = timed["time"], np.diff(timed["time"])
     if not len(gaps):
         return None
-    long = gaps > max(PAUSE, PAUSES * float(np.median(gaps)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pace = gaps / np.diff(timed["step"])
+    evaluated = np.zeros(len(gaps) + 1, dtype=bool)
+    evaluated[np.searchsorted(np.maximum.accumulate(times), log.eval["time"]) - 1] = True
+    usual = np.median(pace[pace > 0]) if (pace > 0).any() else np.inf
+    long = (gaps > PAUSE) & (pace > PAUSES * usual) & ~evaluated[:-1]
     return float(gaps[long].sum()) or None
 
 

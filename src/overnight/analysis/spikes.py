@@ -12,6 +12,7 @@ from .series import Series
 from .tables import Array
 
 NATS = 0.02  # of relative loss: rounding of a very smooth log is not a spike
+LEAP = 0.1  # of relative loss: parts of a text may differ by less
 LISTED = 10
 STAYS = 3  # values behind a leap that are up there, too
 
@@ -29,10 +30,11 @@ def spikes(series: Series) -> Verdict:
     values = np.log(np.maximum(loss, 1e-9))
     around, scatter = stands_out(values)
     leap, before = _leaps(values, float(np.median(np.abs(around))))
-    above = np.where(leap > SIGMAS * before, np.maximum(leap, around), around)
+    leaps = (leap > SIGMAS * before) & (leap > LEAP)
+    above = np.where(leaps, np.maximum(leap, around), around)
     rise = loss * (1 - np.exp(-above))
     above[-1] = 0.0  # whether that is a spike, the next value will tell
-    far = (around > SIGMAS * scatter) | (leap > SIGMAS * before)
+    far = (around > SIGMAS * scatter) | leaps
     hits = np.flatnonzero(far & (above > NATS) & (rise > DIGITS * digit(loss)))
     groups = np.split(hits, np.flatnonzero(np.diff(hits) > HALF) + 1) if len(hits) else []
     facts = {"n": n, "sigmas": SIGMAS, "estimator": f"robust z among {2 * HALF} neighbours"}

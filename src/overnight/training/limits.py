@@ -39,7 +39,7 @@ def cores(root: Path = ROOT, own: Path = OWN) -> int:
         found = os.cpu_count() or 1
     for folder in _groups("cpu", root, own):
         for quota in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
                 allowed, period = " ".join((folder / name).read_text() for name in quota).split()
                 if int(allowed) > 0:  # -1: no limit
                     found = max(1, min(found, int(allowed) // int(period)))
@@ -49,10 +49,10 @@ def cores(root: Path = ROOT, own: Path = OWN) -> int:
 def _groups(controller: str, root: Path, own: Path) -> Iterator[Path]:
     """The folders of this process's group and of those around it. A container may see its own as
     the root, under any name; what is not there, nobody can read."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         for line in own.read_text().splitlines():
-            _, names, path = line.split(":", 2)
-            if names and controller not in names.split(","):
+            _, names, path = [*line.split(":", 2), "", ""][:3]
+            if not path or (names and controller not in names.split(",")):
                 continue
             group = root / (controller if names else "") / path.lstrip("/")
             yield from (group, *(part for part in group.parents if part.is_relative_to(root)))

@@ -22,7 +22,7 @@ from .unmeasured import measured
 from .values import LOSSES
 
 FEWEST_ROWS = 5  # of a run
-SUMMARY = 2  # rows at the end of a log
+SUMMARY, FARTHER = 2, 2.0  # rows at the end of a log, and how far beyond it they may be
 
 
 def build(path: Path, form: str, gathered: Loose) -> Log:
@@ -80,7 +80,9 @@ def _evaluations_with_steps(loose: Columns, problems: list[str]) -> Columns:
         problems.append(f"{without.sum():,} validation losses have no step: left out")
         return loose
     begins = without[: known[0]].any()
-    behind = bool(begins and steps[known[0]] == 0)  # build-nanogpt: the first is of step 0
+    ends = without[known[-1] :].any()
+    # build-nanogpt: the first is of step 0, and the last stands before the last step, too
+    behind = bool(begins and not ends and steps[known[0]] == 0)
     rows = np.arange(len(steps))
     near = np.searchsorted(known, rows) if behind else np.searchsorted(known, rows) - 1
     taken = steps[known[np.clip(near, 0, len(known) - 1)]]
@@ -110,8 +112,11 @@ def _closing(loose: Columns) -> float | None:
     """The step of a summary: of a row or two behind the last one with a loss."""
     losses = [loose[name] for name in LOSSES if name in loose]
     logged = np.flatnonzero(~np.isnan(losses).all(axis=0))
-    behind = loose["step"][logged[-1] + 1 :] if len(logged) else np.empty(0)
-    return _largest({"step": behind}, "step") if len(behind) <= SUMMARY else None
+    if not len(logged) or len(loose["step"]) - 1 - logged[-1] > SUMMARY:
+        return None
+    before, behind = np.split(loose["step"], [logged[-1] + 1])
+    step, last = (_largest({"step": part}, "step") for part in (behind, before))
+    return step if step and last and step <= FARTHER * last else None
 
 
 def _largest(loose: Columns, name: str) -> float | None:

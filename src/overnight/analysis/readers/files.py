@@ -107,4 +107,4 @@ def decoded(content: bytes) -> Any:
 def is_text(head: bytes) -> bool:
     """Whether a file that begins so is text. Zeros before it are a hole, of a file that was cut off
     while it was written; a power cut may leave some behind, but not in line one."""
-    return min(head.lstrip(b"\xef\xbb\xbf \r\n\0").partition(b"\n")[0], default=9) >= 9
+    return min(head.lstrip(b"\xef\xbb\xbf \r\n\0").partition(b"\n")[0], default=7) >= 7

@@ -18,6 +18,9 @@ def in_nats(path: Path, loose: Columns, known: dict[str, str], problems: list[st
     """A loss from a perplexity or from bits per byte, where the log has nothing else; whether that
     of validation is so one per byte."""
     bits = False
+    for name in set(LOSSES) & set(loose):
+        if np.isnan(loose[name]).all():
+            del loose[name]
     for loss, perplexity in (("loss", "perplexity"), ("val_loss", "val_perplexity")):
         if loss not in loose and perplexity in loose:
             named = next(foreign for foreign, ours in known.items() if ours == perplexity)

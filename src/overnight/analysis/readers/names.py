@@ -12,7 +12,7 @@ from .values import COUNTS, LOSSES, SECONDS, SUFFIX
 SYNONYMS = {
     "step": "global_step trainer_global_step step steps iter iters iteration iterations "
     "num_updates update updates train_step training_step completed_step optimizer_step it "
-    "current_steps current_step total_iterations",
+    "current_steps current_step",
     "epoch": "epoch epochs train_epoch trainer_epoch",
     "loss": "loss train_loss training_loss tr_loss loss_train train_loss_step batch_loss "
     "train_batch_loss lm_loss train_lm_loss train_cross_entropy cross_entropy train_ce ce_loss ce "
@@ -25,7 +25,7 @@ SYNONYMS = {
     "test_loss val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
     "val_nll valid_nll eval_nll test_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
     "losses_val losses_valid validation_cross_entropy vloss valloss eval_language_cross_entropy "
-    "val valid validation heldout heldout_loss held_out held_out_loss holdout_loss",
+    "val valid validation heldout heldout_loss held_out_loss holdout_loss",
     "val_se": "val_se val_loss_se eval_se val_stderr",
     "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step",
     "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
@@ -43,7 +43,7 @@ SYNONYMS = {
     "wall_time walltime wall time_s elapsed_hours elapsed_minutes runtime "
     "wall_time_s wall_time_sec wall_time_seconds",
     "duration": "train_runtime",  # of the whole run
-    "planned": "max_steps total_steps",  # the step at which it is to end
+    "planned": "max_steps total_steps total_iterations",  # the step at which it is to end
 }
 OURS = {name: ours for ours, names in SYNONYMS.items() for name in names.split()}
 PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "stats", "history")

@@ -18,7 +18,7 @@ from .files import is_text, opened, torn
 from .loose import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, named, note
 from .names import losses_by_run, normalise, ours_of, recognise, run_of
 from .rows import tables
-from .values import LOSSES
+from .values import LOSSES, MISSING
 
 MAX_LINE = 2**20
 OTHERS = 5  # runs that are named
@@ -30,6 +30,15 @@ def fits(path: Path, head: bytes) -> bool:
     lines = head.decode("utf-8", errors="replace").lstrip("\ufeff \r\n").splitlines()
     first = next((line for line in lines if not _aside(line)), "")
     return any(mark in first for mark in ",;\t") and is_text(head)
+
+
+def is_table(head: bytes) -> bool:
+    """Whether a file that begins so has a header that names a loss."""
+    lines = head.decode("utf-8", errors="replace").lstrip("\ufeff \r\n").splitlines()
+    first = next((line for line in lines if not _aside(line)), "")
+    mark = max(",;\t", key=first.count)
+    names = next(csv.reader([first], delimiter=mark), []) if mark in first else []
+    return bool(MEASURED & set(recognise(name.strip() for name in names).values()))
 
 
 def _aside(line: str) -> bool:
@@ -127,6 +136,7 @@ def _rows(
         cells = [cell.strip() for cell in cells]
         if cells == header:  # a second one, from an appended file
             continue
-        row = {name: cells[i] for i, name in columns if i < len(cells) and cells[i]}
+        filled = ((name, cells[i]) for i, name in columns if i < len(cells))
+        row = {name: cell for name, cell in filled if cell.lower() not in MISSING}
         if row:
             yield before + reader.line_num, row

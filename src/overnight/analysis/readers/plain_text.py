@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from .files import is_text, opened, tail, torn
 from .loose import VALIDATION as VALIDATION_WORDS
 from .loose import note
 from .names import normalise, ours_of, tells_task
+from .plain_csv import is_table
 from .rows import tables
 from .values import COUNTS
 from .values import number as parse
@@ -35,8 +36,11 @@ PAIR = re.compile(
     r"(?:/ ?(\d[\d,]*))?",  # and of how many
     re.IGNORECASE,
 )
-# A rate behind its number: `124025 tok/s` (llm.c); OpenNMT's are of both languages
-RATE = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?[kM]?) ?tok(?:ens)?/s(?:ec)?\b(?! ?[:=]| ?\d)")
+# A rate behind its number: `| 124025 tok/s` (llm.c); OpenNMT's are of both languages
+RATE = re.compile(
+    r"[|,;(] ?(?:\d+/)?(\d[\d,]*(?:\.\d+)?[kM]?) ?tok(?:ens)?/s(?:ec)?\b(?! ?[:=(\d])"
+)
+BAR = re.compile(r"\d+%\|[^\]]*\]")  # of progress, with figures that change as it grows
 MINIMIND = re.compile(r"(Epoch): ?\[(\d+)/\d+\] ?\((\d+/\d+)\)")  # and the step: (10/39695)
 # What stands above rows of a loss alone: an epoch; OLMo's step, as [step=10/10000,epoch=0]
 EPOCH = re.compile(r"\bepoch\W{0,3}(?P<epoch>\d+)", re.IGNORECASE)
@@ -78,11 +82,8 @@ def fits(path: Path, head: bytes) -> bool:
 
 def _holds_rows(text: bytes) -> bool:
     lines = text.decode("utf-8", errors="replace").splitlines()
-    for by_epoch in (False, True):
-        rows = (_row(line, by_epoch) for line in lines)
-        if _are_enough(filter(None, rows)):
-            return True
-    return False
+    ways = (False,) if is_table(text) else (False, True)
+    return any(_are_enough(row for _, row in _read_lines(lines, by_epoch)) for by_epoch in ways)
 
 
 def _are_enough(rows: Iterator[dict[str, Any]]) -> bool:
@@ -96,29 +97,33 @@ def read(path: Path) -> Log:
     hardly one has both, the epoch or the step above it is that of a loss."""
     problems: list[str] = []
     with opened(path) as file:
-        by_epoch = not _are_enough(row for _, row in _rows(file, False, [], False))
+        by_epoch = not _are_enough(row for _, row in _read_lines(_lines(file, False, []), False))
     with opened(path) as file:
-        rows = _rows(file, torn(path), problems, by_epoch)
-        log = tables(path, "text", rows, problems)
+        lines = _lines(file, torn(path), problems)
+        log = tables(path, "text", _read_lines(lines, by_epoch), problems)
     if not len(log.train["step"]) and not len(log.eval["step"]):
         raise UserError(f"{path}: no line with a step and a loss.")
     return log
 
 
-def _rows(
-    file: IO[bytes], torn: bool, problems: list[str], by_epoch: bool
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    number, above = 0, dict[str, Any]()
+def _lines(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[str]:
+    """Lines in bounded memory; not the last one where it is `torn`."""
     # what redraws its line ends it with a carriage return alone
     text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline=None)
     while line := text.readline(MAX_LINE):
-        number += 1
         if torn and len(line) < MAX_LINE and not line.endswith("\n"):
-            note(problems, f"line {number} breaks off within a number: left out")
+            note(problems, "the last line breaks off within a number: left out")
             return
+        yield line
+
+
+def _read_lines(lines: Iterable[str], by_epoch: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of numbered lines; `by_epoch` with what stands above them."""
+    above: dict[str, Any] = {}
+    for number, line in enumerate(lines, 1):
         for form in (EPOCH, STEP) if by_epoch else ():
             above |= found.groupdict() if (found := form.search(line)) else {}
-        row = _row(line, by_epoch)
+        row = _row(line, by_epoch and bool(above))
         if row is not None:
             yield number, above | row
 
@@ -131,8 +136,8 @@ def _row(line: str, by_epoch: bool = False) -> dict[str, Any] | None:
     for form in VALIDATION:
         if said := form.search(line):
             return dict(said.groupdict())
-    dictionary = "{'" in line  # behind a bar of progress, too
-    found, tag = _pairs(line[line.index("{'") :].replace("'", "") if dictionary else line)
+    dictionary = line.startswith("{'")
+    found, tag = _pairs(line.replace("'", "") if "{'" in line else line)
     if tag and "val_loss" not in found:
         if tag == "test":  # what is trained is judged by validation
             return None
@@ -141,11 +146,9 @@ def _row(line: str, by_epoch: bool = False) -> dict[str, Any] | None:
     loss = not found.keys().isdisjoint(("loss", "val_loss", "val_bpb"))
     if loss and ("step" in found or dictionary):
         return row
-    if "%|" in line:  # a bar of progress, whose figures change as it grows
-        return None
     if loss and by_epoch and ("epoch" in found or not SUMMARY.search(line)):
         return row
-    if SUMMARY.search(line) or "test" in line.lower():
+    if SUMMARY.search(line) or "test" in line.lower() or "{'" in line:
         return None
     return next(({name: found[name][1]} for name in LONE if name in found), None)
 
@@ -154,7 +157,8 @@ def _plain(line: str) -> str:
     """A line as words, names and numbers, without what else tools write around them."""
     line = BLANKS.sub(" ", COLOUR.sub("", line[:MAX_LINE]))
     line = BEGINS.sub(r"step \1 ", STAMP.sub("", line))
-    return RATE.sub(r" tok_s: \1 ", MINIMIND.sub(r"\1 \2 step \3 ", line))
+    line = MINIMIND.sub(r"\1 \2 step \3 ", BAR.sub("", line)).lstrip()
+    return RATE.sub(r"| tok_s: \1 ", line)
 
 
 def _pairs(line: str) -> tuple[dict[str, tuple[str, str]], str]:
@@ -167,6 +171,9 @@ def _pairs(line: str) -> tuple[dict[str, tuple[str, str]], str]:
             if ours not in found:
                 found[ours] = name, number
                 tag = _tag(pair) if ours == "loss" else tag
+    batch, batches = found.pop("batch", None), found.pop("batches", None)
+    if batch and batches and "step" not in found:  # of an epoch
+        found |= {"step": batch, "planned": batches}
     return found, tag
 
 
@@ -183,9 +190,10 @@ def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
     """The foreign name, ours, and the number of a pair whose name is known; and of how many."""
     name, number, unit, of = pair.groups()
     name, ours = _named(name)
-    if ours is None and of and name.lower() == "batch":  # of an epoch
-        name = ours = "step"
     if ours is None:
+        if of and name.lower() == "batch":
+            yield "step", "batch", number.rstrip(",")
+            yield "max_steps", "batches", of.rstrip(",")
         return
     number = number.rstrip(",") + (unit if unit and ours in COUNTS else "")
     if parse(number, ours) is None or (normalise(name) in BARE and WHOLE.fullmatch(number)):

@@ -45,13 +45,14 @@ def tables(
     loose.known, loose.seen = recognise(header), dict.fromkeys(of_one_run(list(header)))
     config: dict[str, Any] | None = None
     kinds: dict[tuple[str, ...], _Kind] = {}
+    summaries = not header or "loss" in map(normalise, header)
     for number, row in rows:
         if config is None:
             config = _config(row)
-        flat = _flatten(row)
+        flat = _flatten(row, summaries)
         fields = tuple(flat)
         if fields not in kinds:
-            if len(kinds) > MAX_COLUMNS:
+            if len(kinds) > MAX_COLUMNS and not header:
                 note(problems, f"line {number}: too many kinds of rows")
                 continue
             kinds[fields] = _kind(flat, loose, bool(header))
@@ -117,8 +118,9 @@ def _says_broken(nulls: set[str]) -> str:
     return "loss" if "loss" in nulls and nulls <= {"loss", "grad_norm", "perplexity"} else ""
 
 
-def _flatten(row: dict[str, Any]) -> dict[str, Any]:
-    if "train_runtime" in row:  # transformers' last row: its loss is the mean of the whole run
+def _flatten(row: dict[str, Any], summaries: bool) -> dict[str, Any]:
+    """`summaries`: whether one row may be that of transformers, at its end."""
+    if summaries and "train_runtime" in row:  # its loss is the mean of the whole run
         row = {name: value for name, value in row.items() if name != "train_loss"}
     if isinstance(both := row.get("global_step/max_steps"), str):  # ms-swift: "10/438"
         step, _, end = both.partition("/")
@@ -143,7 +145,7 @@ def _number(value: Any, name: str, scale: float) -> float | None:
         except OverflowError:
             return None
         return BROKEN if value != value and name in LOSSES else value * scale
-    if isinstance(value, str) and len(value) < 64:
+    if isinstance(value, str) and len(value) < 400:
         return parse(value, name, scale)
     return None
 

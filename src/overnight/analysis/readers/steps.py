@@ -35,10 +35,14 @@ def with_steps(loose: Columns, problems: list[str]) -> tuple[Columns, str]:
 
 
 def _counted(loose: Columns) -> Array:
-    """The number of each row; where some are of evaluations alone, of those of training."""
+    """The number of each row; where some stand between them of evaluations alone, of those of
+    training."""
     n = len(next(iter(loose.values())))
-    trained = ~np.isnan(loose.get("loss", np.full(n, np.nan)))
-    return np.cumsum(trained if trained.any() else np.ones(n)).astype(np.float64)
+    trained, evaluated = (
+        ~np.isnan(loose.get(name, np.full(n, np.nan))) for name in ("loss", "val_loss")
+    )
+    between = trained.any() and trained.sum() >= (evaluated & ~trained).sum()
+    return np.cumsum(trained if between else np.ones(n)).astype(np.float64)
 
 
 def _one_row_each(loose: Columns) -> bool:
@@ -79,7 +83,7 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
         length = ends[0] - begins[0] + _spacing(steps)
         of = loose.get("planned", np.full(1, np.nan))
         of = of[np.isfinite(of)]
-        if len(of) and np.ptp(of) == 0 and ends[0] <= of[0] < begins[0] + 2 * length:
+        if len(of) and np.ptp(of) == 0 and ends[0] <= of[0] < ends[0] + _spacing(steps):
             length = of[0]  # as the log says: step 100 of 105
         counted[at] = steps + turns * length
         return loose | {"step": counted}

@@ -10,7 +10,8 @@ from .values import BROKEN, LOSSES
 
 BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
 FEWEST_ROWS = 5  # validation losses that a log needs before those behind them can have broken
-ALIVE = 2  # validation losses that say that a run whose every training loss is NaN has none
+ALIVE = 2  # validation losses, or perplexities: training losses that are all NaN are none
+LEARNT = 0.1  # nats that a training loss has come down by, which moves validation, too
 LARGE = 0.5  # nats; a loss does not come to 0 from there at once
 ZEROS = 3  # training losses of exactly 0 at the end that are none
 REPEATED = 10  # validation losses, at least, before they can be those of earlier rows
@@ -26,7 +27,8 @@ def measured(columns: Columns, problems: list[str]) -> Columns:
     if "val_loss" in found:
         found["val_loss"] = _placeholders(found["val_loss"], problems)
         _tell_broken(found, main, problems)
-    alive = np.isfinite(found.get("val_loss", np.empty(0))).sum() >= ALIVE
+    others = (found.get(name, np.empty(0)) for name in ("val_loss", "perplexity"))
+    alive = any(np.isfinite(other).sum() >= ALIVE for other in others)
     found = {name: _settled(name, values, name == main, alive) for name, values in found.items()}
     if {"loss", "val_loss"} <= set(found):
         found["val_loss"] = _once(found["val_loss"], found["loss"], problems)
@@ -89,6 +91,13 @@ def _settled(name: str, values: Array, main: bool, alive: bool) -> Array:
     return values
 
 
+def _learns(loss: Array) -> bool:
+    """Whether a training loss comes down."""
+    loss = loss[np.isfinite(loss)]
+    half = len(loss) // 2
+    return bool(half and np.median(loss[:half]) - np.median(loss[half:]) > LEARNT)
+
+
 def _once(val: Array, loss: Array, problems: list[str]) -> Array:
     """Each evaluation once, where rows of training say again what the last one gave: as regularly
     as evaluations are. Rounded losses of a plateau repeat as they happen to."""
@@ -97,6 +106,8 @@ def _once(val: Array, loss: Array, problems: list[str]) -> Array:
     lengths = np.diff(np.flatnonzero(np.append(~again, True)))
     if len(lengths) > 1:
         lengths = lengths[:-1]  # the last may be cut short
+    elif not _learns(loss[at]):
+        return val
     if len(at) < REPEATED or len(lengths) == 0 or again.mean() < 0.5:
         return val
     usual = np.bincount(lengths).argmax()

@@ -259,6 +259,26 @@ def test_an_early_end_is_the_end_after_a_kill(
     assert [row.step for row in rows(out, Eval)] == [0, 8, 16]
 
 
+def test_a_run_that_was_killed_in_its_last_evaluation_gets_its_figure(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice, so that the last session has nothing but its start row at the last step."""
+    out = tmp_path / "run"
+
+    def dies(*_: Any) -> None:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Measuring, "evaluate_whole", dies)
+        with pytest.raises(SystemExit):
+            train(out, text)
+        with pytest.raises(SystemExit):
+            cli.run(["train", "--resume", str(out)])
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert len(rows(out, Full)) == 1
+    assert [row.reason for row in rows(out, End)] == ["finished"]
+
+
 def test_what_measuring_takes_is_counted(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,10 +82,9 @@ class Trainer:
         return self.config.length.steps
 
     def _best_so_far(self) -> Eval | None:
-        """Of the steps up to this one: those that a killed session logged beyond are measured
-        again, and saved if they are the best."""
-        rows = read_log(self.run.log).rows
-        return best_evaluation(row for row in rows if row.step <= self.state.step)
+        """Of the rows that count, now that this attempt's start row is written: what a killed
+        session logged beyond it is measured again, and saved if it is the best."""
+        return best_evaluation(read_log(self.run.log).rows)
 
     def train(self, stop: StopSignal) -> str:
         """Run to the end or to a stop: `finished`, `interrupted` or `failed`."""
@@ -189,11 +188,11 @@ class Trainer:
         self.state = restore(self.updater, folder)
         self.state.rewinds = bad.rewinds + 1
         self.state.shift = bad.shift + (bad.step - self.state.step) * self.config.train.batch
-        self.best = self._best_so_far()
-        self.saver.forget(self.best.step if self.best else None)
         step = self.state.step
         self.log.begin_attempt()
         self.log.write(self.start(step))
+        self.best = self._best_so_far()
+        self.saver.forget(self.best.step if self.best else None)
         self._event("rewind", f"back from step {bad.step} to {step}, on other data", bad.step)
 
     def _event(self, kind: str, message: str, from_step: int | None = None) -> None:

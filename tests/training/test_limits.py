@@ -46,6 +46,7 @@ V1 = {
         ("2:cpu,cpuacct:/x\n5:memory:/docker/1f\n", V1, 1.5 * GB, 2 * GB),  # as the root is seen
         ("5:cpu:/docker/1f\n", V1, math.inf, math.inf),
         ("", V2, math.inf, math.inf),
+        ("\nabc\n7:x\n0::/job/step\n", V2, 2 * GB, 4 * GB),  # lines that say nothing
     ],
 )
 def test_memory_that_a_group_may_have(
@@ -70,6 +71,7 @@ def test_without_groups_nothing_is_limited(tmp_path: Path) -> None:
         ("0::/a/b\n", {"a/cpu.max": "50000 100000\n"}, 1),
         ("0::/\n", {"cpu.max": "6400000 100000\n"}, 8),
         ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
+        ("0::/\n", {"cpu.max": "100000 0\n"}, 8),
         ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": "300000\n",
                                "cpu/cpu.cfs_period_us": "100000\n"}, 3),
         ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),

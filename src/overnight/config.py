@@ -38,7 +38,7 @@ class Tokenizer(_Section, frozen=True, kw_only=True):
         Literal["auto", "bytes", "chars", "bpe", "wordpiece", "wordpiece-classic", "file"],
         Meta(
             description="what a token is; auto: by the size of the text; "
-            "wordpiece-classic loses case and spaces"
+            "wordpiece-classic loses case, accents and spaces"
         ),
     ] = "bpe"
     path: Annotated[

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import made
 import numpy as np
 import pytest
 from foreign import STEPS, evaluations, falling, losses, run_of, told, val
@@ -13,6 +14,7 @@ from foreign import STEPS, evaluations, falling, losses, run_of, told, val
 from overnight.analysis import outliers
 from overnight.analysis.run import load_run
 from overnight.errors import UserError
+from overnight.report import words
 
 EVALS = [s for s in STEPS if s % 100 == 0]
 TRAINED = [(s, falling(s)) for s in STEPS]
@@ -547,3 +549,30 @@ def test_parts_of_a_text_that_differ_a_little_are_no_spikes(tmp_path: Path) -> N
 def test_of_two_columns_of_one_name_the_one_that_says_something_counts(tmp_path: Path) -> None:
     rows = [f"{s},{falling(s)},n/a" for s in STEPS]
     assert losses(run_of(tmp_path, "m.csv", ["step,loss,loss", *rows])) == TRAINED
+
+
+def test_validation_that_rises_alone_is_no_divergence(tmp_path: Path) -> None:
+    """A short run: few training rows, and a train loss with each evaluation."""
+    rows = [f"{s},{falling(s) if s % 10 == 0 else ''},,," for s in range(5, 61, 5)]
+    rows += [f"{s},,{falling(5 * s)},{5 + (s / 20) ** 2:.4f}," for s in range(0, 61, 5)]
+    found = run_of(tmp_path, "m.csv", ["step,loss,train_loss,val_loss,lr", *rows]).found
+    assert found.verdict("divergence").verdict != "yes"
+
+
+def test_a_checkpoint_that_is_worse_than_none_is_not_praised(tmp_path: Path) -> None:
+    """Validation in another language: best before training."""
+    log = made.run_folder(tmp_path / "run", steps=400, every=40)
+    text = (log / "log.jsonl").read_text().splitlines()
+    lines = []
+    for line in text:
+        row = json.loads(line)
+        if row["type"] == "eval":
+            row["val_loss"] = 1.0 if row["step"] == 0 else row["val_loss"] + 5
+        lines.append(json.dumps(row))
+    (log / "log.jsonl").write_text("\n".join(lines) + "\n")
+    found = load_run(log).found
+    assert found.best is not None
+    assert found.best.step == 0
+    card = words.cards(found)[0]
+    assert "no other is as good" not in card.detail
+    assert "before training it was lower" in card.detail or found.best.pick == 0

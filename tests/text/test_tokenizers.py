@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 
 import msgspec
 import numpy as np
@@ -324,3 +325,20 @@ def test_a_file_whose_tokens_span_words_is_read_as_the_library_reads_it() -> Non
     assert list(ours.encode(text)) == expected
     assert ours.cuts == "nowhere"
     assert make("bpe").cuts == make("tiktoken").cuts == "words"
+
+
+def test_a_text_without_spaces_does_not_take_minutes() -> None:
+    """A megabyte of DNA on one line, and words between such: what is long is trained on in parts,
+    and everything encodes."""
+    rng = np.random.default_rng(0)
+    dna = "".join(rng.choice(list("ACGT"), 1_000_000))
+    begin = time.process_time()
+    tokenizer = makers.train_bpe([dna, f"some words {dna[:2000]} and more"], 400, separator=False)
+    assert time.process_time() - begin < 30  # whole it takes minutes
+    assert tokenizer.decode(tokenizer.encode(dna[:5000])) == dna[:5000]
+
+
+def test_words_of_usual_length_are_trained_on_as_they_are() -> None:
+    text = "some words\n\n  and more of them, " * 50 + "x" * 999
+    assert list(makers._parted([text])) == [text]
+    assert "".join(makers._parted(["a  " + "x" * 1000 + " \n"])) == "a  " + "x" * 1000 + " \n"

@@ -101,7 +101,7 @@ def _incomparable(data: dict[str, Any]) -> str | None:
             f"{unknown:,} characters of the text are unknown to the tokenizer and all count as one"
         )
     if data.get("lossless") is False:
-        return "the tokenizer loses part of the text, such as case and spaces"
+        return "the tokenizer loses part of the text, such as case, accents and spaces"
     return None
 
 

@@ -164,7 +164,7 @@ def _overfit(v: Verdicts, case: Case) -> list[Advice]:
     lost, seen = v["overfitting"].effect_nats or 0.0, case.ledger.passes
     do = f"Deploy step {case.best.pick:,}, and next time stop near it."
     expected = f"a loss about {lost:.3f} nats lower than the mean of the last evaluations."
-    if case.best.pick == 0:
+    if case.best.step == 0:
         do = "Deploy none of it: on validation it was never better than at step 0."
         expected = "nothing of this run; look at the held-out text, the data and the learning rate."
     found = [Advice(do=do, because=["overfitting"], expected=expected)]

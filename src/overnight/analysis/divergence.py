@@ -21,10 +21,9 @@ STRIKES = 3  # skipped updates after which a run goes back (training/guard.py)
 
 
 def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verdict:
-    """From the training loss, or the validation loss where there is none: what has not lost all
-    that it had gained may then be overfitting."""
-    train = bool(series.train_n >= FEWEST)
-    steps, loss = (series.train_steps, series.train_loss) if train else (series.steps, series.val)
+    """From the training loss (that of evaluations, where few others were logged), or the validation
+    loss where there is none: what has not lost all that it had gained may then be overfitting."""
+    steps, loss, train = _judged_by(series)
     name = "training" if train else "validation"
     alone = bool(np.isnan(log.train["loss"]).all())
     broken = _nonfinite(log, alone)
@@ -93,6 +92,16 @@ def _left(loss: Array, level: Array, best: int, bound: float, width: int) -> int
     crossed = best + int(np.argmax(level[best:] > bound))
     begin = max(best, crossed - width + 1)
     return begin + int(np.argmax(loss[begin : crossed + 1] > bound))
+
+
+def _judged_by(series: Series) -> tuple[Array, Array, bool]:
+    """Steps and losses, and whether they are of training."""
+    probe = np.isfinite(series.probe)
+    if series.train_n < FEWEST <= probe.sum():
+        return series.steps[probe], series.probe[probe], True
+    if series.train_n or probe.any():
+        return series.train_steps, series.train_loss, True
+    return series.steps, series.val, False
 
 
 def _facts(name: str, steps: Array, loss: Array, level: Array, width: int) -> dict[str, Any]:

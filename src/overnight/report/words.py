@@ -101,7 +101,9 @@ def _card_best(f: Findings) -> Card:
         detail = f"validation loss {n.within(b.pick_loss, se)}"
         if b.bpb is not None and b.pick == b.step:
             detail += f", {n.loss(b.bpb)} bits per byte"
-    if len(b.tied_steps) > 1:
+    if b.step == 0 and b.pick != 0:
+        detail += f"; before training it was lower, {n.loss(b.loss)}"
+    elif len(b.tied_steps) > 1:
         detail += f"; tied within noise: steps {n.steps(b.tied_steps)}"
     elif b.n > 1 and not _alone(f, b):
         detail += "; no other is as good" if _tells_ties(f, b) else "; too few to tell ties"

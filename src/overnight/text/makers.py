@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from .formats import BEGIN, BYTE_LETTERS, CLASSIC_UNKNOWN, CONTINUATION, END, SE
 from .tokenizers import Tokenizer
 
 ALPHABET = 1000  # characters that classic WordPiece can write
+ENDLESS, PARTS = re.compile(r"\S{1000}"), re.compile(r"\s*\S{1,64}|\s+")
 SMALL_TEXT = 1.5e6  # bytes, below which pieces recur too soon (docs/lab-notes.md, 2026-11-21)
 
 
@@ -49,10 +51,17 @@ def train_bpe(texts: Iterable[str], vocab_size: int, separator: bool) -> Tokeniz
         initial_alphabet=sorted(BYTE_LETTERS),
         show_progress=False,
     )
-    model = _trained(models.BPE(), trainer, texts, formats.WORDS, None)
+    model = _trained(models.BPE(), trainer, _parted(texts), formats.WORDS, None)
     vocab = _numbered([*_in_order(model["vocab"]), *_separator(separator)])
     json = formats.write(formats.bpe(vocab, model["merges"]), formats.WORDS, formats.FROM_LETTERS)
     return Tokenizer(json)
+
+
+def _parted(texts: Iterable[str]) -> Iterator[str]:
+    """Texts with words that are too long (a script without spaces, DNA on one line) in parts: the
+    library takes minutes for a word of a megabyte."""
+    for text in texts:
+        yield from PARTS.findall(text) if ENDLESS.search(text) else [text]
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:

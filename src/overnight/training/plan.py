@@ -81,8 +81,8 @@ class Plan(msgspec.Struct):
             )
         if not self.prepared.facts["lossless"]:
             warnings.append(
-                "lossy     the tokenizer loses part of the text, such as case and spaces: bits "
-                "per byte compare with nothing"
+                "lossy     the tokenizer loses part of the text, such as case, accents and spaces: "
+                "bits per byte compare with nothing"
             )
         if (why := self.reasons.get("schedule.warmup", "")).startswith(SHORTENED):
             warmup = self.config.schedule.warmup

@@ -134,3 +134,18 @@ def test_steps_that_finish_a_pass(
 ) -> None:
     found = explain(2.0, steps=steps, batch=batch, block=block, corpus_tokens=tokens)
     assert any(says in line for line in lines(found, None))
+
+
+def test_a_run_that_was_stopped_before_its_first_evaluation(tmp_path: Path) -> None:
+    folder = made.run_folder(tmp_path / "run", steps=400, every=400)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [row for row in lines if row["type"] not in ("full", "end")]
+    lines = [row for row in lines if row["type"] != "eval" or row["step"] == 0]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    found = load_run(folder).found
+    card = words.cards(found)[0]
+    present = [c.step for c in found.checkpoints if c.present]
+    assert present
+    assert card.answer == "cannot tell"
+    assert f"on disk is of step {max(present):,}" in card.detail
+    assert not any("Take step" in line for line in words.best(found))

@@ -92,6 +92,12 @@ def _card_best(f: Findings) -> Card:
             f"({n.loss(b.loss)}), which does not say which checkpoint is best."
         )
         return Card(question, "cannot tell", detail, "open", "best")
+    if (newest := _never_evaluated(f, b)) is not None:
+        detail = (
+            f"Only the weights before training were evaluated; the newest checkpoint on disk is of "
+            f"step {newest:,}."
+        )
+        return Card(question, "cannot tell", detail, "open", "checkpoints")
     w = f.whole
     if w is not None and w.step == b.pick:
         detail = f"loss {n.within(w.loss, w.se)} on {_held_out(w)}"
@@ -110,6 +116,12 @@ def _card_best(f: Findings) -> Card:
     if b.pick_saved is False:
         detail += "; it is not on disk"
     return Card(question, f"step {b.pick:,}", detail, "good", "best")
+
+
+def _never_evaluated(f: Findings, b: Best) -> int | None:
+    """The newest step on disk of a run that was stopped before its first evaluation."""
+    saved = [c.step for c in f.checkpoints if c.present]
+    return max(saved) if saved and b.n == 1 and b.step == 0 and not b.pick_saved else None
 
 
 def _alone(f: Findings, b: Best) -> bool:
@@ -277,7 +289,9 @@ def best(f: Findings) -> list[str]:
         lines.append(f"Tied within noise: steps {n.steps(b.tied_steps, 20)}.")
     elif b.n > 1 and _tells_ties(f, b):
         lines.append("No other evaluation is tied with it.")
-    if b.validated:
+    if (newest := _never_evaluated(f, b)) is not None:
+        lines.append(f"None of training was evaluated; step {newest:,} is on disk.")
+    elif b.validated:
         lines.append(f"Take step {b.pick:,}: {b.rule}.")
         if b.pick_saved is False:
             lines.append("No checkpoint of that step is on disk.")

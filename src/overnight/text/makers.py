@@ -15,7 +15,7 @@ from .formats import BEGIN, BYTE_LETTERS, CLASSIC_UNKNOWN, CONTINUATION, END, SE
 from .tokenizers import Tokenizer
 
 ALPHABET = 1000  # characters that classic WordPiece can write
-ENDLESS, PARTS = re.compile(r"\S{1000}"), re.compile(r"\s*\S{1,64}|\s+")
+ENDLESS, PARTS = re.compile(r"\S{1000}|\s{1000}"), re.compile(r"\s{0,64}\S{1,64}|\s{1,64}")
 SMALL_TEXT = 1.5e6  # bytes, below which pieces recur too soon (docs/lab-notes.md, 2026-11-21)
 
 
@@ -77,7 +77,7 @@ def train_classic(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     continuation, `[UNK]` for a word with a character beyond the most frequent `ALPHABET`."""
     from tokenizers import normalizers
 
-    texts = list(texts)
+    texts = list(_parted(texts))
     lower = normalizers.BertNormalizer()
     seen: Counter[str] = Counter()
     for text in texts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def refuse_existing(path: Path) -> None:
         raise UserError(f"--out {str(path)!r}: not a name for a folder.") from None
     if there:
         known = (path / "log.jsonl").is_file()
-        hint = f"go on with --resume {path}, or give" if known else "give"
+        hint = f"go on with --resume {shlex.quote(str(path))}, or give" if known else "give"
         raise UserError(f"{path} exists already: {hint} another --out.")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
@@ -152,7 +153,8 @@ def train(trainer: Trainer) -> Summary:
         raise UserError(f"{run.log}: the last rows are not kept: {error}; --resume.", 1) from None
     summary = summarise(run, reason, time.monotonic() - begun)
     if reason == "interrupted":
-        progress.say(f"stopped at step {trainer.state.step:,}; go on with --resume {run.path}")
+        on = f"go on with --resume {shlex.quote(str(run.path))}"
+        progress.say(f"stopped at step {trainer.state.step:,}; {on}")
         summary.exit_code = 128 + stop.number
     elif reason == "failed":
         summary.exit_code = 1

@@ -202,6 +202,17 @@ def test_a_best_state_that_was_gone_back_from_is_not_saved(
     assert RunFolder(tmp_path / "run").checkpoint_steps() == [8, 10, 20, 24]
 
 
+def test_the_best_after_going_back_is_judged_without_what_was_left(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time 16 is not as good as the first, and yet the best that counts."""
+    score_lower({2: 5.0, 3: 2.0}, monkeypatch)
+    poison(monkeypatch, {17, 18, 19}, times=3)
+    assert train(tmp_path / "run", text, save_every="10", save__keep="9") == 0
+    assert RunFolder(tmp_path / "run").checkpoint_steps() == [8, 10, 16, 20, 24]
+    assert [row.step for row in rows(tmp_path / "run", Full)] == [16]
+
+
 def test_a_kill_before_the_pruning_is_made_good(text: str, tmp_path: Path, whole: Path) -> None:
     out, real = tmp_path / "run", checkpoint.prune
 

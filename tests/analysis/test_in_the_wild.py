@@ -397,7 +397,8 @@ def test_a_plateau_with_a_growing_gap_calls_for_no_larger_model(tmp_path: Path) 
     found = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows]).found
     assert found.verdict("plateau").verdict == "yes"
     assert found.verdict("gap").verdict == "growing"
-    assert any("more dropout" in advice.do for advice in found.advice)
+    (advised,) = [advice for advice in found.advice if "more dropout" in advice.do]
+    assert advised.because == ["plateau", "gap"]
 
 
 # --- what these rules must leave alone --------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,16 @@ def test_a_text_behind_a_link_is_taken_up_again(
     link.symlink_to(blob)
     interrupted(out, str(link), 4, monkeypatch)
     assert cli.run(["train", "--resume", str(out)]) == 0
+
+
+def test_what_goes_on_can_be_pasted(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a run's folder"
+    interrupted(out, text, 4, monkeypatch)
+    assert f"go on with --resume {shlex.quote(str(out))}" in capfd.readouterr().err
+    assert train(out, text) == 2
+    assert f"go on with --resume {shlex.quote(str(out))}, or" in capfd.readouterr().err
 
 
 def test_memory_that_is_short_at_a_resume_is_said(

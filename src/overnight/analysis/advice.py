@@ -215,14 +215,15 @@ def _longer(v: Verdicts, case: Case) -> list[Advice]:
         ]
     if v["plateau"].verdict == "yes":
         most = v["plateau"].evidence["most"]
-        repeated = (case.ledger.passes or 0.0) > MANY_PASSES
-        what = "more text" if repeated else "a larger model, or more text"
+        what, because = "a larger model, or more text", ["plateau"]
         if v["gap"].verdict == "growing":
-            what = "more text, or more dropout"
+            what, because = "more text, or more dropout", ["plateau", "gap"]
+        elif (case.ledger.passes or 0.0) > MANY_PASSES:
+            what, because = "more text", ["plateau", "repeats"]
         return [
             Advice(
                 do=f"Do not train this longer; change something else: {what}.",
-                because=["plateau", "repeats"] if repeated else ["plateau"],
+                because=because,
                 expected=f"as long a stretch again would give at most {most:.3f} nats.",
             )
         ]

@@ -552,10 +552,13 @@ def test_of_two_columns_of_one_name_the_one_that_says_something_counts(tmp_path:
     assert losses(run_of(tmp_path, "m.csv", ["step,loss,loss", *rows])) == TRAINED
 
 
-def test_validation_that_rises_alone_is_no_divergence(tmp_path: Path) -> None:
-    """A short run: few training rows, and a train loss with each evaluation."""
+@pytest.mark.parametrize("probed", [True, False])
+def test_validation_that_rises_alone_is_no_divergence(probed: bool, tmp_path: Path) -> None:
+    """A short run: few training rows, and a train loss with each evaluation, or none."""
     rows = [f"{s},{falling(s) if s % 10 == 0 else ''},,," for s in range(5, 61, 5)]
-    rows += [f"{s},,{falling(5 * s)},{5 + (s / 20) ** 2:.4f}," for s in range(0, 61, 5)]
+    for s in range(0, 61, 5):
+        train, held_out = falling(5 * s) if probed else "", 5 - s / 10 if s < 16 else s / 4
+        rows.append(f"{s},,{train},{held_out:.4f},")
     found = run_of(tmp_path, "m.csv", ["step,loss,train_loss,val_loss,lr", *rows]).found
     assert found.verdict("divergence").verdict != "yes"
 

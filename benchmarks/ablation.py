@@ -118,7 +118,7 @@ def trained(settings: Settings, prepared: Prepared, seed: int, steps: int) -> fl
     for step in range(1, steps + 1):
         updater.update(step, steps)
     blocks = fixed_blocks(prepared.val, config.model.context, 10**9)
-    return score(updater.model, blocks, prepared.tokenizer.byte_lengths(), torch.device("cpu")).bpb
+    return score(updater.model, blocks, prepared.tokenizer.cost(), torch.device("cpu")).bpb
 
 
 def report(name: str, milliseconds: float, steps: int, bpb: list[float]) -> None:

@@ -114,8 +114,8 @@ def ours(settings: Settings, prepared: Prepared, steps: int, seed: int) -> Finis
         updater.update(step, steps)
     seconds = time.process_time() - begin
     blocks = fixed_blocks(prepared.val, config.model.context, EVERYTHING)
-    lengths = prepared.tokenizer.byte_lengths()
-    return Finish(seconds, score(updater.model, blocks, lengths, torch.device("cpu")).loss)
+    cost = prepared.tokenizer.cost()
+    return Finish(seconds, score(updater.model, blocks, cost, torch.device("cpu")).loss)
 
 
 class NanoGPT:
@@ -234,11 +234,11 @@ def within(settings: Settings, prepared: Prepared, budget: float) -> tuple[list[
     updater.reset()
     seconds, losses = 0.0, []
     blocks = fixed_blocks(prepared.val, config.model.context, EVERYTHING)
-    lengths = prepared.tokenizer.byte_lengths()
+    cost = prepared.tokenizer.cost()
     for step in range(1, steps + 1):
         begin = time.process_time()
         updater.update(step, steps)
         seconds += time.process_time() - begin
         if step % max(1, steps // BUDGET_EVALUATIONS) == 0 or step == steps:
-            losses.append(score(updater.model, blocks, lengths, device).loss)
+            losses.append(score(updater.model, blocks, cost, device).loss)
     return losses, seconds

@@ -476,6 +476,9 @@ def test_a_step_that_falls_is_no_resume_by_itself(tmp_path):
     late = [{"step": 2990, "loss": 3.7}]
     at = plain.index(evals[3000]) + 1
     assert kept(plain) == kept([*plain[:at], *late, *plain[at:]]) == 12
+    run = run_of(tmp_path, "log.jsonl", [*plain[:at], *late, *plain[at:]])
+    assert len(run.tables["train"]) == len(train) + 1  # and the row of step 3000 is there
+    assert len(run.found.ledger.sessions) <= 1
     assert kept([*plain, {"step": 100, "loss": 2.2}]) == 12
     ranks = [
         r

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import shlex
@@ -32,6 +33,7 @@ from overnight.runfolder import (
     read_log,
 )
 from overnight.text.batches import Batches
+from overnight.text.tokenizers import Tokenizer
 from overnight.training import measuring, update
 from overnight.training.summary import summarise
 
@@ -299,7 +301,17 @@ def test_characters_unknown_to_the_tokenizer_are_reported(text: str, tmp_path: P
     other.write_text("Ω und ß " * 300)
     out = tmp_path / "run"
     assert train(out, text, "--val", str(other), max_steps="2") == 0
-    assert "are unknown to the tokenizer" in (out / "report" / "report.md").read_text()
+    report = (out / "report" / "report.md").read_text()
+    assert "are unknown to the tokenizer and cost 21 bits each" in report
+    tokenizer, (full,) = (
+        Tokenizer.load(out / "tokenizer.json"),
+        read_log(out / "log.jsonl").of(Full),
+    )
+    nats = full.val_loss * full.val_tokens
+    ids = tokenizer.encode("Ω und ß " * 300)[1 : full.val_tokens + 1]
+    unknown, n_bytes = ids.count(tokenizer.unknown), len(ids)  # each counts as one byte
+    assert unknown > full.val_tokens / 5
+    assert full.val_bpb == pytest.approx((nats / math.log(2) + 21 * unknown) / n_bytes)
 
 
 def test_a_place_that_cannot_be_written_is_said_at_once(

@@ -56,9 +56,9 @@ def without_bits(log: Log) -> Log:
 
 
 def planned_steps(log: Log) -> int | None:
-    length = (log.config or {}).get("length")
-    steps = length.get("steps") if isinstance(length, dict) else log.planned
-    return int(steps) if isinstance(steps, int | float) and 0 < steps < 2**53 else None
+    """As the settings have it, or else as the log itself counts."""
+    said = _section(log.config or {}, "length").get("steps"), log.planned
+    return next((int(n) for n in said if isinstance(n, int | float) and 0 < n < 2**53), None)
 
 
 def _start(log: Log) -> dict[str, Any]:
@@ -90,18 +90,20 @@ def about(log: Log, planned: int | None) -> About:
         status=_status(log),
         planned_steps=planned,
         unknown=_integer(data.get("unknown")),
+        unknown_bits=_integer(data.get("unknown_bits")),
         incomparable=_incomparable(data),
         other_task=log.other_task,
     )
 
 
 def _incomparable(data: dict[str, Any]) -> str | None:
-    if unknown := _integer(data.get("unknown")):
+    if data.get("lossless") is False:
+        return "the tokenizer loses part of the text, such as case, accents and spaces"
+    unknown = _integer(data.get("unknown"))
+    if unknown and not _integer(data.get("unknown_bits")):
         return (
             f"{unknown:,} characters of the text are unknown to the tokenizer and all count as one"
         )
-    if data.get("lossless") is False:
-        return "the tokenizer loses part of the text, such as case, accents and spaces"
     return None
 
 

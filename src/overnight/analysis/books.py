@@ -178,10 +178,16 @@ def comparability(about: About, best: Best | None, whole: Whole | None) -> Verdi
         )  # fmt: skip
     bpb = whole.bpb if whole is not None else best.bpb if best is not None else None
     if bpb is not None:
+        most = (
+            f" They are a little too high: {about.unknown:,} characters of the text are unknown to "
+            f"the tokenizer and cost {about.unknown_bits} bits each, beside the model's."
+            if about.unknown and about.unknown_bits
+            else ""
+        )
         return make(
             "comparability", "yes",
             "{bpb:.4f} bits per byte compare with any tokenizer on the same text; the loss per "
-            "token only with the same tokenizer.",
+            f"token only with the same tokenizer.{most}",
             bpb=bpb, n=1, estimator="all held-out text" if whole else VALIDATION,
         )  # fmt: skip
     if about.vocab_size is not None:

@@ -16,7 +16,11 @@ from .tables import Array, Log
 FEWEST = 8
 SIGMAS = 5.0  # robust, of one logged value
 LOST = 0.2  # share of what had been gained that has to be lost again
-LOST_ALONE = 1.0  # where validation alone was logged, which overfitting raises, too
+LEVEL = (
+    "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats from its "
+    "lowest level {lowest:.4f} at step {lowest_step:,}"
+)
+LASTING = 20  # rows; so two of four real logs whose spikes looked so on the way give no alarm
 STRIKES = 3  # skipped updates after which a run goes back (training/guard.py)
 
 
@@ -46,44 +50,53 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
     best = int(np.argmin(level))
     facts = _facts(name, steps, loss, level, width)
     chance = math.log(vocab) if vocab else math.inf
-    guesses = facts["now"] > chance + SIGMAS * facts["sigma"]
-    if guesses and steps[-1] > 2 * warmup and n >= 20:
-        return make(
-            "divergence", "yes",
-            "The median of the last {width} {name} losses is {now:.4f}, above ln V = "
-            "{chance:.4f}: worse than guessing.",
-            since_step=int(steps[best]), chance=chance, **facts,
-        )  # fmt: skip
-    lost = facts["effect_nats"] > facts["needed"] and best < n - width
-    if lost and log.other_task is not None and PREFERENCE.search(normalise(log.other_task)):
+    guessing = chance + SIGMAS * facts["sigma"]
+    if facts["now"] > guessing and steps[-1] > 2 * warmup and n >= 20:
+        facts |= {"chance": chance, "rows_since": n - best}
+        return _guesses(facts, guessing, int(steps[best]))
+    if not (facts["effect_nats"] > facts["needed"] and best < n - width):
+        why = f"{LEVEL} (from {{needed:+.4f}} on it would count)."
+        return make("divergence", "no", why, **facts)
+    if log.other_task is not None and PREFERENCE.search(normalise(log.other_task)):
         return make(
             "divergence", "cannot_tell",
-            "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats "
-            "from its lowest level {lowest:.4f} at step {lowest_step:,}; but the log has a column "
-            "{column}, and training by preferences has a loss that need not fall.",
+            f"{LEVEL}; but the log has a column {{column}}, and training by preferences has a loss "
+            "that need not fall.",
             column=log.other_task[:40], **facts,
         )  # fmt: skip
-    if lost and not train and facts["effect_nats"] < LOST_ALONE * facts["gained"]:
+    if not train and facts["effect_nats"] < facts["gained"]:
         return make(
             "divergence", "cannot_tell",
-            "The median of the last {width} validation losses is {now:.4f}, {effect_nats:+.4f} "
-            "nats from its lowest level {lowest:.4f} at step {lowest_step:,}. Without a training "
-            "loss that cannot be told from overfitting.",
+            f"{LEVEL}. Without a training loss that cannot be told from overfitting.",
             **facts,
         )  # fmt: skip
-    if lost:
-        since = _left(loss, level, best, facts["lowest"] + facts["needed"], width)
+    since = _left(loss, level, best, facts["lowest"] + facts["needed"], width)
+    facts["rows_since"] = n - since
+    why = f"{LEVEL}, and did not come back."
+    return make("divergence", "yes", why, since_step=int(steps[since]), **facts)
+
+
+def proven(verdict: Verdict) -> bool:
+    """Whether it is sure enough for one who looks after every row, and would see each spike at its
+    height: that no value is finite, or that the loss was away for LASTING rows."""
+    lasting = "broken" in verdict.evidence or verdict.evidence.get("rows_since", 0) >= LASTING
+    return verdict.verdict == "yes" and lasting
+
+
+def _guesses(facts: dict[str, Any], guessing: float, lowest_step: int) -> Verdict:
+    """Of a loss above `guessing`. One that was never below is in another unit, or a sum."""
+    if facts["lowest"] > guessing:
         return make(
-            "divergence", "yes",
-            "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats "
-            "from its lowest level {lowest:.4f} at step {lowest_step:,}, and did not come back.",
-            since_step=int(steps[since]), **facts,
+            "divergence", "cannot_tell",
+            "No median of {width} {name} losses in a row is as low as ln V = {chance:.4f}, where a "
+            "model that knows nothing begins: they are in another unit, or sums.",
+            **facts,
         )  # fmt: skip
     return make(
-        "divergence", "no",
-        "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats from "
-        "its lowest level (from {needed:+.4f} on it would count).",
-        **facts,
+        "divergence", "yes",
+        "The median of the last {width} {name} losses is {now:.4f}, above ln V = {chance:.4f}: "
+        "worse than guessing.",
+        since_step=lowest_step, **facts,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from .noise import scatter
 from .outliers import outliers
 from .series import Series
 from .tables import Array
-from .trend import slope
+from .trend import CHANGE, slope
 
 FEWEST = 20
 BINS = 60  # means of neighbouring rows: their scatter includes the slow wandering of a real run
@@ -32,25 +32,18 @@ def train_drift(series: Series, rates: Schedule) -> Verdict:
     if not noise.known:
         return make("train_drift", "no", "The training loss does not change.", n=n)
     trend = slope(x, y, noise)
-    facts = {
-        "effect_nats": trend.change, "ci": trend.change_ci, "p": trend.p, "p_raw": trend.p, "n": n,
-        "per_1000": trend.per_1000, "first": trend.first, "last": trend.last,
-        "low": trend.change_ci[0], "high": trend.change_ci[1],
-        "estimator": "least squares slope of the training loss over the last third",
-    }  # fmt: skip
-    change = (
-        "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {low:+.4f} to {high:+.4f})"
-    )
+    estimator = "least squares slope of the training loss over the last third"
+    facts = trend.facts() | {"n": n, "estimator": estimator}
     if trend.change_ci[0] > 0 and trend.change > USEFUL:
         falling = rates.decay_from is not None and rates.decay_from < trend.last
         while_lr = " while the learning rate fell" if falling else ""
         return make(
             "train_drift", "yes",
-            f"It rose{while_lr}: {change}. Training loss cannot show overfitting; look at the "
+            f"It rose{while_lr}: {CHANGE}. Training loss cannot show overfitting; look at the "
             "optimisation and at the order of the data.",
             since_step=trend.first, lr_falling=falling, **facts,
         )  # fmt: skip
-    return make("train_drift", "no", f"Last third: {change}.", **facts)
+    return make("train_drift", "no", f"Last third: {CHANGE}.", **facts)
 
 
 def _binned(steps: Array, loss: Array) -> tuple[Array, Array]:

@@ -48,6 +48,7 @@ class About(_Finding):
     status: str = "unknown"  # running, killed, finished, interrupted, failed, unknown
     planned_steps: int | None = None
     unknown: int | None = None  # characters of the text that the tokenizer does not know
+    unknown_bits: int | None = None  # that each of them costs beside its probability
     incomparable: str | None = None  # why bits per byte compare with nothing
     other_task: str | None = None  # a column that tells of another task than language
 

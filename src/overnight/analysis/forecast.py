@@ -50,7 +50,8 @@ def forecast(log: Log, series: Series, planned: int | None) -> Forecast:
         return _refused("No forecast: the log does not say at which step the run is to end.")
     rates, last = planned_rates(log.config, planned), int(series.steps[-1])
     scores = _scores(log, series, planned, rates) if rates is not None else []
-    if last >= planned:
+    trained = series.train_steps[-1] if series.train_n else last
+    if max(last, trained) >= planned:
         return Forecast(
             status="finished",
             reason="The run is at its end, so there is nothing left to forecast.",

@@ -10,10 +10,10 @@ import numpy as np
 
 from .findings import Verdict, make
 from .noise import scatter
-from .outliers import outliers
+from .outliers import left_out, outliers
 from .series import LAGS, Series
 from .tables import finite
-from .trend import recent, slope
+from .trend import CHANGE, recent, slope
 
 FEWEST = 8
 SHARE = 0.75  # the early part, where both fall steeply, says nothing of the gap
@@ -24,8 +24,8 @@ LOOSE = 0.1  # nats: an interval of the change wider than this excludes nothing
 def gap(series: Series) -> Verdict:
     """`growing`, `shrinking`, `stable` or `cannot_tell`."""
     keep = finite(series.gap)
-    keep[keep] = ~outliers(series.gap[keep])
-    steps, gaps = series.steps[keep], series.gap[keep]
+    alone = outliers(series.gap[keep])
+    steps, gaps = series.steps[keep][~alone], series.gap[keep][~alone]
     n = len(gaps)
     if series.gap_estimator == "none" or n < FEWEST:
         why = "Too few evaluations with a train loss: {n}, at least {needed} are needed."
@@ -47,30 +47,19 @@ def gap(series: Series) -> Verdict:
     about = "mean gap {mean:+.4f} nats, last {final:+.4f}"
     level = about.replace(" nats", " ± {mean_se:.4f} nats")
     if not noise.known:
-        return make("gap", "stable", f"It does not change: {level}.", **facts)
+        return make("gap", "stable", f"It does not change: {about}.", **facts)
     first = recent(steps, SHARE, FEWEST)
     trend = slope(steps[first:], gaps[first:], noise)
-    facts |= {
-        "effect_nats": trend.change,
-        "ci": trend.change_ci,
-        "p": trend.p,
-        "p_raw": trend.p,
-        "per_1000": trend.per_1000,
-        "low": trend.change_ci[0],
-        "high": trend.change_ci[1],
-        "first": trend.first,
-        "last": trend.last,
-    }
-    change = (
-        "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {low:+.4f} to {high:+.4f})"
-    )
+    facts = trend.facts() | facts
+    without = left_out(alone)
     if series.gap_estimator == LAGS:
         lags = "; the train side is a mean over earlier steps, which lags while the loss falls"
         about, level = about + lags, level + lags
     if trend.change_ci[0] > 0 and trend.change > USEFUL:
-        return make("gap", "growing", f"It changed by {change}; {about}.", **facts)
+        return make("gap", "growing", f"It changed by {CHANGE}; {about}.{without}", **facts)
     if trend.change_ci[1] < 0 and trend.change < -USEFUL:
-        return make("gap", "shrinking", f"It changed by {change}; {about}.", **facts)
+        return make("gap", "shrinking", f"It changed by {CHANGE}; {about}.{without}", **facts)
     if max(map(abs, trend.change_ci)) <= LOOSE:
-        return make("gap", "stable", f"Its change is {change}; {level}.", **facts)
-    return make("gap", "cannot_tell", f"Its change is {change}: too uncertain; {about}.", **facts)
+        return make("gap", "stable", f"Its change is {CHANGE}; {level}.{without}", **facts)
+    why = f"Its change is {CHANGE}: too uncertain; {about}.{without}"
+    return make("gap", "cannot_tell", why, **facts)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
+from ..ledger import counted
 from .tables import Array, Mask
 
 FEWEST = 20  # values below which neighbours are too few to say
@@ -36,6 +37,13 @@ def outliers(values: Array) -> Mask:
         if not (found & ~alone).any():
             return alone
         alone = found
+
+
+def left_out(alone: Mask) -> str:
+    """The sentence for those that were."""
+    n = int(alone.sum())
+    far = f"far from {'its' if n == 1 else 'their'} neighbours"
+    return f" {counted(n, 'evaluation')} {far} left out." if n else ""
 
 
 def digit(values: Array) -> float:

@@ -19,7 +19,7 @@ from scipy import stats
 
 from .findings import Verdict, make
 from .noise import Scatter, scatter
-from .outliers import outliers
+from .outliers import left_out, outliers
 from .series import Series
 from .tables import Array, Mask
 from .trend import Slope, slope
@@ -124,6 +124,7 @@ def _without(alone: Mask, steps: Array, losses: Array, difference_se: float | No
         difference_se = None  # it is of these two
     found = harm(steps[~alone], losses[~alone], difference_se=difference_se)
     found.evidence["left_out"] = int(alone.sum()) + found.evidence.get("left_out", 0)
+    found.because += left_out(alone)
     if found.verdict == "no" and alone[-1] and losses[-1] > losses[-2]:
         found.verdict = "cannot_tell"
         found.because = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .findings import Verdict, make
-from .outliers import outliers
+from .outliers import left_out, outliers
 from .series import Series
-from .trend import Slope, recent, slope
+from .trend import CHANGE, Slope, recent, slope
 
 FEWEST = 6
 SHARE = 0.3  # of the run, at its end
@@ -30,8 +30,8 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
             make(name, "cannot_tell", why, n=series.n, needed=FEWEST)
             for name in ("still_improving", "plateau")
         ]
-    calm = ~outliers(series.val)
-    steps, val = series.steps[calm], series.val[calm]
+    alone = outliers(series.val)
+    steps, val = series.steps[~alone], series.val[~alone]
     first = recent(steps, SHARE, FEWEST)
     trend = slope(steps[first:], val[first:], noise)
     share = (trend.last - trend.first) / max(trend.last - int(steps[0]), 1)
@@ -45,26 +45,14 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
         other = "The run diverged."
     elif improving == "yes" or harmed:
         other = "Validation got worse." if harmed else "Validation still falls."
-    facts = {
-        "effect_nats": trend.change,
-        "ci": trend.change_ci,
-        "p": trend.p,
-        "p_raw": trend.p,
-        "n": trend.n,
+    facts = trend.facts() | {
         "estimator": f"least squares slope of validation over the last {share:.0%}",
-        "per_1000": trend.per_1000,
-        "low": trend.ci[0],
-        "high": trend.ci[1],
-        "least": trend.change_ci[0],
-        "greatest": trend.change_ci[1],
-        "first": trend.first,
-        "last": trend.last,
         "most": -trend.change_ci[0],
         "useful": USEFUL,
         "lowest_step": int(series.steps[np.argmin(series.val)]),
     }
     return [
-        make("still_improving", improving, why, **facts),
+        make("still_improving", improving, why + left_out(alone), **facts),
         make("plateau", plateau, other, **facts),
     ]
 
@@ -74,10 +62,7 @@ def _judged(
 ) -> tuple[str, str, str]:
     """Whether it still improves, whether it stands still, and why. `share` of the run that the
     trend goes over; `early`: the lowest evaluation is not in the later half of it."""
-    rate = (
-        "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {least:+.4f} to "
-        "{greatest:+.4f}), {per_1000:+.3g} per 1,000 steps"
-    )
+    rate = CHANGE + ", {per_1000:+.3g} per 1,000 steps"
     if diverged:
         return "no", "no", f"The run diverged; before, its trend was {rate}."
     if harmed:

@@ -11,6 +11,7 @@ from .noise import FEWEST, UNKNOWN, Scatter, scatter
 from .readers.own import block_losses
 from .tables import Array, Log, finite
 
+COVERED = 0.5  # of the evaluations, that one kind of train loss is there for
 LAGS = "mean of the training rows since the evaluation before"
 
 
@@ -38,14 +39,16 @@ class Series:
         """The train loss that a gap is computed from, and what it is."""
         if self.log.per_byte:
             return np.full(self.n, np.nan), "none"
-        if np.isfinite(self.evals["probe_loss"]).any():
-            return self.evals["probe_loss"], "train probe: fixed training blocks, evaluation mode"
-        if np.isfinite(self.evals["train_loss"]).any():
-            return self.evals["train_loss"], "training loss logged with the evaluation"
-        near = self._nearby_training()
-        if np.isfinite(near).any():
-            return near, LAGS
-        return near, "none"
+        kinds = [
+            (self.evals["probe_loss"], "train probe: fixed training blocks, evaluation mode"),
+            (self.evals["train_loss"], "training loss logged with the evaluation"),
+            (self._nearby_training(), LAGS),
+        ]
+        for least in (COVERED * self.n, 1):
+            for losses, estimator in kinds:
+                if np.isfinite(losses).sum() >= max(least, 1):
+                    return losses, estimator
+        return kinds[-1][0], "none"
 
     def _nearby_training(self) -> Array:
         ends = np.searchsorted(self.train_steps, self.steps, side="right")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from .noise import Scatter
 from .tables import Array
+
+# How a change is told, from `Slope.facts`
+CHANGE = "{effect_nats:+.4f} nats from step {first:,} to {last:,} (95 %: {low:+.4f} to {high:+.4f})"
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,15 @@ class Slope:
     n: int
     first: int
     last: int
+
+    def facts(self) -> dict[str, Any]:
+        """The fields and the evidence of a verdict that rests on it."""
+        low, high = self.change_ci
+        return {
+            "effect_nats": self.change, "ci": self.change_ci, "p": self.p, "p_raw": self.p,
+            "n": self.n, "per_1000": self.per_1000, "first": self.first, "last": self.last,
+            "low": low, "high": high,
+        }  # fmt: skip
 
 
 def slope(steps: Array, values: Array, noise: Scatter) -> Slope:

@@ -18,6 +18,7 @@ from .tables import Log
 
 ALPHA = 0.05
 SEEN = 0.8  # of the run, that evaluations must reach for a verdict on its end
+EMPTIED = {"overfitting": ("no",)}  # by an end that was not evaluated; others by either
 # Verdicts that a small p supports, and what they claim; without it they claim nothing.
 CLAIMS = {
     "overfitting": ("yes",),
@@ -47,7 +48,7 @@ def trends(log: Log, series: Series, rates: Schedule, about: About) -> list[Verd
         found["gap"].because += " Validation still falls, so this does no harm."
     if (unseen := _unseen(series)) > 0:
         for name in ("overfitting", "still_improving", "plateau"):
-            if found[name].verdict in ("yes", "no")[name == "overfitting" :]:
+            if found[name].verdict in EMPTIED.get(name, ("yes", "no")):
                 found[name].verdict = "cannot_tell"
                 found[name].because += f" But the last {unseen:,} steps were not evaluated."
     return list(found.values())
@@ -57,8 +58,9 @@ def _unseen(series: Series) -> int:
     """Steps at the end of the run that no evaluation tells of, if they are many; else 0."""
     if not series.n or not series.train_n:
         return 0
-    last, end = series.steps[-1], series.train_steps[-1]
-    return int(end - last) if last < SEEN * end else 0
+    first, end = series.train_steps[0], series.train_steps[-1]
+    unseen = end - series.steps[-1]
+    return int(unseen) if unseen > (1 - SEEN) * (end - first) else 0
 
 
 def judge(case: Case) -> list[Verdict]:
@@ -124,6 +126,10 @@ def open_questions(case: Case, verdicts: list[Verdict]) -> list[str]:
             f"How many bits the text takes: {about.incomparable}, so bits per byte compare with "
             "nothing."
         )
+    elif best is not None and best.bpb is None:
+        lines.append(
+            "How it compares with a run that has another tokenizer: bits per byte are not logged."
+        )
     if about.other_task is not None:
         lines.append(
             f"Whether this is a language model on text: its log has a column "
@@ -137,10 +143,6 @@ def open_questions(case: Case, verdicts: list[Verdict]) -> list[str]:
         )
     if best is not None and best.validated and len(best.tied_steps) > 1:
         lines.append("Which of the tied checkpoints is best: their differences are within noise.")
-    if best is not None and best.bpb is None:
-        lines.append(
-            "How it compares with a run that has another tokenizer: bits per byte are not logged."
-        )
     unknown = [v for v in verdicts if v.verdict == "cannot_tell" and v.id in QUESTIONS]
     lines += [f"{QUESTIONS[v.id]}: {v.because}" for v in unknown if evaluated or v.id == "repeats"]
     lines.append("Whether another seed would end the same: one run shows one seed.")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..analysis import divergence, overfitting
 from ..analysis.findings import Findings
-from ..analysis.overfitting import proven
 from ..errors import UserError, did_you_mean
 from . import headlines, words
 
@@ -28,8 +28,9 @@ def _not_finite(f: Findings) -> bool:
 
 CONDITIONS: dict[str, Callable[[Findings], bool]] = {
     "non-finite": _not_finite,
-    "divergence": lambda f: f.verdict("divergence").verdict == "yes",
-    "overfitting": lambda f: proven(f.verdict("overfitting")),  # looked at again and again
+    # looked at again and again
+    "divergence": lambda f: divergence.proven(f.verdict("divergence")),
+    "overfitting": lambda f: overfitting.proven(f.verdict("overfitting")),
     "finished": lambda f: f.about.status in ("finished", "interrupted", "failed", "killed"),
 }
 

@@ -18,6 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import IO, Any
 
 import msgspec
@@ -36,6 +37,7 @@ RAW = (".csv", ".tsv", ".json")  # of rows, which are not told apart
 OTHER_PACKED = (".bz2", ".xz", ".zip", ".7z", ".tar", ".tgz")
 
 NAMED = 5  # files left out of a folder that are named
+FIELDS = 5  # of a row that are named
 
 Piece = tuple[bytes, bool]  # UTF-8, and whether a document ends behind it
 
@@ -88,7 +90,7 @@ class Source:
         offset = lines = 0
         piece = file.read(PIECE)
         if piece[:HEAD].count(0) * 10 > len(piece[:HEAD]):
-            raise UserError(f"{self.name}: not text (NUL bytes; UTF-16 has to be made UTF-8).")
+            raise UserError(f"{self.name}: not text (NUL bytes). {_made_utf8(self.name, piece)}")
         if piece.startswith(codecs.BOM_UTF8):
             piece, offset = piece[3:], 3
         while piece:
@@ -106,7 +108,7 @@ class Source:
                     ) from None
                 raise UserError(
                     f"{self.name}: not UTF-8: byte 0x{byte:02x} at offset {offset + at:,} "
-                    f"(line {line:,})."
+                    f"(line {line:,}). {_made_utf8(self.name, piece if not offset else b'')}"
                 ) from None
             offset, lines = offset + len(piece), lines + piece.count(b"\n")
             yield piece, not following
@@ -131,9 +133,9 @@ class Source:
                 else:
                     yield text.encode(), True
             except msgspec.ValidationError as error:
-                hint = f'no text in field "{self.text_field}" (setting data.text_field)'
+                hint = f'no text in field "{self.text_field}"'
                 raise UserError(
-                    f"{self.name}:{number}: {hint}: {within_sentence(error)}."
+                    f"{self.name}:{number}: {hint}: {within_sentence(error)}.{_fields(line)}"
                 ) from None
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 raise UserError(
@@ -154,6 +156,27 @@ class Source:
                 yield text.encode(), True
             except UnicodeEncodeError:
                 raise UserError(f"{self.name}: row {number:,} is not Unicode.") from None
+
+
+def _made_utf8(name: str, beginning: bytes) -> str:
+    """How to come from another encoding to UTF-8: UTF-16 says at its beginning that it is that."""
+    utf16 = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "UTF-16" if utf16 else "LATIN1 (or what it is)"
+    return f"Convert it, as with: iconv -f {encoding} -t UTF-8 {quote(name)}"
+
+
+def _fields(line: bytes) -> str:
+    """The fields of a row that hold text, and how one of them is taken."""
+    try:
+        row = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # damaged further on
+        return ""
+    fields = row.items() if isinstance(row, dict) else ()
+    held = [name for name, value in fields if isinstance(value, str)][:FIELDS]
+    if not held:
+        return ""
+    names = ", ".join(f'"{name[:40]}"' for name in held)
+    return f" There is text in {names}: name the field, as in --data.text_field {quote(held[0])}"
 
 
 class _ZstFile(io.RawIOBase):

@@ -50,8 +50,8 @@ def _check(schema: Any, name: str, field: str) -> None:
 
     if field not in schema.names:
         raise UserError(
-            f'{name}: no column "{field}" (setting data.text_field); there are: '
-            f"{', '.join(schema.names[:20])}.{did_you_mean(field, schema.names)}"
+            f'{name}: no column "{field}". Name the one that holds text with --data.text_field; '
+            f"there are: {', '.join(schema.names[:20])}.{did_you_mean(field, schema.names)}"
         )
     kind = schema.field(field).type
     if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):

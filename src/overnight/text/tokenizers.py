@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import math
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -43,7 +44,17 @@ PROBE = (
     "e\u0301 \u00a0\u3000🙂🏽 <s> a_b--c "
 )
 
+UNKNOWN_BITS = 21  # that say which of Unicode's 1,114,112 places one has
+
 Ids = NDArray[np.uint32]
+
+
+class Cost(NamedTuple):
+    """What it takes to write each id as text, `[V]`: the bytes that it stands for, and the nats
+    that come on top of its probability."""
+
+    n_bytes: NDArray[np.int32]
+    nats: NDArray[np.float64]
 
 
 def _is_of_library(error: BaseException) -> bool:
@@ -217,16 +228,20 @@ class Tokenizer:
         text: str = self._library.decode([i for i in ids if i not in self._special])
         return text
 
-    def byte_lengths(self) -> NDArray[np.int32]:
-        """UTF-8 bytes of text that each id stands for; 0 for special tokens and `<unk>`."""
+    def cost(self) -> Cost:
+        """UTF-8 bytes of text that each id stands for; 0 for special tokens. An unknown character
+        of `chars` costs what naming it takes, and counts as one byte, the least it can be: bits per
+        byte are too high with it, never too low. In a lossy tokenizer it is left out."""
         if self.lossless:
-            lengths = np.array([len(piece) for piece in self._pieces], np.int32)
+            n_bytes = np.array([len(piece) for piece in self._pieces], np.int32)
         else:
-            lengths = self._written_lengths()
-        lengths[list(self._special)] = 0
+            n_bytes = self._written_lengths()
+        n_bytes[list(self._special)] = 0
+        nats = np.zeros(self.vocab_size)
         if self.unknown is not None:
-            lengths[self.unknown] = 0
-        return lengths
+            n_bytes[self.unknown] = self.lossless
+            nats[self.unknown] = UNKNOWN_BITS * math.log(2) * self.lossless
+        return Cost(n_bytes, nats)
 
     @cached_property
     def _pieces(self) -> list[bytes]:

@@ -12,6 +12,7 @@ from ..ledger import bits_per_byte
 from ..model.decoder import Decoder
 from ..model.loss import losses
 from ..text.batches import FixedBlocks
+from ..text.tokenizers import Cost
 
 CHUNK_TOKENS = 8192  # at once; fixed, so that the sums do not depend on the training batch
 FULL_TOKENS = 2**18, 2**22  # evaluated for the figure to quote: at least, at most, if there are
@@ -57,7 +58,7 @@ class StoppedError(Exception):
 def score(
     model: Decoder,
     blocks: np.ndarray | FixedBlocks,
-    byte_lengths: np.ndarray,
+    cost: Cost,
     device: torch.device,
     stop: object = False,
     done: Callable[[int], None] = lambda tokens: None,
@@ -66,7 +67,7 @@ def score(
     as soon as `stop` is true. `done` is told how many tokens are."""
     was_training = model.training
     model.eval()
-    lengths = torch.from_numpy(byte_lengths)
+    bytes_V, extra_V = map(torch.from_numpy, cost)
     means, nats, n_bytes = [], [], []
     context = blocks.shape[1] - 1
     chunk = max(1, CHUNK_TOKENS // context)
@@ -78,9 +79,10 @@ def score(
         ids = rows.to(device)
         nll_BT, _ = losses(model.hidden(ids[:, :-1]), model.head_weight, ids[:, 1:])
         nll_BT = nll_BT.cpu().double()  # in this order: an Apple GPU has no float64
-        bytes_BT = lengths[rows[:, 1:]]
+        targets_BT = rows[:, 1:]
+        bytes_BT = bytes_V[targets_BT]
         means.append(nll_BT.mean(1))
-        nats.append(nll_BT.masked_fill(bytes_BT == 0, 0.0).sum(1))
+        nats.append((nll_BT + extra_V[targets_BT]).masked_fill(bytes_BT == 0, 0.0).sum(1))
         n_bytes.append(bytes_BT.sum(1))
         done(context * (begin + len(rows)))
     model.train(was_training)

@@ -47,7 +47,7 @@ class Measuring:
         self.val, self.probe = self._blocks(self.config.eval.tokens)
         tokens = full_tokens(self.updater.ledger.tokens(self.config.length.steps))
         self.whole = fixed_blocks(self.prepared.val, self.config.model.context, tokens)
-        self.byte_lengths = self.prepared.tokenizer.byte_lengths()
+        self.cost = self.prepared.tokenizer.cost()
         self.seconds, self.evaluations = 0.0, 0  # of this session
         self._token_seconds = 0.0  # of the last evaluation in it
 
@@ -97,7 +97,7 @@ class Measuring:
         done: Callable[[int], None] = lambda tokens: None,
     ) -> Score:
         model, device = self.updater.model, self.updater.device
-        return score(model, blocks, self.byte_lengths, device, stop, done)
+        return score(model, blocks, self.cost, device, stop, done)
 
     def _keep_block_losses(self, step: int, val: Score, probe: Score) -> None:
         path = self.run.eval_path(step, self.log.attempt)

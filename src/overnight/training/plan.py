@@ -74,12 +74,16 @@ class Plan(msgspec.Struct):
         if self.updater.device.type == "cpu" and self.memory_bytes > free:
             advice = memory.advice(self.config, self.updater.device)
             warnings.append(f"memory    may not do: {advice}")
-        if unknown := self.prepared.facts["unknown"]:
+        facts = self.prepared.facts
+        if unknown := facts["unknown"]:
+            share = unknown / (facts["train_tokens"] + facts["val_tokens"])
+            bits = facts["unknown_bits"]
+            cost = f"each costs {bits} bits more" if bits else "bits per byte leave them out"
             warnings.append(
-                f"unknown   {unknown:,} characters are not in the vocabulary and count as one: "
-                "bits per byte leave them out, and compare with nothing"
+                f"unknown   {unknown:,} characters ({share:.2g} of the tokens) are not in the "
+                f"vocabulary and count as one: {cost}"
             )
-        if not self.prepared.facts["lossless"]:
+        if not facts["lossless"]:
             warnings.append(
                 "lossy     the tokenizer loses part of the text, such as case, accents and spaces: "
                 "bits per byte compare with nothing"

@@ -15,6 +15,7 @@ from ..model.decoder import count_parameters
 from ..settings import Settings
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
+from ..text.tokenizers import Cost
 from . import memory
 from .evaluate import full_tokens, score
 from .forms import choose_form, unsettled
@@ -51,8 +52,8 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
         choose_form(settings, open_form, minutes, prepared.train, device, say)
         draft = settings.resolve()
         updater = Updater(draft, prepared.train, device)
-        byte_lengths = prepared.tokenizer.byte_lengths()
-        probe = Probe(updater, prepared.val, byte_lengths, draft.length.minutes > 0)
+        cost = prepared.tokenizer.cost()
+        probe = Probe(updater, prepared.val, cost, draft.length.minutes > 0)
     except (RuntimeError, MemoryError) as error:
         raise memory.refusal(error, settings.resolve(), device) from None
     steps = _choose_length(settings, updater.ledger, probe, len(prepared.val))
@@ -96,9 +97,7 @@ def _choose_micro_batch(settings: Settings, prepared: Prepared, device: torch.de
 class Probe:
     """Seconds per update and per evaluated token, measured on the real shapes, then undone."""
 
-    def __init__(
-        self, updater: Updater, val: np.ndarray, byte_lengths: np.ndarray, careful: bool
-    ) -> None:
+    def __init__(self, updater: Updater, val: np.ndarray, cost: Cost, careful: bool) -> None:
         budget = PROBE_SECONDS["minutes" if careful else "other"]
         updater.update(1, 10**6)  # the first one allocates
         wait(updater.device)
@@ -110,7 +109,7 @@ class Probe:
         self.step_seconds = (time.monotonic() - begin) / updates
         blocks = fixed_blocks(val, updater.config.model.context, 4096)
         begin = time.monotonic()
-        measured = score(updater.model, blocks, byte_lengths, updater.device)
+        measured = score(updater.model, blocks, cost, updater.device)
         self.eval_token_seconds = (time.monotonic() - begin) / measured.tokens
         updater.reset()
 
@@ -182,11 +181,12 @@ def _choose_prompts(settings: Settings, prepared: Prepared) -> None:
     """Three beginnings out of the held-out text, where the user gives no prompts."""
     if settings.get("sample.prompts") or not settings.get("sample.tokens"):
         return
-    tokens, lengths = prepared.val, prepared.tokenizer.byte_lengths()
+    tokens, tokenizer = prepared.val, prepared.tokenizer
+    lengths = tokenizer.cost().n_bytes
     prompts = []
     for i in range(3):
         ids = tokens[len(tokens) * i // 3 :][:64].tolist()
-        ids = [t for t in ids if lengths[t]]
+        ids = [t for t in ids if lengths[t] and t != tokenizer.unknown]
         wanted = int(np.searchsorted(np.cumsum(lengths[ids]), PROMPT_BYTES)) + 1
-        prompts.append(prepared.tokenizer.decode(ids[:wanted]).strip("\ufffd"))
+        prompts.append(tokenizer.decode(ids[:wanted]).strip("\ufffd"))
     settings.choose("sample.prompts", prompts, "from the held-out text")

@@ -14,7 +14,8 @@ from ...errors import UserError
 from ..tables import EVAL, TRAIN, Array, Columns, Log, select
 from . import names
 from .counters import counters
-from .loose import KIND_FIELDS, RUN, RUN_FIELDS, Loose
+from .kinds import KIND_FIELDS, RUN_FIELDS
+from .loose import RUN, Loose
 from .losses import in_nats
 from .overlaps import table, without_abandoned
 from .steps import in_order, last_run, with_steps
@@ -22,6 +23,8 @@ from .unmeasured import measured
 from .values import LOSSES
 
 FEWEST_ROWS = 5  # of a run
+VALIDATED = ("val_loss", "val_perplexity", "val_bpb")
+LOOKS = 2  # at a test set, at least, before it is one that was evaluated all along
 SUMMARY, FARTHER = 2, 2.0  # rows at the end of a log, and how far beyond it they may be
 
 
@@ -32,6 +35,7 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
         *names.unread(gathered.seen, {*gathered.known, *KIND_FIELDS, *RUN_FIELDS}),
     ]
     loose = _of_one_run(gathered.columns(), list(gathered.runs), problems)
+    _promote_test(loose, gathered.known, problems)
     loose = measured(loose, problems)
     per_byte = in_nats(path, loose, gathered.known, problems)
     problems += names.scaled(gathered.known)
@@ -66,6 +70,22 @@ def _of_one_run(loose: Columns, runs: list[str], problems: list[str]) -> Columns
         f"{runs[last][:40]!r}"
     )
     return select(loose, code == last)
+
+
+def _promote_test(loose: Columns, known: dict[str, str], problems: list[str]) -> None:
+    """What was evaluated on a test set all along is what there is of validation, if nothing else
+    is; what was so once, or beside validation, is not looked at."""
+    test = loose.pop("test_loss", np.empty(0))
+    looks = int(np.isfinite(test).sum())
+    if not looks:
+        return
+    validated = any(np.isfinite(loose[name]).any() for name in VALIDATED if name in loose)
+    if looks < LOOKS or validated:
+        problems.append(f"{looks:,} losses of a test set: a run is judged by validation")
+        return
+    loose["val_loss"] = test
+    known |= {name: "val_loss" for name, ours in known.items() if ours == "test_loss"}
+    problems.append("there is no validation: the test set is taken for it")
 
 
 def _evaluations_with_steps(loose: Columns, problems: list[str]) -> Columns:

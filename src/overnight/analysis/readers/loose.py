@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 
 import numpy as np
 
 from ..tables import Columns
 
 MAX_COLUMNS = 512
-# A column that says of each row what it is about, and the words that mean validation.
-KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
-VALIDATION = ("val", "valid", "validation", "eval", "evaluation", "dev", "test")
-# A column that says of each row which run it is of, and how that is called here
-RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model", "model_name")
-RUN = "run"
+RUN = "run"  # the column of the run that a row says it is of, as a number
 MAX_PROBLEMS = 20  # lines that are told of
-
-
-def named(names: tuple[str, ...], fields: Iterable[str]) -> list[str]:
-    """The `fields` that are among `names`, in any case, in the order of those."""
-    return sorted((f for f in fields if f.lower() in names), key=lambda f: names.index(f.lower()))
-
-
-def of_row(known: dict[str, str], kinds: Iterable[object]) -> dict[str, str]:
-    """Our names of the foreign ones in a row of these `kinds`: its loss may be that of validation,
-    if it has no other."""
-    said = (kind.lower() for kind in kinds if isinstance(kind, str))
-    if "val_loss" in known.values() or not any(kind in VALIDATION for kind in said):
-        return known
-    return {
-        name: "val_loss" if ours == "loss" and "train" not in name.lower() else ours
-        for name, ours in known.items()
-    }
 
 
 class Loose:

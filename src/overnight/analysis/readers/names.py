@@ -22,10 +22,11 @@ SYNONYMS = {
     "loss_train_total loss_out train_mean_nll mean_nll global_avg_loss "
     "loss_metrics_global_avg_loss train",
     "val_loss": "val_loss valid_loss validation_loss eval_loss loss_val loss_eval dev_loss "
-    "test_loss val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
-    "val_nll valid_nll eval_nll test_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
+    "val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
+    "val_nll valid_nll eval_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
     "losses_val losses_valid validation_cross_entropy vloss valloss eval_language_cross_entropy "
     "val valid validation heldout heldout_loss held_out_loss holdout_loss",
+    "test_loss": "test_loss test_nll",
     "val_se": "val_se val_loss_se eval_se val_stderr",
     "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step",
     "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
@@ -122,7 +123,7 @@ def ours_of(name: str) -> str | None:
         ("train_", "perf_", "performance_", "optim_", "trainer_")
     ):
         found = OURS.get(plain.partition("_")[2])
-        return None if found in ("loss", "val_loss", "perplexity", "val_perplexity") else found
+        return None if found in (*LOSSES, "perplexity", "val_perplexity") else found
     return found
 
 

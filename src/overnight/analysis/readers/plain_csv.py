@@ -15,14 +15,15 @@ from typing import Any
 from ...errors import UserError
 from ..tables import Log
 from .files import is_text, opened, torn
-from .loose import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, named, note
+from .kinds import KIND_FIELDS, RUN_FIELDS, named
+from .loose import MAX_COLUMNS, note
 from .names import losses_by_run, normalise, ours_of, recognise, run_of
 from .rows import tables
 from .values import LOSSES, MISSING
 
 MAX_LINE = 2**20
 OTHERS = 5  # runs that are named
-MEASURED = {"loss", "val_loss", "perplexity", "val_perplexity", "val_bpb"}
+MEASURED = {"loss", "val_loss", "test_loss", "perplexity", "val_perplexity", "val_bpb"}
 NAMING = ("key", "metric", "metric_name", "tag", "name")  # columns that say what a value is
 
 

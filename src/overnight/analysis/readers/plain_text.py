@@ -15,10 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from ...errors import UserError
 from ..tables import Log
+from . import kinds
 from .files import is_text, opened, tail, torn
-from .loose import VALIDATION as VALIDATION_WORDS
 from .loose import note
 from .names import normalise, ours_of, tells_task
 from .plain_csv import is_table
@@ -59,7 +58,7 @@ VALIDATION = (
     re.compile(r"validate step:\s*(?P<step>\d+)\s+loss:\s*(?P<val_loss>\S+)"),
 )
 # What a line is of: its first word, a word in brackets, the one next to the loss
-WORDS = "|".join(VALIDATION_WORDS)
+WORDS = "|".join([*kinds.VALIDATION, *kinds.TEST])
 TAG = re.compile(
     rf"^\W*({WORDS})\b|[\[(]({WORDS})[\])]|\b({WORDS})\W{{0,3}}$|(valid) on '", re.IGNORECASE
 )
@@ -70,8 +69,7 @@ OTHER_UNIT = re.compile(
     r" ?(?:samples?|seqs?|sequences?|imgs?|images?|it|iters?|steps?)\b(?! ?[:=]? ?\d)",
     re.IGNORECASE,
 )
-ALONE = "val_loss"  # as which a validation loss counts that a line is tagged with
-LONE = (ALONE, "val_perplexity")  # what may stand in a line of its own
+LONE = ("val_loss", "val_perplexity")  # what may stand in a line of its own
 SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
 
 
@@ -100,10 +98,7 @@ def read(path: Path) -> Log:
         by_epoch = not _are_enough(row for _, row in _read_lines(_lines(file, False, []), False))
     with opened(path) as file:
         lines = _lines(file, torn(path), problems)
-        log = tables(path, "text", _read_lines(lines, by_epoch), problems)
-    if not len(log.train["step"]) and not len(log.eval["step"]):
-        raise UserError(f"{path}: no line with a step and a loss.")
-    return log
+        return tables(path, "text", _read_lines(lines, by_epoch), problems)
 
 
 def _lines(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[str]:
@@ -138,12 +133,11 @@ def _row(line: str, by_epoch: bool = False) -> dict[str, Any] | None:
             return dict(said.groupdict())
     dictionary = line.startswith("{'")
     found, tag = _pairs(line.replace("'", "") if "{'" in line else line)
-    if tag and "val_loss" not in found:
-        if tag == "test":  # what is trained is judged by validation
-            return None
-        found["val_loss"] = ALONE, found.pop("loss")[1]
+    held = "test_loss" if tag in kinds.TEST else "val_loss"
+    if tag and held not in found:
+        found[held] = held, found.pop("loss")[1]
     row = dict(found.values())
-    loss = not found.keys().isdisjoint(("loss", "val_loss", "val_bpb"))
+    loss = not found.keys().isdisjoint(("loss", "val_loss", "test_loss", "val_bpb"))
     if loss and ("step" in found or dictionary):
         return row
     if loss and by_epoch and ("epoch" in found or not SUMMARY.search(line)):

@@ -15,7 +15,8 @@ from ...errors import UserError
 from ..tables import Log
 from . import settings
 from .columns import build
-from .loose import KIND_FIELDS, MAX_COLUMNS, RUN_FIELDS, Loose, named, note, of_row
+from .kinds import KIND_FIELDS, RUN_FIELDS, named, of_row
+from .loose import MAX_COLUMNS, Loose, note
 from .names import normalise, of_one_run, rank, recognise, scale
 from .values import BROKEN, LOSSES
 from .values import number as parse

@@ -12,7 +12,14 @@ SYNONYMS = {
     "model.vocab_size": "vocab_size n_vocab padded_vocab_size",
     "model.context": "block_size context_length sequence_length seq_len max_seq_len n_ctx",
 }
-KINDS = ("cosine", "linear", "constant", "wsd")
+# Others that begin with these words end elsewhere, as cosine_with_min_lr and _with_restarts
+KINDS = {
+    "cosine": "cosine cosine_with_warmup cosine_decay cosineannealinglr",
+    "linear": "linear linear_with_warmup linear_decay linearlr",
+    "constant": "constant constant_with_warmup",
+    "wsd": "wsd",
+}
+TO_ZERO = ("cosine", "linear")  # of transformers, which writes lr_scheduler_type
 
 
 def ours(config: dict[str, Any]) -> dict[str, Any]:
@@ -23,14 +30,19 @@ def ours(config: dict[str, Any]) -> dict[str, Any]:
         section, _, leaf = name.partition(".")
         value = next((flat[word] for word in foreign.split() if word in flat), None)
         if name == "schedule.kind":
-            value = next((kind for kind in KINDS if str(value).lower().startswith(kind)), None)
-        elif isinstance(value, bool) or not isinstance(value, int | float):
+            said = str(value).lower().removeprefix("schedulertype.")
+            value = next((kind for kind, names in KINDS.items() if said in names.split()), None)
+        elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             value = None
+        if name == "schedule.warmup" and not value and flat.get("warmup_ratio"):
+            value = None  # the ratio counts then
         held = tree.get(section, {})
         if value is not None and isinstance(held, dict) and leaf not in held:
             tree[section] = held | {leaf: value}
-    if "lr_scheduler_type" in flat and isinstance(tree.get("schedule"), dict):
-        tree["schedule"] = {"min_ratio": 0.0} | tree["schedule"]  # as all of transformers' end
+    schedule = tree.get("schedule")
+    if "lr_scheduler_type" in flat and isinstance(schedule, dict):
+        ends = {"min_ratio": 0.0} if schedule.get("kind") in TO_ZERO else {}
+        tree["schedule"] = ends | schedule
     return tree
 
 

@@ -15,6 +15,7 @@ LEARNT = 0.1  # nats that a training loss has come down by, which moves validati
 LARGE = 0.5  # nats; a loss does not come to 0 from there at once
 ZEROS = 3  # training losses of exactly 0 at the end that are none
 REPEATED = 10  # validation losses, at least, before they can be those of earlier rows
+MOST_SESSIONS = 10  # of one run; a step that falls more often is in no order
 REGULAR = 0.9  # share of repetitions that are as long as the others, or a multiple
 
 
@@ -29,7 +30,10 @@ def measured(columns: Columns, problems: list[str]) -> Columns:
         _tell_broken(found, main, problems)
     others = (found.get(name, np.empty(0)) for name in ("val_loss", "perplexity"))
     alive = any(np.isfinite(other).sum() >= ALIVE for other in others)
-    found = {name: _settled(name, values, name == main, alive) for name, values in found.items()}
+    session = _sessions(found.get("step"), len(next(iter(found.values()))))
+    for name in LOSSES:
+        if name in found:
+            found[name] = _settled(name, found[name], session if name == main else None, alive)
     if {"loss", "val_loss"} <= set(found):
         found["val_loss"] = _once(found["val_loss"], found["loss"], problems)
     return found
@@ -68,12 +72,20 @@ def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
             problems.append(f"{broken.sum():,} validation losses are not a number: left out")
 
 
-def _settled(name: str, values: Array, main: bool, alive: bool) -> Array:
-    """The `main` loss of a log, written as NaN, broke if it stays so to the end for longer than
-    ever before (from the first row on, if validation is not `alive`): then it is infinite from
-    there on. Elsewhere NaN is how a table says that nothing was logged."""
-    if name not in LOSSES:
-        return values
+def _sessions(steps: Array | None, n: int) -> Array:
+    """A number for each row, and another one from where the step falls back, if it seldom does."""
+    if steps is None:
+        return np.zeros(n)
+    highest = np.maximum.accumulate(np.nan_to_num(steps, nan=-np.inf))
+    falls = np.append(False, (steps[1:] < highest[:-1]) & ~(steps[:-1] < highest[:-1]))
+    return np.cumsum(falls) if falls.sum() <= MOST_SESSIONS else np.zeros(n)
+
+
+def _settled(name: str, values: Array, session: Array | None, alive: bool) -> Array:
+    """The main loss of a log, which has the `session` of each row, written as NaN, broke if it
+    stays so to the end for longer than ever before in one session (from the first row on, if
+    validation is not `alive`): then it is infinite from there on. Elsewhere NaN is how a table says
+    that nothing was logged."""
     values = np.where(values > BEYOND, np.inf, values)
     values = np.where(np.isfinite(values) & (values < -BEYOND), np.nan, values)
     if not (values == BROKEN).any():
@@ -82,9 +94,10 @@ def _settled(name: str, values: Array, main: bool, alive: bool) -> Array:
     values = np.where(broken, np.nan, values)
     good = np.flatnonzero(np.isfinite(values))
     least = FEWEST_ROWS if name == "val_loss" else 1 if alive else 0
-    if not main or len(good) < least:
+    if session is None or len(good) < least:
         return values
-    longest = int(np.diff(good).max(initial=1)) - 1
+    within = np.diff(session[good]) == 0
+    longest = int(np.diff(good)[within].max(initial=1)) - 1
     tail = np.arange(len(values)) > max(good, default=-1)
     if (broken & tail).sum() > longest:
         values[broken & tail] = np.inf

@@ -1,0 +1,28 @@
+"""What a column says each row is about: training or a held-out set, and which run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
+VALIDATION, TEST = ("val", "valid", "validation", "eval", "evaluation", "dev"), ("test",)
+# A column that says of each row which run it is of
+RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model", "model_name")
+
+
+def named(names: tuple[str, ...], fields: Iterable[str]) -> list[str]:
+    """The `fields` that are among `names`, in any case, in the order of those."""
+    return sorted((f for f in fields if f.lower() in names), key=lambda f: names.index(f.lower()))
+
+
+def of_row(known: dict[str, str], kinds: Iterable[object]) -> dict[str, str]:
+    """Our names of the foreign ones in a row of these `kinds`: its loss may be that of a held-out
+    set, if it has no other."""
+    said = {kind.lower() for kind in kinds if isinstance(kind, str)}
+    held = "val_loss" if said & {*VALIDATION} else "test_loss" if said & {*TEST} else "loss"
+    if held == "loss" or held in known.values():
+        return known
+    return {
+        name: held if ours == "loss" and "train" not in name.lower() else ours
+        for name, ours in known.items()
+    }

@@ -1,0 +1,146 @@
+"""What a log may not be taken for: rules of the readers and of the verdicts, one case each."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foreign import STEPS, evaluations, falling, run_of, told, val
+
+from overnight.analysis.divergence import proven
+from overnight.analysis.run import Run
+
+
+def jsonl(tmp_path: Path, rows: list[dict[str, object]]) -> Run:
+    return run_of(tmp_path, "log.jsonl", [json.dumps(row) for row in rows])
+
+
+def test_a_loss_that_never_was_near_chance_is_no_divergence(tmp_path: Path) -> None:
+    settings = {"config": {"vocab_size": 50257}}
+    sums = [{"step": s, "loss": 20 * falling(s)} for s in STEPS]
+    found = jsonl(tmp_path, [settings, *sums]).found.verdict("divergence")
+    assert (found.verdict, found.since_step) == ("cannot_tell", None)
+    assert "another unit" in found.because
+    rises = [{"step": s, "loss": 10.8 if s < 300 else 30 + falling(s)} for s in STEPS]
+    assert jsonl(tmp_path, [settings, *rises]).found.verdict("divergence").verdict == "yes"
+
+
+def test_a_few_rows_beside_evaluations_are_not_the_train_side(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"step": s, "loss": falling(s)} for s in range(50, 2401, 50)]
+    rows += [{"step": s, "eval_loss": val(s)} for s in range(120, 2401, 120)]
+    found = jsonl(tmp_path, sorted(rows, key=lambda row: int(str(row["step"])))).found
+    assert "since the evaluation before" in found.gap_estimator
+    assert found.verdict("gap").verdict != "cannot_tell"
+    assert found.verdict("gap").n == 20
+
+
+SETS = [("val", 0.2), ("test", 0.5)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_test_set_beside_validation_is_not_looked_at(tmp_path: Path, order: int) -> None:
+    rows: list[dict[str, object]] = []
+    for s in STEPS:
+        rows.append({"step": s, "split": "train", "loss": falling(s)})
+        rows += [{"step": s, "split": k, "loss": falling(s) + a} for k, a in SETS[::order]]
+    run = jsonl(tmp_path, rows)
+    assert evaluations(run) == [(s, pytest.approx(falling(s) + 0.2)) for s in STEPS]
+    assert told(run, "judged by validation")
+    lines = [
+        f"step {s} {kind} loss {falling(s) + a:.4f}"
+        for s in STEPS
+        for kind, a in [("train", 0), *SETS[::order]]
+    ]
+    printed = run_of(tmp_path, "log.txt", lines)
+    assert evaluations(printed) == [(s, pytest.approx(falling(s) + 0.2)) for s in STEPS]
+
+
+def test_a_test_set_alone_stands_for_validation(tmp_path: Path) -> None:
+    rows = [f"{s},{falling(s)},{val(s)}" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["step,train_loss,test_loss", *rows])
+    assert evaluations(run) == [(s, val(s)) for s in STEPS]
+    assert run.found.source.columns["test_loss"] == "val_loss"
+    assert told(run, "taken for it")
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "warmup", "end"),
+    [
+        ({"warmup_steps": 0, "warmup_ratio": 0.03, "lr_scheduler_type": "linear"}, "linear", None,
+         0.0),
+        ({"warmup_steps": 0, "lr_scheduler_type": "cosine_with_min_lr"}, None, 0, None),
+        ({"warmup_steps": 9, "lr_scheduler_type": "constant_with_warmup"}, "constant", 9, None),
+    ],
+)  # fmt: skip
+def test_settings_of_transformers_are_not_guessed(
+    tmp_path: Path, given: dict[str, object], kind: str | None, warmup: int | None,
+    end: float | None,
+) -> None:  # fmt: skip
+    rows = [{"config": given}, *({"step": s, "loss": falling(s), "lr": 1e-3} for s in STEPS)]
+    schedule = jsonl(tmp_path, rows).found.schedule
+    assert schedule.configured == kind
+    assert schedule.configured_warmup == warmup
+    assert schedule.configured_end_ratio == end
+
+
+def test_a_plan_of_minus_one_is_none(tmp_path: Path) -> None:
+    rows = [{"config": {"max_steps": -1}, "step": 0, "max_steps": 2000}]
+    rows += [{"step": s, "loss": falling(s), "max_steps": 2000} for s in STEPS]
+    assert jsonl(tmp_path, rows).found.about.planned_steps == 2000
+
+
+def test_a_run_that_was_trained_to_its_end_has_no_forecast(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"config": {"max_steps": 1190}}]
+    for s in STEPS:
+        rows.append({"step": s, "loss": falling(s)})
+        rows += [{"step": s, "eval_loss": val(s)}] if s % 100 == 0 else []
+    forecast = jsonl(tmp_path, rows[:-1]).found.forecast
+    assert (forecast.status, forecast.value) == ("finished", None)
+
+
+def test_nan_that_a_resume_has_overcome_hides_no_later_one(tmp_path: Path) -> None:
+    def part(begin: int, end: int, broke: int) -> list[str]:
+        return [f"{s},{falling(s) if s < broke else 'nan'}" for s in range(begin, end, 10)]
+
+    lines = ["step,loss", *part(10, 2000, 1000), *part(800, 1800, 1500)]
+    found = run_of(tmp_path, "m.csv", lines).found.verdict("divergence")
+    assert (found.verdict, found.since_step) == ("yes", 1500)
+
+
+def test_evaluations_of_the_beginning_of_a_continued_run(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = []
+    for s in range(100_000, 110_001, 50):
+        rows.append({"step": s, "loss": 3 - s / 1e6})
+        if s <= 101_000:
+            rows.append({"step": s, "val_loss": 3.1 - s / 1e5 + 0.001 * math.sin(s)})
+    found = jsonl(tmp_path, rows).found.verdict("still_improving")
+    assert found.verdict == "cannot_tell"
+    assert "9,000 steps were not evaluated" in found.because
+
+
+def test_what_is_left_out_of_a_line_is_said(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).standard_normal(60)
+    curve = [2 + 0.01 * noise[i] for i in range(60)]
+    curve[40] = 9.0
+    rows = [f"{10 * i},{2.0 + 0.001 * noise[-i]},{v:.4f}" for i, v in enumerate(curve)]
+    found = run_of(tmp_path, "m.csv", ["step,loss,val_loss", *rows]).found
+    for name in ("overfitting", "gap", "still_improving"):
+        because = found.verdict(name).because
+        assert because.endswith("1 evaluation far from its neighbours left out."), name
+
+
+def test_a_passing_spike_stops_no_run(tmp_path: Path) -> None:
+    """One who looks after every row sees each spike at its height."""
+
+    def looked_at(rows: int) -> object:
+        losses = [falling(s) + (3 if s >= 1000 else 0) for s in STEPS][:rows]
+        lines = [f"{s},{loss}" for s, loss in zip(STEPS, losses, strict=False)]
+        return run_of(tmp_path, "m.csv", ["step,loss", *lines]).found.verdict("divergence")
+
+    high = list(STEPS).index(1000)
+    for rows, yes, sure in ((high + 3, True, False), (high + 20, True, True)):
+        verdict = looked_at(rows)
+        assert (verdict.verdict == "yes", proven(verdict)) == (yes, sure)

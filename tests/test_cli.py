@@ -301,6 +301,8 @@ def test_a_setting_without_a_value_is_said(folder: Path, capfd: pytest.CaptureFi
     line = refused(["train", "good.txt", "--sample.prompts", "--dry-run"], capfd, folder)
     assert "--sample.prompts: a value is missing" in line
     assert cli.run(["train", "good.txt", *SMALL, "--train.early_stop", "--dry-run"]) == 0
+    assert cli.run(["train", "--train.early_stop", "good.txt", *SMALL, "--dry-run"]) == 0
+    assert cli.run(["train", "--train.early_stop", "false", "good.txt", *SMALL, "--dry-run"]) == 0
 
 
 def test_what_is_no_setting_of_the_environment_is_said(

@@ -54,6 +54,14 @@ def test_a_wrong_setting_is_one_clear_line(layer: dict, part: str) -> None:
     assert str(error.value).startswith("here")
 
 
+def test_a_whole_number_may_be_written_as_a_power_of_ten() -> None:
+    settings = Settings()
+    settings.add({"length.tokens": 1e6, "optimizer.lr": 1.0}, "file")
+    assert (settings.get("length.tokens"), settings.get("optimizer.lr")) == (1_000_000, 1.0)
+    assert isinstance(settings.get("length.tokens"), int)
+    assert isinstance(settings.resolve().optimizer.lr, float)
+
+
 def test_a_later_length_replaces_the_earlier_one() -> None:
     settings = Settings()
     settings.add({"length.minutes": 3}, "preset")

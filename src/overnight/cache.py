@@ -20,6 +20,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from .errors import UserError
 from .files import replace
@@ -82,9 +85,6 @@ class Cache:
             entry.rename(trash / entry.name)
         shutil.rmtree(trash, ignore_errors=True)
 
-    def write_setting(self, key: str, content: bytes) -> None:
-        replace(self.settings / f"{key}.json", content)
-
     def trim(self, in_use: Path) -> None:
         """Keep to the cap: least recently used first, never the entry in use."""
         entries = []
@@ -103,6 +103,20 @@ class Cache:
             if folder != in_use:
                 self.remove(folder)
                 total -= size
+
+
+def recall(path: Path, kind: Any) -> Any:
+    """What was kept at `path`, of type `kind`; None where that is not there, or is something
+    else."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    return None
+
+
+def keep(path: Path, value: Any) -> None:
+    """Keep `value` at `path` for `recall`, if the disk allows: it can be found again."""
+    with suppress(OSError):
+        replace(path, msgspec.json.encode(value))
 
 
 def _cap() -> float:

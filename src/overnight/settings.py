@@ -39,6 +39,8 @@ def check_setting(name: str, value: Any, source: str) -> Any:
         value = SPOKEN.get((name, value), value)
     wanted = known[name].type
     parsed = _parse_list(value, wanted) if isinstance(value, str) else value
+    if isinstance(parsed, float) and parsed.is_integer():
+        parsed = int(parsed)  # 1e6 tokens
     words = isinstance(value, str | list) and all(isinstance(part, str) for part in value)
     try:
         checked = msgspec.convert(parsed, wanted, strict=not words)

@@ -40,6 +40,21 @@ def test_a_damaged_library_is_built_again(share: float, new_cache: Path) -> None
 
 
 @pytest.mark.usefixtures("compiler")
+def test_a_damaged_library_is_not_opened_where_none_can_be_built(
+    new_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert library.load()
+    (kept,) = new_cache.glob("*.so")
+    whole = kept.read_bytes()
+    kept.unlink()
+    kept.write_bytes(whole[:-1])  # which could be opened
+    refuses = subprocess.CompletedProcess([], returncode=1)
+    monkeypatch.setattr(library.subprocess, "run", lambda *_, **__: refuses)
+    library.load.cache_clear()
+    assert library.load() is None
+
+
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("what", ["_processor", "FLAGS", "SOURCE", "HEADER"])
 def test_another_question_gets_its_own_library(
     what: str, new_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

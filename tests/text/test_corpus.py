@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -175,3 +176,25 @@ def test_missing_pyarrow_is_said(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "overnight[hf]" in refused(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("a.txt", "naïve".encode("latin-1"), "iconv -f LATIN1 (or what it is) -t UTF-8"),
+        ("a.txt", "begun".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
+        ("a.txt", "你好".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),  # not one NUL
+        ("a.jsonl", b'{"title": "x", "body text": "y", "n": 3}', '"title", "body text"'),
+        ("a.jsonl", b'{"body text": "y"}', "--data.text_field 'body text'"),
+        ("a.jsonl", b'{"text": 5, "x": ', "no text in field"),
+        ("a.jsonl", b"[1]", "no text in field"),
+    ],
+)
+def test_what_cannot_be_read_says_how_it_can(
+    name: str, content: bytes, part: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    (source,) = corpus.find([str(tmp_path / name)], "text")
+    with pytest.raises(UserError) as error:
+        list(source.pieces())
+    assert part in str(error.value)

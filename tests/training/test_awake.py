@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from overnight.training import awake
@@ -20,3 +23,22 @@ def test_what_is_said_is_so(
     with awake.awake(said.append):
         pass
     assert said == (["the machine is kept awake (sleep)"] if held else [])
+
+
+def test_it_outlives_the_terminal() -> None:
+    """A terminal that is closed hangs up on its whole group, which the trainer survives."""
+    program = """
+import os, signal, psutil
+from overnight.training import awake
+signal.signal(signal.SIGHUP, lambda *_: None)
+awake.command = lambda pid: ["sleep", "60"]
+with awake.awake(print):
+    holders = psutil.Process().children()
+    os.killpg(0, signal.SIGHUP)
+    gone, held = psutil.wait_procs(holders, timeout=0.3)
+print(len(gone), len(held))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, start_new_session=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 1", done.stderr

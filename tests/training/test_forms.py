@@ -81,6 +81,8 @@ def test_a_choice_is_made_once_per_shape(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (again.values, again.reasons) == (first.values, first.reasons)
     chosen(**{"train.batch": 8})
     assert len(tried) == 6
+    chosen(**{"optimizer.kind": "muon"})
+    assert len(tried) == 9
 
 
 @pytest.mark.parametrize(

@@ -501,6 +501,11 @@ def test_early_stop_ends_a_run_that_is_proven_to_overfit(
     assert verdicts["overfitting"] == "yes"
     assert cli.run(["train", "--resume", str(out), "--train.early_stop", "false"]) == 0
     assert read_log(out / "log.jsonl").of(End)[-1].step == 600
+    at_its_end = tmp_path / "end"  # where harm is first proven at the last step
+    flags["max_steps"] = str(event.step)
+    assert train(at_its_end, str(mine), *more, **flags) == 0
+    assert not [row for row in read_log(at_its_end / "log.jsonl").of(Event)
+                if row.kind == "early_stop"]  # fmt: skip
 
 
 def test_prompts_draw_with_seeds_of_their_own(whole: Path) -> None:

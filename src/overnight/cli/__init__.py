@@ -76,6 +76,7 @@ def write_json(value: Any, indent: int | None = None) -> None:
     sys.stdout.write(text + "\n")
 
 
+SWITCHED = ("true", "false", "True", "False", "1", "0")
 SETTING = re.compile(r"--\w+(\.\w+)+")
 
 
@@ -101,10 +102,11 @@ def _value_of(setting: str, rest: list[str]) -> str:
     """The next token, which is taken from `rest`; a switch may stand alone."""
     from ..config import all_settings
 
-    if rest and not rest[0].startswith("--"):
-        return rest.pop(0)
     known = all_settings().get(setting)
-    if known is not None and not isinstance(known.default, bool):
+    switch = known is not None and isinstance(known.default, bool)
+    if rest and (rest[0] in SWITCHED if switch else not rest[0].startswith("--")):
+        return rest.pop(0)
+    if known is not None and not switch:
         raise UserError(f"--{setting}: a value is missing.")
     return "true"
 

@@ -113,7 +113,7 @@ def train(
         "tokenizer.kind": tokenizer,
         "tokenizer.vocab_size": vocab_size,
         "length.steps": max_steps,
-        "length.tokens": _whole_tokens(tokens),
+        "length.tokens": tokens,
         "length.passes": passes,
         "length.minutes": minutes if hours is None else _minutes(minutes, hours),
         "log.every": log_every,
@@ -168,11 +168,6 @@ def _named(pairs: list[str]) -> dict[str, Any]:
         else:
             layer[name] = value
     return layer
-
-
-def _whole_tokens(tokens: float | None) -> float | None:
-    """1e6 is a number of tokens; half a one is not, which `check_setting` says."""
-    return int(tokens) if tokens is not None and tokens.is_integer() else tokens
 
 
 def _minutes(minutes: float | None, hours: float) -> float:

@@ -49,9 +49,8 @@ def load() -> Any:
         made_of = [_source(SOURCE), _source(HEADER), _processor(), compiler, FLAGS, TRIED]
         key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
         path = Cache().native / f"{key}.so"
-        if not _is_whole(path):
-            _build(compiler, path)
-        return declarations().dlopen(str(path))
+        if _is_whole(path) or _build(compiler, path):
+            return declarations().dlopen(str(path))
     return None
 
 
@@ -70,8 +69,8 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _build(compiler: list[str], path: Path) -> None:
-    """Compile `token.c` into `path`, which is complete or not there, and write its checksum."""
+def _build(compiler: list[str], path: Path) -> bool:
+    """Compile `token.c` into `path`, which is complete or as it was, and write its checksum."""
     path.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         made, checksum = Path(folder) / "made.so", Path(folder) / "made.sha256"
@@ -81,7 +80,8 @@ def _build(compiler: list[str], path: Path) -> None:
                 checksum.write_text(_checksum(made))
                 made.replace(path)
                 checksum.replace(path.with_suffix(".sha256"))
-                return
+                return True
+    return False
 
 
 def _asks_for_tools() -> bool:

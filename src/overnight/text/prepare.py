@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__, config
-from ..cache import Cache
+from ..cache import Cache, keep, recall
 from ..errors import Say, UserError
 from ..ledger import counted
 from . import corpus, encode, existing, makers, parts
@@ -168,7 +168,8 @@ class _Job:
             ]
         )
         wanted = fixed.hash if fixed else msgspec.to_builtins(tokenizer)
-        self.key = _hash([FORMAT, __version__, self.content, data.val_fraction, wanted])
+        asked = [FORMAT, __version__, self.content, data.val_fraction, wanted]
+        self._memo = cache.settings / f"{_hash(asked)}.json"
 
     def _tell_twice(self, text: list[bytes], val: list[bytes]) -> None:
         """Of files with the same content: what is held out may then be trained on."""
@@ -188,11 +189,8 @@ class _Job:
             self.say(f"{again[0]}{more}: what is held out may be trained on")
 
     def remembered(self) -> _Remembered | None:
-        try:
-            content = (self.cache.settings / f"{self.key}.json").read_bytes()
-            return msgspec.json.decode(content, type=_Remembered)
-        except (OSError, msgspec.DecodeError):
-            return None
+        found: _Remembered | None = recall(self._memo, _Remembered)
+        return found
 
     def build(self) -> _Remembered:
         with self.cache.building() as folder:
@@ -206,7 +204,7 @@ class _Job:
                 self._write(entry, tokenizer, split, fingerprint)
                 self.cache.commit(entry, fingerprint)
         remembered = _Remembered(fingerprint, self.choices)
-        self.cache.write_setting(self.key, msgspec.json.encode(remembered))
+        keep(self._memo, remembered)
         return remembered
 
     def _split(self, folder: Path) -> _Split:

@@ -32,7 +32,10 @@ def awake(say: Say) -> Iterator[None]:
         return
     quiet = subprocess.DEVNULL
     try:
-        holder = subprocess.Popen(words, stdin=quiet, stdout=quiet, stderr=quiet)
+        # of a session of its own: it outlives a terminal that is closed, as the trainer does
+        holder = subprocess.Popen(
+            words, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+        )
     except OSError:
         yield
         return

@@ -2,8 +2,8 @@
 
 What no preset and no flag fixes is first chosen by knowledge, then on a CPU timed against its
 alternative on the real shapes. The alternative must be a tenth faster, and what was found is kept
-per processor, torch, shape and threads: the same command takes the same form, and so gives the same
-bits, again.
+per processor, torch, optimizer, shape and threads: the same command takes the same form, and so
+gives the same bits, again.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ def _choose(
         return _seconds(settings, name, (standing, other), train, device)
 
     standing, config = settings.get(name), settings.resolve()
+    sections = [msgspec.to_builtins(section) for section in (config.model, config.optimizer)]
     shape = [getattr(config.train, leaf) for leaf in SHAPE]
     seconds = once(
-        [msgspec.to_builtins(config.model), shape, name, other],
+        [*sections, shape, name, other],
         list[float],
         find,
         lambda kept: all(s > 0 for s in kept) and (len(kept) == 2 or kept[:1] > [PATIENCE[name]]),

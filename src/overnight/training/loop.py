@@ -235,8 +235,10 @@ class Trainer:
         return improved
 
     def _ended_early(self) -> bool:
-        """Whether harm is proven at an evaluation of this very step, and is to end the run."""
-        if not self.config.train.early_stop or not self.state.measured:
+        """Whether harm is proven at an evaluation of this very step, and is to end the run, which
+        would go on."""
+        goes_on = self.state.step < self.steps
+        if not (self.config.train.early_stop and self.state.measured and goes_on):
             return False
         evals = [row for row in current(read_log(self.run.log).rows) if isinstance(row, Eval)]
         known = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,8 +10,7 @@ import msgspec
 import torch
 
 from .. import __version__
-from ..cache import Cache
-from ..files import replace
+from ..cache import Cache, keep, recall
 from .machine import processor_name
 
 Answer = TypeVar("Answer")
@@ -31,13 +29,9 @@ def once(
     machine = [*processor, str(torch.__version__), __version__]
     asked = msgspec.json.encode([*machine, *question])
     path = Cache().timings / f"{hashlib.sha256(asked).hexdigest()[:32]}.json"
-    try:
-        kept: Answer = msgspec.json.decode(path.read_bytes(), type=kind)
-        if fits(kept):
-            return kept
-    except (OSError, msgspec.MsgspecError):
-        pass
+    kept: Answer | None = recall(path, kind)
+    if kept is not None and fits(kept):
+        return kept
     found = find()
-    with contextlib.suppress(OSError):  # a full disk: it is found again the next time
-        replace(path, msgspec.json.encode(found))
+    keep(path, found)
     return found

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from overnight.settings import Settings, read_preset
+from overnight.settings import Settings, of_preset
 from overnight.text.batches import fixed_blocks
 from overnight.text.prepare import Prepared, prepare
 from overnight.training.evaluate import score
@@ -79,8 +79,7 @@ def main() -> None:
 def settings_of(
     preset: str, text: list[str], common: dict[str, Any], lever: dict[str, Any]
 ) -> tuple[Settings, Prepared]:
-    settings = Settings()
-    settings.add(read_preset(preset).layer, "preset")
+    settings = of_preset(preset)
     settings.add({"data.text": text, "train.threads": 1} | common, "benchmark")
     tokens = settings.get("train.batch") * settings.get("model.context")
     settings.add(lever, "benchmark")

@@ -28,7 +28,7 @@ import race
 from overnight.generation.sample import Sampling, continue_ids
 from overnight.model.decoder import Decoder
 from overnight.model.size import flops_per_token
-from overnight.settings import Settings, read_preset
+from overnight.settings import Settings, of_preset
 from overnight.training.bench import product_rate
 from overnight.training.forms import WORTH_COMPILING, choose_form
 from overnight.training.machine import has_bfloat16, settle
@@ -89,8 +89,7 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 def settings_of(shape: dict[str, int], dtype: str) -> Settings:
     """nanoGPT's architecture and optimizer, for a long run."""
-    settings = Settings()
-    settings.add(read_preset("nanogpt-cpu").layer, "preset")
+    settings = of_preset("nanogpt-cpu")
     settings.add(
         {
             "model.layers": "A" * shape["layers"],
@@ -112,9 +111,8 @@ def updater(shape: dict[str, int], dtype: str) -> Updater:
     """Ours, in the form that a long run takes."""
     settings = settings_of(shape, dtype)
     settings.choose("train.compile", "off", "until it is tried")
-    names = ["train.attention", "train.compile"]
-    choose_form(settings, names, WORTH_COMPILING, tokens(), CPU)
-    for name in names:
+    choose_form(settings, WORTH_COMPILING, tokens(), CPU)
+    for name in ("train.attention", "train.compile"):
         print(f"{name} = {settings.get(name)} ({settings.reasons[name]})", file=sys.stderr)
     return Updater(settings.resolve(), tokens(), CPU)
 

@@ -22,7 +22,7 @@ import torch
 
 import peers
 from overnight.model.decoder import Decoder
-from overnight.settings import Settings, read_preset
+from overnight.settings import of_preset
 from overnight.training.machine import has_bfloat16, settle
 from overnight.training.update import Updater
 
@@ -31,8 +31,7 @@ GOALS = {"bamba": 1.3, "jamba": 5.0}
 
 
 def ours(dtype: str) -> tuple[Callable[[], None], int, Decoder]:
-    settings = Settings()
-    settings.add(read_preset("nexus-bytes").layer, "preset")
+    settings = of_preset("nexus-bytes")
     settings.add(
         {
             "model.vocab_size": VOCABULARY,

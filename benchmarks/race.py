@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional as F
 
 import peers
-from overnight.settings import Settings, read_preset
+from overnight.settings import Settings, of_preset
 from overnight.text.batches import fixed_blocks
 from overnight.text.prepare import Prepared, prepare
 from overnight.training.evaluate import score
@@ -85,8 +85,7 @@ def text_prepared(
     text: list[str], preset: str, changes: dict[str, Any]
 ) -> tuple[Settings, Prepared]:
     """Settings of `preset` with characters as tokens, and the token files of `text`."""
-    settings = Settings()
-    settings.add_preset(read_preset(preset))
+    settings = of_preset(preset)
     settings.add({"data.text": text, "data.val_fraction": 0.1, "tokenizer.kind": "chars"}, "race")
     settings.add({"train.threads": 1, "train.dtype": "auto"} | changes, "race")
     resolved = settings.resolve()

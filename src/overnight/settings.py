@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from .config import AUTO, Config, all_settings
+from .config import AUTO, OPEN, Config, all_settings
 from .errors import UserError, did_you_mean, within_sentence
 
 PRESETS = Path(__file__).parent / "presets"
@@ -79,6 +79,7 @@ class Settings:
         self.reasons: dict[str, str] = {}
         self.preset = ""
         self.open: set[str] = set()  # given by a preset and by nobody after it
+        self.chosen: set[str] = set()  # by the program
 
     def add(self, layer: Mapping[str, Any], source: str) -> None:
         """Lay `layer` over what is there. A length in it replaces every earlier length."""
@@ -96,6 +97,7 @@ class Settings:
             self.values[name] = check_setting(name, value, source)
             self.reasons[name] = source
             self.open.discard(name)
+            self.chosen.discard(name)
 
     def add_preset(self, preset: Preset) -> None:
         """Lay a preset over what is there; its values stay open to `model.size = "auto"`."""
@@ -106,15 +108,20 @@ class Settings:
         """Whether `name` has the default or a preset's own value, and not the user's."""
         return name not in self.values or name in self.open
 
+    def is_free(self, name: str) -> bool:
+        """Whether the program is to choose `name`, or has chosen it so far."""
+        return name in self.chosen or self.get(name) == OPEN.get(name)
+
     def get(self, name: str) -> Any:
         """The value so far: given, chosen, or the default."""
         return self.values.get(name, all_settings()[name].default)
 
     def choose(self, name: str, value: Any, reason: str) -> None:
-        """Fill `name` with the program's choice, and say why; overrides a 0 or "auto"."""
+        """Fill `name` with the program's choice, whatever stands there, and say why."""
         self.values[name] = check_setting(name, value, "chosen")
         self.reasons[name] = reason
         self.open.discard(name)
+        self.chosen.add(name)
 
     def resolve(self) -> Config:
         """The tree with every value in place."""
@@ -184,6 +191,13 @@ def read_preset(name: str) -> Preset:
         str(about.get("source", "")),
         flatten(tree, str(path)),
     )
+
+
+def of_preset(preset: str) -> Settings:
+    """The settings with the preset of that name, and nothing else."""
+    settings = Settings()
+    settings.add_preset(read_preset(preset))
+    return settings
 
 
 def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:

@@ -10,7 +10,7 @@ import torch
 from overnight.cache import Cache
 from overnight.settings import Settings
 from overnight.training import forms
-from overnight.training.forms import choose_form, unsettled
+from overnight.training.forms import choose_form
 from overnight.training.machine import choose_machine
 from overnight.training.update import Updater
 
@@ -33,9 +33,8 @@ def settings(**given: Any) -> Settings:
 
 def chosen(**given: Any) -> Settings:
     made = settings(**given)
-    names = unsettled(made)
     choose_machine(made)
-    choose_form(made, names, made.get("length.minutes"), TOKENS, CPU)
+    choose_form(made, made.get("length.minutes"), TOKENS, CPU)
     return made
 
 

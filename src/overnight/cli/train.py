@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ..config import all_settings, takes_list
+from ..config import Effect, all_settings, takes_list
 from ..errors import UserError, did_you_mean
 from ..runfolder import RunFolder, RunLock
 from ..settings import Settings, environment_layer, flatten, read_preset, read_toml
@@ -29,7 +29,7 @@ def train(
     val: Annotated[list[str] | None, Parameter(negative="", allow_leading_hyphen=True)] = None,
     begin_with: Annotated[str | None, Parameter(name="--from")] = None,
     resume: Path | None = None,
-    accept: Literal["harmless", "trajectory", "incompatible"] = "harmless",
+    accept: Effect = "harmless",
     tokenizer: str | None = None,
     vocab_size: Whole | None = None,
     max_steps: Whole | None = None,

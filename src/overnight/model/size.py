@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import Config
-from ..settings import Settings, read_preset
+from ..settings import of_preset, read_preset
 from .decoder import Decoder, complete, count_parameters
 
 # where the text decides the vocabulary, a usual one stands in the list of presets
@@ -73,9 +73,7 @@ def describe(name: str) -> dict[str, Any]:
     """One row of `overnight presets`. Where the text decides the vocabulary, a usual one is
     assumed and `vocabulary_assumed` says so."""
     preset = read_preset(name)
-    settings = Settings()
-    settings.add_preset(preset)
-    config = with_vocabulary(settings.resolve())
+    config = with_vocabulary(of_preset(name).resolve())
     model = config.model
     parameters = count_parameters(model)
     return {

@@ -16,8 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 from ..config import AUTO
 from ..model.decoder import count_parameters
 from ..model.size import describe, flops_per_token, with_vocabulary
-from ..settings import Settings, preset_names, read_preset
-from .forms import choose_form, unsettled
+from ..settings import Settings, of_preset, preset_names
+from .forms import choose_form
 from .machine import choose_machine, processor_name, settle, wait
 from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
 from .update import Updater
@@ -174,8 +174,7 @@ def _measure(row: Measured, machine: Machine, seconds: float, patience: float) -
         return
     random = np.random.default_rng(0)
     tokens = random.integers(0, config.model.vocab_size, 4 * per_update + 1).astype(np.uint16)
-    form = [name for name in unsettled(_named(row.preset)) if name != "train.threads"]
-    choose_form(settings, form, 0, tokens, device)
+    choose_form(settings, 0, tokens, device)
     updater = Updater(settings.resolve(), tokens, device)
     step_seconds = _update_seconds(updater, seconds)
     found = _profiled(updater)
@@ -186,15 +185,9 @@ def _measure(row: Measured, machine: Machine, seconds: float, patience: float) -
     row.limit = limit(found, row.share, machine.step_seconds)
 
 
-def _named(name: str) -> Settings:
-    settings = Settings()
-    settings.add_preset(read_preset(name))
-    return settings
-
-
 def _settings(name: str, machine: Machine) -> Settings:
     """As a run of the preset on this machine would have them."""
-    settings = _named(name)
+    settings = of_preset(name)
     settings.add({"train.device": machine.device, "train.threads": machine.threads}, "bench")
     choose_machine(settings)
     vocabulary = with_vocabulary(settings.resolve()).model.vocab_size

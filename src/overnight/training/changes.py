@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from .. import __version__
-from ..config import Config, effect
+from ..config import OPEN, Config, Effect, effect
 from ..errors import UserError
 from ..runfolder import AnyRow, RunFolder, Start
 from ..settings import check_setting, flatten, nest
-
-OPEN = ("auto", 0)  # leaves a choice to the program, which made these when the run began:
-CHOSEN = ("train.device", "train.dtype", "train.threads", "train.compile", "train.attention",
-          "train.micro_batch", "eval.every", "eval.tokens", "sample.every")  # fmt: skip
 
 
 def absolute(paths: list[str]) -> list[str]:
@@ -26,8 +22,8 @@ def absolute(paths: list[str]) -> list[str]:
 def refuse_unsettled(run: RunFolder, settings: Config) -> None:
     """What was imported has never been planned. (Samples had no cadence of their own once.)"""
     flat = flatten(msgspec.to_builtins(settings), "")
-    for name in ("length.steps", *CHOSEN):
-        if flat[name] in OPEN and name != "sample.every":
+    for name, value in ({"length.steps": 0} | OPEN).items():
+        if flat[name] == value and name != "sample.every":
             raise UserError(
                 f"{run.config}: {name} = {flat[name]} was never settled, so nothing can go on "
                 f"here; to train from these weights: --from {run.path}."
@@ -71,7 +67,7 @@ def with_changes(
             raise UserError(
                 f"{name}: the run keeps its own ({flat[name]}); another needs a new run."
             )
-        if name in CHOSEN and value in OPEN:
+        if name in OPEN and value == OPEN[name]:
             raise UserError(f"{name} = {value}: the run has {flat[name]}; give another value.")
         refuse_unaccepted(f"{name} was {flat[name]} and is to be {value}", effect(name), accept)
         changed[name] = f"was {flat[name]}, changed at a resume"
@@ -81,7 +77,7 @@ def with_changes(
 
 def refuse_unaccepted(what: str, level: str, accept: str) -> None:
     """A change that `accept` does not cover is refused."""
-    levels = ["harmless", "trajectory", "incompatible"]
+    levels = get_args(Effect)
     meaning = {
         "trajectory": "the run would no longer be the one it was",
         "incompatible": "weights and optimizer state would not fit",

@@ -32,26 +32,20 @@ PATIENCE = {  # seconds of one update, above which no alternative is tried
 }
 WORTH_COMPILING = 30  # minutes a run must last: compiling takes the first half of one
 
-OPEN = {"train.attention": "auto", "train.compile": "auto", "train.threads": 0}
-
+FORM = ("train.attention", "train.compile", "train.threads")
 SHAPE = ("batch", "micro_batch", "dtype", "threads", "attention", "compile")
-
-
-def unsettled(settings: Settings) -> list[str]:
-    """The settings of a form that are the program's to choose."""
-    return [name for name, value in OPEN.items() if settings.get(name) == value]
 
 
 def choose_form(
     settings: Settings,
-    names: list[str],
     minutes: float,
     train: np.ndarray,
     device: torch.device,
     say: Say = lambda _: None,
 ) -> None:
-    """Settle the settings `names` of the form; the others of it are settled already. `minutes`:
-    how long the run will train, as far as that is known, else 0. `say` is told what takes long."""
+    """Settle what of the form is free; the rest is settled already. `minutes`: how long the run
+    will train, as far as that is known, else 0. `say` is told what takes long."""
+    names = [name for name in FORM if settings.is_free(name)]
     if "train.attention" in names:
         context, dtype = settings.get("model.context"), settings.get("train.dtype")
         fused = knows_fused(device, dtype, context)

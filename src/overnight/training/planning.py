@@ -18,7 +18,7 @@ from ..text.prepare import Prepared
 from ..text.tokenizers import Cost
 from . import memory
 from .evaluate import full_tokens, score
-from .forms import choose_form, unsettled
+from .forms import choose_form
 from .machine import choose_machine, settle, wait
 from .plan import SHORTENED, Plan
 from .sizing import MOST_PASSES, choose_size
@@ -38,7 +38,6 @@ PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
 def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None) -> Plan:
     """Choose what `settings` leaves open, time a few updates, and fix the number of steps. `say` is
     told what takes time."""
-    open_form = unsettled(settings)
     choose_machine(settings)
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
     _choose_prompts(settings, prepared)
@@ -49,7 +48,7 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
         minutes = choose_size(settings, prepared, device, say)
         memory.check(settings.resolve(), device)
         _choose_micro_batch(settings, prepared, device)
-        choose_form(settings, open_form, minutes, prepared.train, device, say)
+        choose_form(settings, minutes, prepared.train, device, say)
         draft = settings.resolve()
         updater = Updater(draft, prepared.train, device)
         cost = prepared.tokenizer.cost()

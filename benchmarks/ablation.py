@@ -100,10 +100,10 @@ def times(made: dict[str, tuple[Settings, Prepared]]) -> dict[str, float]:
     for _ in range(ROUNDS):
         for name, (settings, prepared) in made.items():
             updater = Updater(settings.resolve(), prepared.train, device)
-            updater.update(1, 10**6)
+            updater.update(1)
             begin = time.process_time()
             for step in range(ROUNDS):
-                updater.update(2 + step, 10**6)
+                updater.update(2 + step)
             spent = 1000 * (time.process_time() - begin) / ROUNDS
             least[name] = min(spent, least.get(name, spent))
     return least
@@ -117,7 +117,7 @@ def trained(settings: Settings, prepared: Prepared, seed: int, steps: int) -> fl
     for step in range(1, steps + 1):
         updater.update(step, steps)
     blocks = fixed_blocks(prepared.val, config.model.context, 10**9)
-    return score(updater.model, blocks, prepared.tokenizer.cost(), torch.device("cpu")).bpb
+    return score(updater.model, blocks, prepared.tokenizer.cost, torch.device("cpu")).bpb
 
 
 def report(name: str, milliseconds: float, steps: int, bpb: list[float]) -> None:

@@ -46,7 +46,7 @@ def ours(dtype: str) -> tuple[Callable[[], None], int, Decoder]:
     updater = Updater(settings.resolve(), tokens, torch.device("cpu"))
     step = iter(range(1, 10**9))
     count = sum(p.numel() for p in updater.model.parameters())
-    return lambda: updater.update(next(step), 10**6) and None, count, updater.model
+    return lambda: updater.update(next(step)) and None, count, updater.model
 
 
 def theirs(

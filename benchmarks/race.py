@@ -113,7 +113,7 @@ def ours(settings: Settings, prepared: Prepared, steps: int, seed: int) -> Finis
         updater.update(step, steps)
     seconds = time.process_time() - begin
     blocks = fixed_blocks(prepared.val, config.model.context, EVERYTHING)
-    cost = prepared.tokenizer.cost()
+    cost = prepared.tokenizer.cost
     return Finish(seconds, score(updater.model, blocks, cost, torch.device("cpu")).loss)
 
 
@@ -227,13 +227,13 @@ def within(settings: Settings, prepared: Prepared, budget: float) -> tuple[list[
     updater, device = Updater(config, prepared.train, torch.device("cpu")), torch.device("cpu")
     begin = time.process_time()
     for step in range(1, 21):
-        updater.update(step, 10**6)
+        updater.update(step)
     steps = int(20 * budget / (time.process_time() - begin))
     steps = min(steps, updater.ledger.steps_for_passes(MOST_PASSES))  # as a run of `fast` would
     updater.reset()
     seconds, losses = 0.0, []
     blocks = fixed_blocks(prepared.val, config.model.context, EVERYTHING)
-    cost = prepared.tokenizer.cost()
+    cost = prepared.tokenizer.cost
     for step in range(1, steps + 1):
         begin = time.process_time()
         updater.update(step, steps)

@@ -73,7 +73,7 @@ def begin(run: Path, text: Path, **more: Any) -> Any:
     settings = Settings()
     given = {name.replace("__", "."): value for name, value in more.items()}
     settings.add(SETTINGS | {"data.text": [str(text)]} | given, "campaign")
-    with patched(planning, "PROBE_SECONDS", {"minutes": 0.0, "other": 0.0}):
+    with patched(planning, "TIMED_SECONDS", {"minutes": 0.0, "other": 0.0}):
         planned = session.plan_run(settings, lambda _: None)
     return session.begin(planned, run, quiet(), _no_reason)
 

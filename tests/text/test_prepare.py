@@ -102,7 +102,7 @@ def test_documents_are_held_out_and_kept_apart(folder, kind):
     held = [p.read_text() for i, p in enumerate(sorted(folder.iterdir())) if i % 10 == 5]
     if tokenizer.lossless:
         assert tokenizer.decode(prepared.val.tolist()) == "".join(held)
-        lengths = tokenizer.cost().n_bytes
+        lengths = tokenizer.cost.n_bytes
         assert lengths[prepared.train].sum() == facts["bytes"]
         assert lengths[prepared.val].sum() == facts["val_bytes"]
     assert facts["bytes"] + facts["val_bytes"] == sum(p.stat().st_size for p in folder.iterdir())

@@ -72,7 +72,7 @@ def round_trip(kind: str, text: str) -> None:
     tokenizer = make(kind)
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert int(tokenizer.cost().n_bytes[ids].sum()) == len(text.encode())
+    assert int(tokenizer.cost.n_bytes[ids].sum()) == len(text.encode())
     assert not {tokenizer.separator, *tokenizer.document_start} & set(ids)
     stream = Stream(tokenizer)
     assert "".join([*map(stream.push, ids), stream.flush()]) == text
@@ -120,8 +120,8 @@ def test_an_unseen_character_is_one_unknown():
     assert tokenizer.vocab_size == 5
     assert tokenizer.encode("a🙂b") == [1, tokenizer.unknown, 2]
     assert tokenizer.decode([1, tokenizer.unknown, 2]) == "a\ufffdb"
-    assert tokenizer.cost().n_bytes.tolist() == [1, 1, 1, 1, 1]
-    assert tokenizer.cost().nats.tolist() == [0, 0, 0, 0, 21 * math.log(2)]
+    assert tokenizer.cost.n_bytes.tolist() == [1, 1, 1, 1, 1]
+    assert tokenizer.cost.nats.tolist() == [0, 0, 0, 0, 21 * math.log(2)]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -141,7 +141,7 @@ def test_a_saved_tokenizer_is_the_same(kind, tmp_path):
 def test_special_tokens_decode_to_nothing(kind):
     tokenizer = make(kind)
     assert tokenizer.decode([tokenizer.separator]) == ""
-    assert tokenizer.cost().n_bytes[tokenizer.separator] == 0
+    assert tokenizer.cost.n_bytes[tokenizer.separator] == 0
     assert tokenizer.decode([*tokenizer.document_start, *tokenizer.encode("the")]) == "the"
 
 
@@ -150,7 +150,7 @@ def test_classic_wordpiece_says_that_it_is_lossy():
     assert not tokenizer.lossless
     assert tokenizer.decode(tokenizer.encode("The Quick  fox")) == "the quick fox"
     ids = tokenizer.encode("the quick fox")
-    assert tokenizer.cost().n_bytes[ids].sum() == len(" the quick fox")
+    assert tokenizer.cost.n_bytes[ids].sum() == len(" the quick fox")
     stream = Stream(tokenizer)
     assert "".join([*map(stream.push, ids), stream.flush()]) == "the quick fox"
     for cut in range(1, len(ids)):  # what continues a word, and what begins one
@@ -236,7 +236,7 @@ def test_a_llama_style_file_works():
     assert tokenizer.separator == 2
     assert tokenizer.separator not in ids
     assert tokenizer.decode(ids) == text
-    assert tokenizer.cost().n_bytes[ids].sum() == len(text.encode()) + 1  # the space in front
+    assert tokenizer.cost.n_bytes[ids].sum() == len(text.encode()) + 1  # the space in front
 
 
 @pytest.mark.parametrize(
@@ -284,8 +284,8 @@ def test_unknown_names_are_refused_without_the_network():
 
 
 def test_lengths_are_int32():
-    assert make("bpe").cost().n_bytes.dtype == np.int32
-    assert len(make("bpe").cost().n_bytes) == make("bpe").vocab_size
+    assert make("bpe").cost.n_bytes.dtype == np.int32
+    assert len(make("bpe").cost.n_bytes) == make("bpe").vocab_size
 
 
 @pytest.mark.parametrize("kind", ALL)

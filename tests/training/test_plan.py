@@ -27,7 +27,7 @@ def planned(text: str, **given: Any) -> Plan:
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sizing, "TIMED_TOKENS", 64)
-    monkeypatch.setattr(planning, "PROBE_SECONDS", {"minutes": 0.05, "other": 0.05})
+    monkeypatch.setattr(planning, "TIMED_SECONDS", {"minutes": 0.05, "other": 0.05})
 
 
 def test_a_text_bears_some_passes(text: str) -> None:
@@ -67,10 +67,8 @@ def test_of_much_held_out_text_the_last_evaluation_takes_a_part() -> None:
 def test_the_expected_time_counts_every_evaluation(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def clockwork(probe: planning.Probe, *_: Any) -> None:
-        probe.step_seconds, probe.eval_token_seconds = 0.0, 1.0
-
-    monkeypatch.setattr(planning.Probe, "__init__", clockwork)
+    clockwork = planning.Seconds(step=0.0, eval_token=1.0)
+    monkeypatch.setattr(planning, "_seconds", lambda *_: clockwork)
     monkeypatch.setattr(planning, "full_tokens", lambda trained: 100)
     plan = planned(text, **{"length.steps": 50, "eval.every": 10, "eval.tokens": 32})
     assert plan.seconds == 2 * 32 * 7 + 100  # one more than 0, 10, … 50
@@ -126,9 +124,8 @@ def test_what_a_cpu_emulates_is_said(
 def test_some_of_a_given_time_is_kept_for_what_is_not_training(
     eval_seconds: float, share: float
 ) -> None:
-    settings, probe = Settings(), planning.Probe.__new__(planning.Probe)
+    settings, seconds = Settings(), planning.Seconds(0.01, eval_seconds)
     settings.add({"length.minutes": 10}, "test")
-    probe.step_seconds, probe.eval_token_seconds = 0.01, eval_seconds
     ledger = Ledger(batch=1, micro_batch=1, context=16, train_tokens=10**9)
-    steps = planning._choose_length(settings, ledger, probe, val_tokens=10**6)
+    steps = planning._choose_length(settings, ledger, seconds, val_tokens=10**6)
     assert steps == 60 * 10 * share / 0.01

@@ -67,11 +67,15 @@ def say(message: str) -> None:
 
 
 def write_json(value: Any, indent: int | None = None) -> None:
-    """`value` on stdout; for a terminal everything beyond ASCII is escaped, since a log or a
-    model may hold what a terminal obeys, and where stdout is not UTF-8."""
+    """`value`, of plain and typed structures, on stdout; for a terminal everything beyond ASCII is
+    escaped, since a log or a model may hold what a terminal obeys, and so where stdout is not
+    UTF-8."""
     import json
 
+    import msgspec
+
     plain = sys.stdout.isatty() or (sys.stdout.encoding or "utf-8").lower() != "utf-8"
+    value = msgspec.to_builtins(value)
     text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=plain)
     sys.stdout.write(text + "\n")
 

@@ -69,7 +69,7 @@ def bench(
                     f"{following}  {len(rows) + 1} of {len(names)}  ETA about {left:.0f} s"
                 )
     if json:
-        write_json(room.as_builtins(machine, rows))
+        write_json({"machine": machine, "presets": rows})
     else:
         _show(machine, rows)
     return 0

@@ -79,9 +79,7 @@ def import_(
 
 
 def _finish(done: Any, message: str, json: bool) -> int:
-    import msgspec
-
     say(message)
     if json:
-        write_json(msgspec.to_builtins(done))
+        write_json(done)
     return 0

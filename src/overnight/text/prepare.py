@@ -22,7 +22,7 @@ from ..errors import Say, UserError
 from ..ledger import counted
 from . import corpus, encode, existing, makers, parts
 from .progress import Progress
-from .tokenizers import UNKNOWN_BITS, Tokenizer
+from .tokenizers import Tokenizer
 from .yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 
 FORMAT = 1  # of the files of an entry; a new number makes every older entry a miss
@@ -121,9 +121,8 @@ def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepare
         say(f"The cached tokens in {folder} are damaged: making them again.")
         cache.remove(folder)
         return None
-    bits = UNKNOWN_BITS if tokenizer.lossless else None
     facts = meta.facts | {
-        "names": names, "lossless": tokenizer.lossless, "unknown_bits": bits,
+        "names": names, "lossless": tokenizer.lossless, "unknown_bits": tokenizer.unknown_bits,
     }  # fmt: skip
     return Prepared(train, val, tokenizer, facts, folder / "yardsticks.json", folder)
 

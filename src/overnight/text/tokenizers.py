@@ -228,6 +228,13 @@ class Tokenizer:
         text: str = self._library.decode([i for i in ids if i not in self._special])
         return text
 
+    @property
+    def unknown_bits(self) -> int | None:
+        """What naming an unknown character costs, or None where that does not give back the
+        text."""
+        return UNKNOWN_BITS if self.lossless else None
+
+    @cached_property
     def cost(self) -> Cost:
         """UTF-8 bytes of text that each id stands for; 0 for special tokens. An unknown character
         of `chars` costs what naming it takes, and counts as one byte, the least it can be: bits per
@@ -240,7 +247,7 @@ class Tokenizer:
         nats = np.zeros(self.vocab_size)
         if self.unknown is not None:
             n_bytes[self.unknown] = self.lossless
-            nats[self.unknown] = UNKNOWN_BITS * math.log(2) * self.lossless
+            nats[self.unknown] = math.log(2) * (self.unknown_bits or 0)
         return Cost(n_bytes, nats)
 
     @cached_property

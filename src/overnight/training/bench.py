@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,8 +17,9 @@ from ..model.decoder import count_parameters
 from ..model.size import describe, flops_per_token, with_vocabulary
 from ..settings import Settings, of_preset, preset_names
 from .forms import choose_form
-from .machine import choose_machine, processor_name, settle, wait
+from .machine import choose_machine, processor_name, settle
 from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
+from .timing import update_seconds, wait
 from .update import Updater
 
 PATIENCE = 5  # times the seconds of a preset that one update of it may be expected to take
@@ -199,11 +199,10 @@ def _settings(name: str, machine: Machine) -> Settings:
 
 def _update_seconds(updater: Updater, seconds: float) -> float:
     """The median over about `seconds` of updates; the first, which allocates, is left out."""
-    updater.update(1, 10**6)
+    updater.update(1)
     taken: list[float] = []
     while not taken or sum(taken) < seconds:
-        step = partial(updater.update, 2 + len(taken), 10**6)
-        taken.append(_timed(step, updater.device))
+        taken.append(update_seconds(updater, 2 + len(taken)))
     return float(np.median(taken))
 
 
@@ -214,7 +213,7 @@ def _profiled(updater: Updater) -> Profile:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would talk between the lines of progress
     with profile(activities=activities) as profiler:
         for step in range(PROFILED):
-            updater.update(1 + step, 10**6)
+            updater.update(1 + step)
         wait(updater.device)
     found = Profile(0.0, 0.0, 0)
     for event in profiler.key_averages():
@@ -244,7 +243,3 @@ def limit(found: Profile, share: float, step_seconds: float) -> str:
     if found.calls * step_seconds >= 0.5 * found.others:
         return f"overhead: {found.calls:,} small operations an update besides the products"
     return f"memory bandwidth: {1 - part:.0%} of the time passes outside products"
-
-
-def as_builtins(machine: Machine, rows: list[Measured]) -> dict[str, Any]:
-    return {"machine": msgspec.to_builtins(machine), "presets": msgspec.to_builtins(rows)}

@@ -9,7 +9,6 @@ gives the same bits, again.
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from ..errors import Say
 from ..settings import Settings
 from .machine import compiler_trouble
 from .once import once
+from .timing import own_clock, update_seconds
 from .update import Updater, knows_fused
 
 ADVANTAGE = 1.1  # that an alternative needs
@@ -124,8 +124,7 @@ def _seconds(
     device: torch.device,
 ) -> list[float]:
     """Seconds of an update with each of two values, the least of rounds in turn; of the first
-    alone where that takes too long to try another. What other work takes is left out: the first
-    thread is busy in every part of an update, so its own time is the update's."""
+    alone where that takes too long to try another."""
     config = settings.resolve()
     leaf = name.removeprefix("train.")
     configs = [config.having(train={leaf: value}) for value in values]
@@ -134,9 +133,7 @@ def _seconds(
     while turn <= ROUNDS or (spent < ENOUGH and turn <= MOST_ROUNDS):  # the first one warms up
         for i, (config, updater) in enumerate(zip(configs, updaters, strict=True)):
             torch.set_num_threads(config.train.threads)
-            begin = time.thread_time()
-            updater.update(1 + turn, 10**6)
-            seconds = time.thread_time() - begin
+            seconds = update_seconds(updater, 1 + turn, own_clock(device))
             if i == 0 and seconds > PATIENCE[name] * (1 if turn else 4):  # a first one is slow
                 return [seconds]
             if turn:

@@ -180,14 +180,6 @@ def _take_fast_float32(device: torch.device) -> None:
         torch.set_float32_matmul_precision("highest")
 
 
-def wait(device: torch.device) -> None:
-    """Until what was asked of `device` is done: before a clock is read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
     """What a bit-exact repetition depends on, for the start row."""
     return {

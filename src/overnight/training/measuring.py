@@ -47,7 +47,7 @@ class Measuring:
         self.val, self.probe = self._blocks(self.config.eval.tokens)
         tokens = full_tokens(self.updater.ledger.tokens(self.config.length.steps))
         self.whole = fixed_blocks(self.prepared.val, self.config.model.context, tokens)
-        self.cost = self.prepared.tokenizer.cost()
+        self.cost = self.prepared.tokenizer.cost
         self.seconds, self.evaluations = 0.0, 0  # of this session
         self._token_seconds = 0.0  # of the last evaluation in it
 

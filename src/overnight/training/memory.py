@@ -68,7 +68,7 @@ def largest(config: Config, train: np.ndarray, device: torch.device) -> int:
         if micro > most:
             continue
         try:
-            Updater(_eager(with_micro_batch(config, micro)), train, device).update(1, 10**6)
+            Updater(_eager(with_micro_batch(config, micro)), train, device).update(1)
             return micro
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from ..text.tokenizers import Cost
 from . import memory
 from .evaluate import full_tokens, score
 from .forms import choose_form
-from .machine import choose_machine, settle, wait
+from .machine import choose_machine, settle
 from .plan import SHORTENED, Plan
 from .sizing import MOST_PASSES, choose_size
+from .timing import update_seconds
 from .update import Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
@@ -32,7 +34,7 @@ KEPT = 0.05  # of a time that is given: for evaluation, samples, saving and the 
 KEPT_BESIDE, MOST_KEPT = 0.03, 0.5  # beside a last figure that takes much of a short time
 PROMPT_BYTES = 24
 LONGEST = 10 * 365 * 24 * 3600  # seconds
-PROBE_SECONDS = {"minutes": 1.5, "other": 0.3}
+TIMED_SECONDS = {"minutes": 1.5, "other": 0.3}
 
 
 def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None) -> Plan:
@@ -51,14 +53,14 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
         choose_form(settings, minutes, prepared.train, device, say)
         draft = settings.resolve()
         updater = Updater(draft, prepared.train, device)
-        cost = prepared.tokenizer.cost()
-        probe = Probe(updater, prepared.val, cost, draft.length.minutes > 0)
+        cost = prepared.tokenizer.cost
+        seconds = _seconds(updater, prepared.val, cost, draft.length.minutes > 0)
     except (RuntimeError, MemoryError) as error:
         raise memory.refusal(error, settings.resolve(), device) from None
-    steps = _choose_length(settings, updater.ledger, probe, len(prepared.val))
-    if steps * probe.step_seconds > LONGEST:
+    steps = _choose_length(settings, updater.ledger, seconds, len(prepared.val))
+    if steps * seconds.step > LONGEST:
         raise UserError(
-            f"{steps:,} steps at {probe.step_seconds:.2g} s each would take longer than ten years."
+            f"{steps:,} steps at {seconds.step:.2g} s each would take longer than ten years."
         )
     _choose_warmup(settings, steps)
     _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))
@@ -72,8 +74,8 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
         prepared=prepared,
         updater=updater,
         parameters=count_parameters(config.model),
-        seconds=steps * probe.step_seconds + evaluated * probe.eval_token_seconds,
-        step_seconds=probe.step_seconds,
+        seconds=steps * seconds.step + evaluated * seconds.eval_token,
+        step_seconds=seconds.step,
     )
 
 
@@ -93,27 +95,29 @@ def _choose_micro_batch(settings: Settings, prepared: Prepared, device: torch.de
         memory.check_micro_batch(batch, micro)
 
 
-class Probe:
-    """Seconds per update and per evaluated token, measured on the real shapes, then undone."""
+class Seconds(NamedTuple):
+    """That an update takes, and a token that is evaluated."""
 
-    def __init__(self, updater: Updater, val: np.ndarray, cost: Cost, careful: bool) -> None:
-        budget = PROBE_SECONDS["minutes" if careful else "other"]
-        updater.update(1, 10**6)  # the first one allocates
-        wait(updater.device)
-        begin, updates = time.monotonic(), 0
-        while not updates or (time.monotonic() - begin < budget and updates < 200):
-            updates += 1
-            updater.update(1 + updates, 10**6)
-            wait(updater.device)
-        self.step_seconds = (time.monotonic() - begin) / updates
-        blocks = fixed_blocks(val, updater.config.model.context, 4096)
-        begin = time.monotonic()
-        measured = score(updater.model, blocks, cost, updater.device)
-        self.eval_token_seconds = (time.monotonic() - begin) / measured.tokens
-        updater.reset()
+    step: float
+    eval_token: float
 
 
-def _choose_length(settings: Settings, ledger: Ledger, probe: Probe, val_tokens: int) -> int:
+def _seconds(updater: Updater, val: np.ndarray, cost: Cost, careful: bool) -> Seconds:
+    """Measured on the real shapes, then undone."""
+    budget = TIMED_SECONDS["minutes" if careful else "other"]
+    updater.update(1)  # the first one allocates
+    taken: list[float] = []
+    while not taken or (sum(taken) < budget and len(taken) < 200):
+        taken.append(update_seconds(updater, 2 + len(taken)))
+    blocks = fixed_blocks(val, updater.config.model.context, 4096)
+    begin = time.monotonic()
+    measured = score(updater.model, blocks, cost, updater.device)
+    eval_token = (time.monotonic() - begin) / measured.tokens
+    updater.reset()
+    return Seconds(sum(taken) / len(taken), eval_token)
+
+
+def _choose_length(settings: Settings, ledger: Ledger, seconds: Seconds, val_tokens: int) -> int:
     """Turn the given length into steps, once; the schedule ends there."""
     length = settings.resolve().length
     if length.steps:
@@ -121,11 +125,11 @@ def _choose_length(settings: Settings, ledger: Ledger, probe: Probe, val_tokens:
     if length.tokens:
         steps, reason = ledger.steps_for_tokens(length.tokens), f"{length.tokens:,} tokens"
     elif length.minutes:
-        whole = min(val_tokens, full_tokens(0)) * probe.eval_token_seconds / (60 * length.minutes)
+        whole = min(val_tokens, full_tokens(0)) * seconds.eval_token / (60 * length.minutes)
         kept = min(max(KEPT, whole + KEPT_BESIDE), MOST_KEPT)
-        steps = max(1, math.floor(60 * length.minutes * (1 - kept) / probe.step_seconds))
+        steps = max(1, math.floor(60 * length.minutes * (1 - kept) / seconds.step))
         reason = (
-            f"{length.minutes:g} minutes at {1 / probe.step_seconds:.3g} steps/s, measured, "
+            f"{length.minutes:g} minutes at {1 / seconds.step:.3g} steps/s, measured, "
             f"with {kept:.0%} kept for what is not training"
         )
         most = ledger.steps_for_passes(MOST_PASSES)
@@ -181,7 +185,7 @@ def _choose_prompts(settings: Settings, prepared: Prepared) -> None:
     if settings.get("sample.prompts") or not settings.get("sample.tokens"):
         return
     tokens, tokenizer = prepared.val, prepared.tokenizer
-    lengths = tokenizer.cost().n_bytes
+    lengths = tokenizer.cost.n_bytes
     prompts = []
     for i in range(3):
         ids = tokens[len(tokens) * i // 3 :][:64].tolist()

@@ -7,7 +7,6 @@ ones docs/lab-notes.md, 2026-11-21). So: the largest rung of a ladder whose run 
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
@@ -19,8 +18,9 @@ from ..errors import Say
 from ..settings import Settings
 from ..text.prepare import Prepared
 from . import memory
-from .machine import device_name, wait
+from .machine import device_name
 from .once import once
+from .timing import own_clock, update_seconds
 from .update import Updater
 
 HEAD = 64
@@ -234,16 +234,8 @@ def _timed_in_part(config: Config, device: torch.device) -> Config:
 
 
 def _timed(config: Config, prepared: Prepared, device: torch.device) -> float:
-    """Seconds a token, the least of some updates. On a CPU what other work takes is left out: the
-    first thread is busy in every part of an update, so its own time is the update's."""
-    clock = time.thread_time if device.type == "cpu" else time.perf_counter
-    updater, least = Updater(config, prepared.train, device), float("inf")
-    for step in range(1, 2 + TIMED):
-        begin = clock()
-        update = updater.update(step, 10**6)
-        wait(device)
-        seconds = clock() - begin
-        least = min(least, seconds / update.tokens)
-        if seconds > LONG:
-            break
-    return least
+    """Seconds a token, the least of some updates."""
+    updater, taken = Updater(config, prepared.train, device), [0.0]
+    while taken[-1] <= LONG and len(taken) < 2 + TIMED:
+        taken.append(update_seconds(updater, len(taken), own_clock(device)))
+    return min(taken[1:]) / updater.ledger.tokens_per_step

@@ -20,6 +20,8 @@ from .machine import compiled
 from .optimizers import Optimizers
 from .rows import Touched, looked_up, touch
 
+FAR = 10**6  # steps of a schedule whose end is far
+
 
 class Update(msgspec.Struct):
     """What one update measured. `nats` is the sum of unsmoothed losses over its `tokens`."""
@@ -56,7 +58,9 @@ class Updater:
         self.model.initialise(self.config.train.seed).train()
         self.optimizers = Optimizers(self.model, self.config.optimizer, self._dtype)
 
-    def update(self, step: int, steps: int, shift: int = 0, recent: Sequence[float] = ()) -> Update:
+    def update(
+        self, step: int, steps: int = FAR, shift: int = 0, recent: Sequence[float] = ()
+    ) -> Update:
         """Make update number `step` (1 … `steps`) on the sequences of that number plus `shift`.
 
         Loss and gradient norm are judged first: if they are not finite, or the loss is a spike

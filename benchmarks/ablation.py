@@ -23,7 +23,7 @@ from overnight.text.batches import fixed_blocks
 from overnight.text.prepare import Prepared, prepare
 from overnight.training.evaluate import score
 from overnight.training.machine import choose_machine, settle
-from overnight.training.update import Updater
+from overnight.training.update import FAR, Updater
 
 ROUNDS = 4  # of timing, and updates in each
 
@@ -100,10 +100,10 @@ def times(made: dict[str, tuple[Settings, Prepared]]) -> dict[str, float]:
     for _ in range(ROUNDS):
         for name, (settings, prepared) in made.items():
             updater = Updater(settings.resolve(), prepared.train, device)
-            updater.update(1)
+            updater.update(1, FAR)
             begin = time.process_time()
             for step in range(ROUNDS):
-                updater.update(2 + step)
+                updater.update(2 + step, FAR)
             spent = 1000 * (time.process_time() - begin) / ROUNDS
             least[name] = min(spent, least.get(name, spent))
     return least

@@ -32,7 +32,7 @@ from overnight.settings import Settings, of_preset
 from overnight.training.bench import product_rate
 from overnight.training.forms import WORTH_COMPILING, choose_form
 from overnight.training.machine import has_bfloat16, settle
-from overnight.training.update import Updater
+from overnight.training.update import FAR, Updater
 
 SMALL = {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12}
 MEDIUM = {"layers": 6, "heads": 6, "width": 384, "context": 256, "batch": 16}
@@ -131,7 +131,7 @@ def speed_of(update: Callable[[], object], shape: dict[str, int], count: int) ->
 
 def steps_of(ours: Updater) -> Callable[[], object]:
     numbers = iter(range(1, 10**9))
-    return lambda: ours.update(next(numbers))
+    return lambda: ours.update(next(numbers), FAR)
 
 
 def bench_speed(folder: Path, rounds: int) -> list[dict[str, Any]]:

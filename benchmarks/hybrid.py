@@ -24,7 +24,7 @@ import peers
 from overnight.model.decoder import Decoder
 from overnight.settings import of_preset
 from overnight.training.machine import has_bfloat16, settle
-from overnight.training.update import Updater
+from overnight.training.update import FAR, Updater
 
 BATCH, MICRO, CONTEXT, VOCABULARY = 16, 4, 128, 256
 GOALS = {"bamba": 1.3, "jamba": 5.0}
@@ -46,7 +46,7 @@ def ours(dtype: str) -> tuple[Callable[[], None], int, Decoder]:
     updater = Updater(settings.resolve(), tokens, torch.device("cpu"))
     step = iter(range(1, 10**9))
     count = sum(p.numel() for p in updater.model.parameters())
-    return lambda: updater.update(next(step)) and None, count, updater.model
+    return lambda: updater.update(next(step), FAR) and None, count, updater.model
 
 
 def theirs(

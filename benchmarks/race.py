@@ -28,7 +28,7 @@ from overnight.text.prepare import Prepared, prepare
 from overnight.training.evaluate import score
 from overnight.training.machine import choose_machine
 from overnight.training.sizing import MOST_PASSES, choose_size
-from overnight.training.update import Updater
+from overnight.training.update import FAR, Updater
 
 SHAKESPEARE = Path(__file__).parents[2] / "shared" / "data" / "tinyshakespeare.txt"
 NANOGPT = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64}
@@ -227,7 +227,7 @@ def within(settings: Settings, prepared: Prepared, budget: float) -> tuple[list[
     updater, device = Updater(config, prepared.train, torch.device("cpu")), torch.device("cpu")
     begin = time.process_time()
     for step in range(1, 21):
-        updater.update(step)
+        updater.update(step, FAR)
     steps = int(20 * budget / (time.process_time() - begin))
     steps = min(steps, updater.ledger.steps_for_passes(MOST_PASSES))  # as a run of `fast` would
     updater.reset()

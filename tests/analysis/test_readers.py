@@ -282,7 +282,7 @@ def test_jsonl_of_several_kinds_and_pythons_nan(tmp_path):
     assert [r["loss"] for r in run.tables["train"] if r["loss"] is not None] == [4.0, 3.0]
     assert [r["val_loss"] for r in run.tables["eval"]] == [4.2]
     assert len(run.problems) == 3
-    assert run.problems[-1] == "columns note"
+    assert run.problems[-1] == "not read: columns note"
 
 
 def test_perplexity_alone(tmp_path):

@@ -16,9 +16,10 @@ import made
 from overnight.analysis.explain import explain
 from overnight.analysis.overfitting import harm
 from overnight.analysis.run import Run, load_run
-from overnight.report import words
-from overnight.report.document import Cards, build
+from overnight.report import html, words
+from overnight.report.document import Cards, Figure, Table, build
 from overnight.report.explained import lines
+from overnight.report.numbers import MOST_ROWS, shown
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -149,3 +150,44 @@ def test_a_run_that_was_stopped_before_its_first_evaluation(tmp_path: Path) -> N
     assert card.answer == "cannot tell"
     assert f"on disk is of step {max(present):,}" in card.detail
     assert not any("Take step" in line for line in words.best(found))
+
+
+def section(run: Run, name: str) -> Any:
+    return next((s for s in build(run.found).sections if s.id == name), None)
+
+
+def test_a_page_lists_so_many_evaluations_that_it_can_be_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    losses = 2 + 1 / (1 + np.arange(5000) / 100) + 0.01 * rng.standard_normal(5000)
+    losses[1234] = 1.5
+    path = tmp_path / "m.csv"
+    path.write_text("step,val_loss\n" + "".join(f"{i},{v:.4f}\n" for i, v in enumerate(losses)))
+    run = load_run(path)
+    (table,) = (block for block in section(run, "evaluations").blocks if isinstance(block, Table))
+    steps = [row[0] for row in table.rows]
+    assert (steps[0], steps[-1]) == ("0", "4,999")
+    assert "1,234 ★" in steps
+    assert MOST_ROWS <= len(steps) <= MOST_ROWS + 1
+    assert f"{len(steps):,} of 5,000" in section(run, "evaluations").blocks[0].text
+    page = html.render(build(run.found), run.findings)
+    assert page.count('"val_perplexity"') == len(steps)
+    assert len(run.findings["evaluations"]) == 5000
+    assert shown(MOST_ROWS, []) == list(range(MOST_ROWS))
+
+
+def test_what_was_made_of_a_log_is_no_open_question(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("step,loss,aux\n" + "".join(f"{i},3.{i},1\n" for i in range(9)))
+    run = load_run(path)
+    assert section(run, "reading").blocks[0].items == ["not read: columns aux"]
+    assert not any("aux" in line for line in section(run, "unknown").blocks[0].items)
+
+
+def test_the_norm_of_the_gradient_is_drawn_without_a_speed(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    rows = "".join(f"{i},3.{i},0.{i}\n" for i in range(9))
+    path.write_text("step,loss,grad_norm\n" + rows)
+    figures = [b for b in section(load_run(path), "ledger").blocks if isinstance(b, Figure)]
+    assert [figure.chart for figure in figures] == ["speed norm"]
+    path.write_text("step,loss\n" + "".join(f"{i},3.{i}\n" for i in range(9)))
+    assert not [b for b in section(load_run(path), "ledger").blocks if isinstance(b, Figure)]

@@ -38,7 +38,7 @@ class Table:
 @dataclass(frozen=True)
 class Figure:
     name: str  # PNG beside the report
-    chart: str  # the interactive chart of the HTML page that takes its place
+    chart: str  # the interactive charts of the HTML page that take its place, in words
     caption: str
 
 
@@ -88,7 +88,7 @@ def build(f: Findings) -> Document:
     makers = (
         _curves, _diagnosis, _advice, _best, _evaluations, _gap, _schedule, _ledger,
         _passes, _phases, _yardsticks, _forecast, _samples, _checkpoints, _sessions, _unknown,
-        _methods,
+        _reading, _methods,
     )  # fmt: skip
     sections = [section for make in makers if (section := make(f)) is not None and section.blocks]
     sections.insert(0, _glance(f, {section.id for section in sections}))
@@ -132,23 +132,25 @@ def _best(f: Findings) -> Section | None:
 def _evaluations(f: Findings) -> Section | None:
     if not f.evaluations:
         return None
+    kept = n.shown(len(f.evaluations), [i for i, e in enumerate(f.evaluations) if e.best])
+    listed = [f.evaluations[i] for i in kept]
     head = ["step", "passes", "train", "val", "± SE", "gap", "± SE", "ppl train", "ppl val", "bpb"]
     rows = [
         [
             n.count(e.step) + (" ★" if e.best else " =" if e.tied else ""),
-            n.passes(e.passes), n.loss(e.train_loss), n.loss(e.val_loss), n.loss(e.val_se),
-            n.signed(e.gap), n.loss(e.gap_se), n.perplexity(e.train_perplexity),
+            n.passes(e.passes), n.loss(e.train_loss), n.loss(e.val_loss), n.small(e.val_se),
+            n.signed(e.gap), n.small(e.gap_se), n.perplexity(e.train_perplexity),
             n.perplexity(e.val_perplexity), n.loss(e.val_bpb),
         ]
-        for e in f.evaluations
+        for e in listed
     ]  # fmt: skip
     head, rows = _without_empty(head, rows)
-    marked = [i for i, e in enumerate(f.evaluations) if e.best]
+    marked = [i for i, e in enumerate(listed) if e.best]
     return Section(
         "evaluations",
-        "Every evaluation",
+        "Every evaluation" if len(listed) == len(f.evaluations) else "Evaluations",
         [
-            Text(words.evaluations(f), "quiet"),
+            Text(words.evaluations(f, len(listed)), "quiet"),
             Table(head, rows, marked, fold=len(rows) > 30),
         ],
     )
@@ -184,9 +186,8 @@ def _schedule(f: Findings) -> Section | None:
 def _ledger(f: Findings) -> Section:
     rows = words.ledger_rows(f)
     blocks: list[Block] = [Table(["what", "value"], rows)]
-    blocks += [Text(words.check(c), "bad") for c in f.ledger.checks if not c.agrees]
-    if any(s is not None for s in f.curve.tokens_per_s):
-        blocks.append(Figure("metrics.png", "speed", words.speed_caption(f)))
+    if any(v is not None for v in (*f.curve.tokens_per_s, *f.curve.grad_norm)):
+        blocks.append(Figure("metrics.png", "speed norm", words.metrics_caption(f)))
     return Section("ledger", "Ledger: steps, tokens, passes, time", blocks)
 
 
@@ -203,6 +204,7 @@ def _passes(f: Findings) -> Section | None:
     head = ["pass", "from step", "to step", "train (mean)", "val (last)", "tok/s"]
     if f.ledger.passes is None:
         head[0] = "epoch (as logged)"
+    head, rows = _without_empty(head, rows)
     return Section("passes", "Per pass", [Table(head, rows, fold=len(rows) > 30)])
 
 
@@ -216,7 +218,14 @@ def _phases(f: Findings) -> Section | None:
         ]
         for p in f.phases
     ]  # fmt: skip
-    head = ["phase", "from step", "to step", "train loss from", "to", "nats per 1,000 steps"]
+    head = [
+        "phase",
+        "from step",
+        "to step",
+        "train loss from",
+        "to",
+        f"nats per 1,000 {f.source.step_is}s",
+    ]
     return Section("phases", "Phases", [Table(head, rows)])
 
 
@@ -316,8 +325,14 @@ def _sessions(f: Findings) -> Section | None:
 
 
 def _unknown(f: Findings) -> Section | None:
-    lines = [*f.cannot_conclude, *(f"The log: {p}" for p in f.source.problems)]
+    lines = f.cannot_conclude
     return Section("unknown", "What cannot be concluded", [Items(lines)]) if lines else None
+
+
+def _reading(f: Findings) -> Section | None:
+    """Of a foreign log what was made of it, of an own one what is damaged."""
+    lines = f.source.problems
+    return Section("reading", "How the log was read", [Items(lines)]) if lines else None
 
 
 def _methods(f: Findings) -> Section:

@@ -29,7 +29,7 @@ HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "plateau": {
         "yes": ("On a plateau", "unsure"),
-        "no": ("Not on a plateau", "good"),
+        "no": ("Not on a plateau", "open"),
         "cannot_tell": ("Cannot tell whether it is on a plateau", "open"),
     },
     "train_drift": {

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..shown import is_inert
 from .document import Document
+from .numbers import shown
 
 CHARTED = ("curve", "evaluations", "noise", "best", "source")
 
@@ -37,7 +38,11 @@ def render(document: Document, findings: dict[str, Any]) -> str:
     )
     environment.filters["kind"] = lambda block: type(block).__name__
     style, script = _asset("report.css"), _asset("report.js")
-    data = json.dumps({name: findings[name] for name in CHARTED}, allow_nan=False)
+    charted = {name: findings[name] for name in CHARTED}
+    evaluations = charted["evaluations"]
+    best = [i for i, evaluation in enumerate(evaluations) if evaluation["best"]]
+    charted["evaluations"] = [evaluations[i] for i in shown(len(evaluations), best)]
+    data = json.dumps(charted, allow_nan=False)
     for mark, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
         data = data.replace(mark, escaped)
     page = environment.from_string(_asset("report.html")).render(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 DASH = "–"
+MOST_ROWS = 1000  # of a table or a line, beyond which nobody reads and a page grows slow
 
 
 def loss(value: float | None) -> str:
@@ -18,7 +19,7 @@ def small(value: float | None) -> str:
 
 def within(value: float | None, se: float | None) -> str:
     """`1.2917 ± 0.0118`."""
-    return loss(value) + (f" ± {loss(se)}" if se is not None else "")
+    return loss(value) + (f" ± {small(se)}" if se is not None else "")
 
 
 def short(value: float) -> str:
@@ -51,7 +52,9 @@ def count(value: float | None) -> str:
 
 
 def passes(value: float | None) -> str:
-    return DASH if value is None else f"{value:.2f}"
+    if value is None:
+        return DASH
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def rate(value: float | None) -> str:
@@ -92,6 +95,15 @@ def size(n_bytes: float | None) -> str:
 
 def interval(ci: tuple[float, float] | None) -> str:
     return DASH if ci is None else f"{ci[0]:.4f} to {ci[1]:.4f}"
+
+
+def shown(count: int, always: list[int]) -> list[int]:
+    """Which of so many rows are shown: all, or MOST_ROWS evenly spread, the first and the last
+    among them, and those that `always` are."""
+    if count <= MOST_ROWS:
+        return list(range(count))
+    spread = {round(i * (count - 1) / (MOST_ROWS - 1)) for i in range(MOST_ROWS)}
+    return sorted(spread.union(always))
 
 
 def steps(found: list[int], most: int = 8) -> str:

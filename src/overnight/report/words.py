@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..analysis.findings import Advice, Best, Check, Findings, Ledger, Whole
+from ..analysis.findings import Advice, Best, Findings, Ledger, Whole
 from ..ledger import counted
 from . import numbers as n
 from .headlines import tone
@@ -115,7 +115,8 @@ def _card_best(f: Findings) -> Card:
         detail += "; no other is as good" if _tells_ties(f, b) else "; too few to tell ties"
     if b.pick_saved is False:
         detail += "; it is not on disk"
-    return Card(question, f"step {b.pick:,}", detail, "good", "best")
+    fit = "unsure" if b.pick_saved is False or b.pick == 0 else "good"
+    return Card(question, f"step {b.pick:,}", detail, fit, "best")
 
 
 def _never_evaluated(f: Findings, b: Best) -> int | None:
@@ -204,7 +205,7 @@ def _card_time(f: Findings) -> Card:
 
 def _card_passes(f: Findings) -> Card:
     led = f.ledger
-    parts = [counted(led.steps, "step")]
+    parts = [counted(led.steps, f.source.step_is)]
     if led.tokens is not None:
         parts.append(f"{led.tokens:,} tokens")
     if led.train_tokens is not None:
@@ -333,8 +334,10 @@ def whole(f: Findings) -> list[str]:
     return [line]
 
 
-def evaluations(f: Findings) -> str:
+def evaluations(f: Findings, listed: int) -> str:
     marks = "★ best, = tied with it. " if any(e.best for e in f.evaluations) else ""
+    if listed < (all_of := len(f.evaluations)):
+        marks = f"{listed:,} of {all_of:,}, evenly spread; findings.json has all. {marks}"
     train = "" if f.gap_estimator == "none" else f"Train column: {f.gap_estimator}. "
     return f"{marks}{train}Losses in {unit(f)}; ppl is perplexity, SE the standard error."
 
@@ -383,8 +386,10 @@ def lr_caption(f: Findings) -> str:
     return f"Learning rate as logged, {f.schedule.n:,} values."
 
 
-def speed_caption(f: Findings) -> str:
-    return f"Tokens per second; the median is {n.count(f.ledger.tokens_per_s)}."
+def metrics_caption(f: Findings) -> str:
+    speed = f.ledger.tokens_per_s
+    median = "" if speed is None else f" The median speed is {n.count(speed)} tokens per second."
+    return f"As logged: speed and the norm of the gradient before it was clipped.{median}"
 
 
 STEP_IS = {
@@ -422,14 +427,6 @@ def _per_step(led: Ledger) -> str:
     return "tokens per step, at the end" if now else "tokens per step"
 
 
-def check(c: Check) -> str:
-    """Of one that disagrees."""
-    return (
-        f"{c.what.capitalize()}: logged {n.short(c.logged)} and computed {n.short(c.computed)} "
-        "do not agree."
-    )
-
-
 def yardsticks(f: Findings) -> str:
     y = f.yardsticks
     if y is None or y.model_bpb is None:
@@ -446,7 +443,7 @@ def forecast(f: Findings) -> list[str]:
     p = f.forecast
     if p.status == "made" and p.value is not None and p.for_step is not None:
         if p.low is not None and p.high is not None:
-            interval = f" ({n.interval((p.low, p.high))})"
+            interval = f" (95 %: {n.interval((p.low, p.high))})"
         else:
             interval = ""
         return [
@@ -463,20 +460,36 @@ SCORES = (  # what the table of earlier forecasts shows
 )
 
 
+def _own_methods(f: Findings) -> list[str]:
+    """What is known of a run folder; another tool's log is taken at its word."""
+    if f.source.format != "run folder":
+        return [f"Step: {METHOD_STEP[f.source.step_is]}. Speed and passes: as logged."]
+    return [
+        "Pass: the training tokens once, in blocks that do not overlap. Step: one optimizer "
+        "update.",
+        "Speed: tokens per second of each training row, without evaluation and saving; median.",
+    ]
+
+
+METHOD_STEP = {
+    "step": "as logged",
+    "epoch": "an epoch, as the log has no steps",
+    "row": "a row, as the log has no steps",
+}
+
+
 def methods(f: Findings) -> list[str]:
     """How each number was computed, for this log."""
     lines = [
         "Loss: mean negative log-likelihood, nats per token. Perplexity: exp(loss). Bits per "
         "byte: nats divided by ln 2 and by UTF-8 bytes.",
-        "Pass: the training tokens once, in blocks that do not overlap. Step: one optimizer "
-        "update.",
+        *_own_methods(f),
         f"Noise of an evaluation: {f.noise.method}.",
         *([] if f.gap_estimator == "none" else [f"Train column and gap: {f.gap_estimator}."]),
         "Tied: every evaluation that may be the best with 95 % confidence (Gupta's subset "
         "selection).",
         "Verdicts that rest on a test are adjusted for the number of tests in this report (Holm); "
         "their p values and intervals are in findings.json.",
-        "Speed: tokens per second of each training row, without evaluation and saving; median.",
     ]
     if f.best is not None:
         lines.append(f"Best: {f.best.rule}.")

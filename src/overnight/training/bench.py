@@ -20,7 +20,7 @@ from .forms import choose_form
 from .machine import choose_machine, processor_name, settle
 from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
 from .timing import update_seconds, wait
-from .update import Updater
+from .update import FAR, Updater
 
 PATIENCE = 5  # times the seconds of a preset that one update of it may be expected to take
 LONG = 0.05  # seconds; of a product that is large enough
@@ -199,7 +199,7 @@ def _settings(name: str, machine: Machine) -> Settings:
 
 def _update_seconds(updater: Updater, seconds: float) -> float:
     """The median over about `seconds` of updates; the first, which allocates, is left out."""
-    updater.update(1)
+    updater.update(1, FAR)
     taken: list[float] = []
     while not taken or sum(taken) < seconds:
         taken.append(update_seconds(updater, 2 + len(taken)))
@@ -213,7 +213,7 @@ def _profiled(updater: Updater) -> Profile:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would talk between the lines of progress
     with profile(activities=activities) as profiler:
         for step in range(PROFILED):
-            updater.update(1 + step)
+            updater.update(1 + step, FAR)
         wait(updater.device)
     found = Profile(0.0, 0.0, 0)
     for event in profiler.key_averages():

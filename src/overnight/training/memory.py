@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..model.decoder import count_parameters
 from ..model.size import checkpoint_bytes, memory_bytes
 from . import limits
-from .update import Updater
+from .update import FAR, Updater
 
 SHARE = 0.6  # of the free memory that an estimate may fill: the peak is 0.9 to 1.3 of it, measured
 
@@ -68,7 +68,7 @@ def largest(config: Config, train: np.ndarray, device: torch.device) -> int:
         if micro > most:
             continue
         try:
-            Updater(_eager(with_micro_batch(config, micro)), train, device).update(1)
+            Updater(_eager(with_micro_batch(config, micro)), train, device).update(1, FAR)
             return micro
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -24,7 +24,7 @@ from .machine import choose_machine, settle
 from .plan import SHORTENED, Plan
 from .sizing import MOST_PASSES, choose_size
 from .timing import update_seconds
-from .update import Updater
+from .update import FAR, Updater
 
 EVALUATIONS = 16  # over a run, where the user asks for no other cadence
 SAMPLINGS = 4  # and the end
@@ -105,7 +105,7 @@ class Seconds(NamedTuple):
 def _seconds(updater: Updater, val: np.ndarray, cost: Cost, careful: bool) -> Seconds:
     """Measured on the real shapes, then undone."""
     budget = TIMED_SECONDS["minutes" if careful else "other"]
-    updater.update(1)  # the first one allocates
+    updater.update(1, FAR)  # the first one allocates
     taken: list[float] = []
     while not taken or (sum(taken) < budget and len(taken) < 200):
         taken.append(update_seconds(updater, 2 + len(taken)))

@@ -58,9 +58,7 @@ class Updater:
         self.model.initialise(self.config.train.seed).train()
         self.optimizers = Optimizers(self.model, self.config.optimizer, self._dtype)
 
-    def update(
-        self, step: int, steps: int = FAR, shift: int = 0, recent: Sequence[float] = ()
-    ) -> Update:
+    def update(self, step: int, steps: int, shift: int = 0, recent: Sequence[float] = ()) -> Update:
         """Make update number `step` (1 … `steps`) on the sequences of that number plus `shift`.
 
         Loss and gradient norm are judged first: if they are not finite, or the loss is a spike

@@ -66,8 +66,8 @@ def _of_one_run(loose: Columns, runs: list[str], problems: list[str]) -> Columns
         return loose
     last = int(code[np.isfinite(code)][-1])
     problems.append(
-        f"the rows of {len(runs) - 1:,} other runs: a column names {len(runs):,}, the last one is "
-        f"{runs[last][:40]!r}"
+        f"not read: the rows of {len(runs) - 1:,} other runs: a column names {len(runs):,}, the "
+        f"last one is {runs[last][:40]!r}"
     )
     return select(loose, code == last)
 

@@ -207,4 +207,4 @@ def unread(names: Iterable[str], known: set[str]) -> list[str]:
     if not left:
         return []
     more = f" and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
-    return [f"columns {', '.join(left[:NAMED])}{more}"]
+    return [f"not read: columns {', '.join(left[:NAMED])}{more}"]

@@ -103,7 +103,7 @@ def _other_runs(header: list[str], known: dict[str, str]) -> list[str]:
         return []
     others = [run[:40] for run in runs if run != read]
     more = f" and {len(others) - OTHERS:,} more" if len(others) > OTHERS else ""
-    return [f"other runs than {read[:40]}: {', '.join(others[:OTHERS])}{more}"]
+    return [f"not read: other runs than {read[:40]}: {', '.join(others[:OTHERS])}{more}"]
 
 
 def _bounded(text: io.TextIOWrapper, torn: bool, problems: list[str]) -> Iterator[str]:

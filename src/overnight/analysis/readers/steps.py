@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ledger import counted
 from ..tables import Array, Columns
 from .values import LOSSES
 
@@ -124,8 +125,8 @@ def last_run(loose: Columns, problems: list[str]) -> Columns:
     if not begins:
         return loose
     problems.append(
-        f"{at[begins[-1]]:,} rows of {len(begins):,} earlier run{'s' * (len(begins) > 1)} in the "
-        f"same file: steps begin again at {steps[begins[-1]]:,.0f}"
+        f"not read: {at[begins[-1]]:,} rows of {counted(len(begins), 'earlier run')} in the same "
+        f"file: steps begin again at {steps[begins[-1]]:,.0f}"
     )
     return {name: values[at[begins[-1]] :] for name, values in loose.items()}
 

@@ -44,6 +44,7 @@
       }],
     }),
     lr: () => ({ unit: "learning rate", zero: true, lines: [{ cls: "rate", name: "learning rate", points: fromCurve("lr") }], bands: [] }),
+    norm: () => ({ unit: "gradient norm", zero: true, lines: [{ cls: "rate", name: "gradient norm", points: fromCurve("grad_norm") }], bands: [] }),
     speed: () => ({ unit: "tokens per second", zero: true, lines: [{ cls: "train", name: "tokens per second", points: fromCurve("tokens_per_s") }], bands: [] }),
   };
 
@@ -103,7 +104,7 @@
     const spec = CHARTS[chart.kind]();
     const width = Math.max(300, Math.min(chart.figure.clientWidth || 640, 1000));
     const height = Math.round(Math.max(210, Math.min(340, width * 0.46)));
-    const left = 52, right = 20, top = 10, bottom = 34;
+    const left = 52, right = 20, top = 22, bottom = 34;
     const logY = state.logY && spec.logY;
     const xs = spec.lines.flatMap((l) => l.points.map((p) => p[0])).filter((x) => !state.logX || x > 0);
     const ys = range(spec, logY);
@@ -125,6 +126,7 @@
       el("text", { x: X(t), y: height - bottom + 16, "text-anchor": "middle" }, svg).textContent = xText(t);
     }
     el("text", { x: width - right, y: height - 4, "text-anchor": "end" }, svg).textContent = axes[state.x];
+    el("text", { x: 4, y: 12 }, svg).textContent = spec.unit;
     el("line", { class: "grid", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }, svg);
     const inside = el("g", { "clip-path": `url(#${clip})` }, svg);
     const ok = (p) => (!state.logX || p[0] > 0) && (!logY || p[1] > 0);
@@ -216,11 +218,16 @@
   }
 
   for (const figure of document.querySelectorAll("figure[data-chart]")) {
-    const kind = figure.dataset.chart, caption = figure.querySelector("figcaption");
+    const caption = figure.querySelector("figcaption");
+    for (const kind of figure.dataset.chart.split(" ")) add(figure, caption, kind);
+  }
+  function add(figure, caption, kind) {
+    const spec = CHARTS[kind]();
+    if (kind === "speed" || kind === "norm") if (!spec.lines[0].points.length) return;
     const bar = document.createElement("div"), holder = document.createElement("div"), readout = document.createElement("div");
     bar.className = "controls"; readout.className = "readout";
     figure.insertBefore(bar, caption); figure.insertBefore(holder, caption); figure.insertBefore(readout, caption);
-    selects.push(controls(bar, CHARTS[kind]()));
+    selects.push(controls(bar, spec));
     if (kind === "lr") lookup(bar);
     charts.push({ kind, figure, holder, readout, caption: caption.textContent });
   }

@@ -1,0 +1,125 @@
+"""What one printed line says: names and their numbers, whatever a tool writes around them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from . import kinds
+from .names import normalise, ours_of, tells_task
+from .values import COUNTS
+from .values import number as parse
+
+# What stands where a name and a number are wanted, and what it says; in this order
+TIDY = (
+    (re.compile(r"\x1b\[[0-9;]*m"), ""),  # colours
+    (re.compile(r"[ \t]+"), " "),
+    # docker's, kubectl's time in front: `2024-05-01T10:00:00.5Z step 3 loss 2`
+    (re.compile(r"^\S*\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? "), ""),
+    # llama2.c, build-nanogpt: `250 | loss 3.21`
+    (re.compile(r"^(\d+) (?:\| )?(?=(?:train|val|loss)\b)"), r"step \1 "),
+    # a bar of progress, with figures that change as it grows: ` 45%|████ | 9/20 [00:01<00:02]`
+    (re.compile(r"\d+%\|[^\]]*\]"), ""),
+    # MiniMind: `Epoch:[1/2](10/39695) loss:8.9`
+    (re.compile(r"(Epoch): ?\[(\d+)/\d+\] ?\((\d+/\d+)\)"), r"\1 \2 step \3 "),
+    (re.compile(r"^ +"), ""),
+    # llm.c's rate behind its number: `| 124025 tok/s`; OpenNMT's are of both languages
+    (
+        re.compile(
+            r"[|,;(] ?(?:\d+/)?(\d[\d,]*(?:\.\d+)?[kM]?) ?tok(?:ens)?/s(?:ec)?\b(?! ?[:=(\d])"
+        ),
+        r"| tok_s: \1 ",
+    ),
+    # Megatron, GPT-NeoX: `validation loss at iteration 100 | lm loss value: 3.2E+00 | …`
+    (
+        re.compile(
+            r"^.*?validation(?:-0)? (?:loss|results) at iteration (\d+)"
+            r"(?!.*on test set).*?loss value: (\S+).*$"
+        ),
+        r"step \1 val_loss \2",
+    ),
+    # torchtitan: `validate step: 100  loss:  3.2`
+    (re.compile(r"^.*?validate step:\s*(\d+)\s+loss:\s*(\S+).*$"), r"step \1 val_loss \2"),
+)
+PAIR = re.compile(
+    r"([A-Za-z]\d?[A-Za-z_/ ().-]{0,63}?) ?[:= ] ?[#[]?"  # a name
+    r"([+-]?(?:\d+(?::\d\d){1,2}|\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"
+    r"(?: (ms|s|sec|seconds|min|minutes|h|hours|[kKMB])\b(?!/| ?[:=]? ?[\d+-]))?"  # … and its unit
+    r"(?:/ ?(\d[\d,]*))?",  # and of how many
+    re.IGNORECASE,
+)
+# What a loss is of: its first word, a word in brackets, the one next to the loss
+WORDS = "|".join([*kinds.VALIDATION, *kinds.TEST])
+TAG = re.compile(
+    rf"^\W*({WORDS})\b|[\[(]({WORDS})[\])]|\b({WORDS})\W{{0,3}}$|(valid) on '", re.IGNORECASE
+)
+WHOLE = re.compile(r"[\d,]+%?")
+BARE = {"train", "val", "valid", "validation"}  # losses as the header of a table; here often not
+OTHER_UNIT = re.compile(
+    r" ?(?:samples?|seqs?|sequences?|imgs?|images?|it|iters?|steps?)\b(?! ?[:=]? ?\d)",
+    re.IGNORECASE,
+)
+LEVEL = re.compile(r"^.*\b(?:info|debug|warning|root)\b[\s-]*", re.IGNORECASE)
+SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
+
+
+def tidy(line: str) -> str:
+    """A line as words, names and numbers."""
+    for form, instead in TIDY:
+        line = form.sub(instead, line)
+    return line
+
+
+def pairs(line: str) -> tuple[dict[str, tuple[str, str]], str]:
+    """The names in a line, by ours: the foreign one and its number, of several the first; and what
+    the line says that its loss is of."""
+    found: dict[str, tuple[str, str]] = {}
+    tag = ""
+    for pair in PAIR.finditer(line):
+        for name, ours, number in _read(pair):
+            if ours not in found:
+                found[ours] = name, number
+                tag = _tag(pair) if ours == "loss" else tag
+    batch, batches = found.pop("batch", None), found.pop("batches", None)
+    if batch and batches and "step" not in found:  # of an epoch
+        found |= {"step": batch, "planned": batches}
+    return found, tag
+
+
+@lru_cache(maxsize=4096)
+def _named(name: str) -> tuple[str, str | None]:
+    """A name without the level that loggers put in front, and ours; its own, if it tells what task
+    the log is of."""
+    name = SHORT.get(name, LEVEL.sub("", name)).strip()
+    ours = ours_of(name)
+    return name, name if ours is None and tells_task(name) else ours
+
+
+def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
+    """The foreign name, ours, and the number of a pair whose name is known; and of how many."""
+    name, number, unit, of = pair.groups()
+    name, ours = _named(name)
+    if ours is None:
+        if of and name.lower() == "batch":
+            yield "step", "batch", number.rstrip(",")
+            yield "max_steps", "batches", of.rstrip(",")
+        return
+    number = number.rstrip(",") + (unit if unit and ours in COUNTS else "")
+    if parse(number, ours) is None or (normalise(name) in BARE and WHOLE.fullmatch(number)):
+        return
+    other = ours == "tokens_per_s" and "tok" not in name.lower()
+    if other and OTHER_UNIT.match(pair.string, pair.end()):
+        return
+    yield name, ours, number
+    if ours == "step" and of:
+        yield "max_steps", "planned", of.rstrip(",")
+
+
+def _tag(pair: re.Match[str]) -> str:
+    """What a line says that its loss is of, if not of training: val, test or the like."""
+    before, name = pair.string[: pair.start(1)], pair.group(1)
+    if "train" in f"{before}{name}".lower():
+        return ""
+    found = TAG.search(before.rstrip()) or TAG.search(name)
+    return next(filter(None, found.groups())).lower() if found else ""

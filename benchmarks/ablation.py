@@ -50,6 +50,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "up to 4-grams": {"model.ngrams": [2, 3, 4]},
     "rows × 4": {"model.ngram_rows": 262144},
     "tied": {"model.tied": True},
+    "no convolution": {"model.embed_conv": False},
     "vocabulary 2,048": {"tokenizer.vocab_size": 2048},
     "lr × 2": {"optimizer.lr": 3e-2},
     "lr / 2": {"optimizer.lr": 7.5e-3},

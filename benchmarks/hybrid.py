@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -107,15 +108,13 @@ def contenders() -> dict[str, tuple[Callable[[], None], int, torch.nn.Module]]:
 
 def measure(contenders: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Tokens per second of each, round by round, in turn."""
-    speeds: dict[str, list[float]] = {name: [] for name in contenders}
-    for update in contenders.values():
+
+    def speed(update: Callable[[], None]) -> float:
+        begin = time.perf_counter()
         update()
-    for _ in range(rounds):
-        for name, update in contenders.items():
-            begin = time.perf_counter()
-            update()
-            speeds[name].append(BATCH * CONTEXT / (time.perf_counter() - begin))
-    return speeds
+        return BATCH * CONTEXT / (time.perf_counter() - begin)
+
+    return peers.in_turn({name: partial(speed, u) for name, u in contenders.items()}, rounds)
 
 
 def main() -> None:

@@ -41,6 +41,9 @@ from .saving import FailedError, Saver, Snapshot, restore
 from .stop import StopSignal
 from .update import Update, Updater
 
+# Val losses by step → why to stop early, or ""
+StopReason = Callable[[list[int], list[float]], str]
+
 
 class Clock(msgspec.Struct):
     """Monotonic seconds of this session, of which those of updates, and how many these were."""
@@ -62,8 +65,7 @@ class Trainer:
     state: State
     progress: Progress
     start: Callable[[int], Start]  # the start row of a return within the session
-    # val losses by step → why to stop early, or ""; asked only if `train.early_stop` is set
-    stop_reason: Callable[[list[int], list[float]], str]
+    stop_reason: StopReason  # asked only if `train.early_stop` is set
 
     def __post_init__(self) -> None:
         self.best = self._best_so_far()

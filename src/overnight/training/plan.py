@@ -96,7 +96,11 @@ class Plan(msgspec.Struct):
     def lines(self) -> list[str]:
         """What was chosen and why, for a person."""
         config, ledger, facts = self.config, self.ledger, self.prepared.facts
-        model, train, reasons = config.model, config.train, self.reasons
+        model, train = config.model, config.train
+
+        def why(name: str) -> str:
+            return self.reasons.get(name, "default")
+
         steps = config.length.steps
         when = "%H:%M" if self.seconds < 12 * 3600 else "%Y-%m-%d %H:%M"
         end = time.strftime(when, time.localtime(time.time() + self.seconds))
@@ -107,24 +111,24 @@ class Plan(msgspec.Struct):
             f"text      {facts['bytes']:,} bytes to train on, {facts['val_bytes']:,} held out "
             f"({facts['split']})",
             f"tokens    {config.tokenizer.kind}, vocabulary {model.vocab_size:,} "
-            f"({_why_vocabulary(config, reasons)}): "
+            f"({_why_vocabulary(config, self.reasons)}): "
             f"{facts['train_tokens']:,} train, {facts['val_tokens']:,} val",
             f"model     {self.parameters['total']:,} parameters ({parts}): layers {model.layers}, "
             f"width {model.width}, heads {model.heads}, context {model.context}",
-            f"device    {train.device} ({reasons.get('train.device', 'default')}), "
-            f"{train.dtype} ({reasons.get('train.dtype', 'default')}), "
+            f"device    {train.device} ({why('train.device')}), "
+            f"{train.dtype} ({why('train.dtype')}), "
             f"{counted(train.threads, 'thread')} "
-            f"({reasons.get('train.threads', 'default')})",
+            f"({why('train.threads')})",
             f"form      {'compiled' if train.compile == 'on' else 'eager'} "
-            f"({reasons.get('train.compile', 'default')}), {train.attention} attention "
-            f"({reasons.get('train.attention', 'default')})",
+            f"({why('train.compile')}), {train.attention} attention "
+            f"({why('train.attention')})",
             f"batch     {ledger.tokens_per_step:,} tokens an update: "
             f"{counted(train.batch, 'sequence')}"
             + (f" as {ledger.accumulation} micro-steps" if ledger.accumulation > 1 else ""),
-            f"length    {counted(steps, 'step')} ({reasons.get('length.steps', 'default')}): "
+            f"length    {counted(steps, 'step')} ({why('length.steps')}): "
             f"{ledger.tokens(steps):,} tokens, {ledger.passes(steps):.2f} passes",
             f"measured  every {counted(config.eval.every, 'step')} on {evaluated:,} val tokens "
-            f"({reasons.get('eval.every', 'default')})",
+            f"({why('eval.every')})",
             f"needs     {gigabytes(self.memory_bytes)} of memory, {gigabytes(self.disk_bytes)} "
             f"of disk: {config.save.keep + 2} checkpoints of {gigabytes(self.checkpoint_bytes)}",
             *self._warnings(),

@@ -42,11 +42,11 @@ from .changes import (
     told,
     with_changes,
 )
-from .loop import Trainer
+from .loop import StopReason, Trainer
 from .machine import check_device, check_threads, emulated, settle
 from .progress import Progress
 from .saving import restore
-from .session import StopReason, start_rows, train
+from .session import start_rows, train
 from .summary import Summary, summarise
 from .update import Updater
 

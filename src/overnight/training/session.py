@@ -23,7 +23,7 @@ from ..text.prepare import Prepared, prepare
 from .awake import awake
 from .changes import absolute
 from .initial import Initial, refuse_other_model
-from .loop import Trainer
+from .loop import StopReason, Trainer
 from .machine import check_device, environment
 from .plan import Plan
 from .planning import make_plan
@@ -31,8 +31,6 @@ from .progress import Progress
 from .stop import StopSignal
 from .summary import Summary, summarise
 from .update import Updater
-
-StopReason = Callable[[list[int], list[float]], str]  # see Trainer
 
 
 def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Plan:

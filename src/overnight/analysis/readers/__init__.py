@@ -1,8 +1,8 @@
 """Log files → the same tables (`analysis.tables.Log`), by one reader for each format.
 
-The readers are `own`, `plain_csv`, `plain_json`, `plain_jsonl` and `plain_text` (whose lines `printed`
-takes apart). What foreign ones find goes through `rows`, which knows `names`, `values` and `kinds`
-of rows, into `loose` columns, and from there through the passes that `columns.build` lists.
+The readers are `own`, `plain_csv`, `plain_json`, `plain_jsonl` and `plain_text` (`printed` takes
+its lines apart). What foreign ones find goes through `rows`, which knows `names`, `values` and
+`kinds` of rows, into `loose` columns, and from there through the passes that `columns.build` lists.
 
 To read another tool's log: write `readers/TOOL.py` with `fits(path, head)` and `read(path)`, and
 add it to READERS before the ones that take anything.

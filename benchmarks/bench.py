@@ -30,7 +30,6 @@ from overnight.model.decoder import Decoder
 from overnight.model.size import flops_per_token
 from overnight.settings import Settings, of_preset
 from overnight.training.bench import product_rate
-from overnight.training.forms import WORTH_COMPILING, choose_form
 from overnight.training.machine import has_bfloat16, settle
 from overnight.training.update import FAR, Updater
 
@@ -109,12 +108,7 @@ def settings_of(shape: dict[str, int], dtype: str) -> Settings:
 
 def updater(shape: dict[str, int], dtype: str) -> Updater:
     """Ours, in the form that a long run takes."""
-    settings = settings_of(shape, dtype)
-    settings.choose("train.compile", "off", "until it is tried")
-    choose_form(settings, WORTH_COMPILING, tokens(), CPU)
-    for name in ("train.attention", "train.compile"):
-        print(f"{name} = {settings.get(name)} ({settings.reasons[name]})", file=sys.stderr)
-    return Updater(settings.resolve(), tokens(), CPU)
+    return peers.long_run(settings_of(shape, dtype), tokens())
 
 
 def tokens() -> np.ndarray:

@@ -11,6 +11,10 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from overnight.settings import Settings
+from overnight.training.forms import WORTH_COMPILING, choose_form
+from overnight.training.update import Updater
+
 
 def nanogpt(folder: Path) -> ModuleType:
     """nanoGPT's `model.py` out of a checkout."""
@@ -26,6 +30,16 @@ def nanogpt(folder: Path) -> ModuleType:
     sys.modules["nanogpt_model"] = module
     spec.loader.exec_module(module)
     return module
+
+
+def long_run(settings: Settings, tokens: np.ndarray) -> Updater:
+    """Ours, in the form that a long run takes on this CPU."""
+    device = torch.device("cpu")
+    settings.choose("train.compile", "off", "until it is tried")
+    choose_form(settings, WORTH_COMPILING, tokens, device)
+    for name in ("train.attention", "train.compile"):
+        print(f"{name} = {settings.get(name)} ({settings.reasons[name]})", file=sys.stderr)
+    return Updater(settings.resolve(), tokens, device)
 
 
 class NanoGPT:

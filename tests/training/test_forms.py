@@ -133,7 +133,7 @@ def test_a_damaged_memory_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trial_leaves_settings_and_weights_alone() -> None:
     made = settings(**{"train.threads": 1, "train.dtype": "float32"})
     before = dict(made.values)
-    both = forms._seconds(made, "train.attention", ("plain", "fused"), TOKENS, CPU)
+    both = forms._seconds(made, "train.attention", ("plain", "fused"), 1.5, TOKENS, CPU)
     assert made.values == before
     assert all(0 < seconds < float("inf") for seconds in both)
 
@@ -143,3 +143,21 @@ def test_the_form_is_what_the_updater_takes() -> None:
         made = settings(**{"train.attention": value, "train.dtype": "float32"})
         updater = Updater(made.resolve(), TOKENS, CPU)
         assert updater.model.blocks[0].mixer.fused is fused
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(10, None), (30, 6.75), (120, 27.0)])
+def test_trying_compiled_updates_takes_a_share_of_the_run(
+    minutes: int, seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight updates, four of each form, may take 3 % of it."""
+    allowed: dict[str, float] = {}
+
+    def trial(_: Settings, name: str, __: Any, patience: float, *___: Any) -> list[float]:
+        allowed[name] = patience
+        return [1.0, 0.5]
+
+    monkeypatch.setattr(forms, "_seconds", trial)
+    monkeypatch.setattr(forms, "compiler_trouble", lambda device: "")
+    made = chosen(**{"length.minutes": minutes, "train.threads": 1})
+    assert allowed.get("train.compile") == (pytest.approx(seconds) if seconds else None)
+    assert made.get("train.compile") == ("on" if seconds else "off")

@@ -27,10 +27,10 @@ ROUNDS, MOST_ROUNDS = 3, 40  # of short updates as many as take
 ENOUGH = 0.8  # seconds, lest the noise of the machine decide
 PATIENCE = {  # seconds of one update, above which no alternative is tried
     "train.attention": 1.5,
-    "train.compile": 1.5,
     "train.threads": 0.05,  # fewer are faster only where a thread's share is too small to send
 }
-WORTH_COMPILING = 30  # minutes a run must last: compiling takes the first half of one
+WORTH_COMPILING = 30  # minutes a run must last: compiling takes one or two of them
+TRIED = 0.03  # of the run, that updates may take in which compiled ones are tried
 
 FORM = ("train.attention", "train.compile", "train.threads")
 SHAPE = ("batch", "micro_batch", "dtype", "threads", "attention", "compile")
@@ -54,8 +54,11 @@ def choose_form(
     if device.type != "cpu":
         return
     too_slow: set[str] = set()  # to try another
+    patience = PATIENCE | {"train.compile": TRIED * 60 * minutes / (2 * (1 + ROUNDS))}
     for name, other in _alternatives(settings, names, minutes, device):
-        if name not in too_slow and not _choose(settings, name, other, train, device, say):
+        if name in too_slow:
+            continue
+        if not _choose(settings, name, other, patience[name], train, device, say):
             too_slow.add(name)
     torch.set_num_threads(settings.get("train.threads"))
 
@@ -81,17 +84,18 @@ def _choose(
     settings: Settings,
     name: str,
     other: Any,
+    patience: float,
     train: np.ndarray,
     device: torch.device,
     say: Say,
 ) -> bool:
     """What stands beside the other value of one setting, and what wins stands for the next. False
-    where an update takes too long to try another."""
+    where an update takes longer than `patience`, too long to try another."""
 
     def find() -> list[float]:
         if name == "train.compile":
             say("timing    compiled updates: compiling takes a minute or so")
-        return _seconds(settings, name, (standing, other), train, device)
+        return _seconds(settings, name, (standing, other), patience, train, device)
 
     standing, config = settings.get(name), settings.resolve()
     sections = [msgspec.to_builtins(section) for section in (config.model, config.optimizer)]
@@ -100,7 +104,7 @@ def _choose(
         [*sections, shape, name, other],
         list[float],
         find,
-        lambda kept: all(s > 0 for s in kept) and (len(kept) == 2 or kept[:1] > [PATIENCE[name]]),
+        lambda kept: all(s > 0 for s in kept) and (len(kept) == 2 or kept[:1] > [patience]),
     )
     if len(seconds) < 2:
         return False
@@ -120,6 +124,7 @@ def _seconds(
     settings: Settings,
     name: str,
     values: tuple[Any, Any],
+    patience: float,
     train: np.ndarray,
     device: torch.device,
 ) -> list[float]:
@@ -134,7 +139,7 @@ def _seconds(
         for i, (config, updater) in enumerate(zip(configs, updaters, strict=True)):
             torch.set_num_threads(config.train.threads)
             seconds = update_seconds(updater, 1 + turn, own_clock(device))
-            if i == 0 and seconds > PATIENCE[name] * (1 if turn else 4):  # a first one is slow
+            if i == 0 and seconds > patience * (1 if turn else 4):  # a first one is slow
                 return [seconds]
             if turn:
                 least[i], spent = min(least[i], seconds), spent + seconds

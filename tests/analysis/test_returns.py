@@ -136,6 +136,19 @@ def test_bits_of_a_lossy_tokenizer_compare_with_nothing(facts, returned, tmp_pat
     assert card[1] == "cannot tell"
 
 
+def test_bits_that_an_earlier_session_left_out_compare_with_nothing(tmp_path):
+    folder = made.run_folder(tmp_path / "r", resume_at=200)
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    starts = [row for row in rows if row["type"] == "start"]
+    for row, bits in zip(starts, ({}, {"unknown_bits": 21}), strict=True):
+        row["data"] = {"unknown": 7} | bits
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load_run(folder).found.verdict("comparability").verdict == "no"
+    starts[0]["data"]["unknown_bits"] = 21
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load_run(folder).found.verdict("comparability").verdict == "yes"
+
+
 def test_what_a_resume_changed_is_the_answer(tmp_path):
     folder = made.run_folder(tmp_path / "r", resume_at=200)
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign import STEPS, evaluations, falling, run_of, told, val
+from foreign import STEPS, evaluations, falling, losses, run_of, told, val
 
 from overnight.analysis.divergence import proven
 from overnight.analysis.run import Run
@@ -26,6 +26,16 @@ def test_a_loss_that_never_was_near_chance_is_no_divergence(tmp_path: Path) -> N
     assert "another unit" in found.because
     rises = [{"step": s, "loss": 10.8 if s < 300 else 30 + falling(s)} for s in STEPS]
     assert jsonl(tmp_path, [settings, *rises]).found.verdict("divergence").verdict == "yes"
+    badly_drawn = [{"step": s, "loss": 11.0 + max(0, s - 900) / 100} for s in STEPS]
+    assert jsonl(tmp_path, [settings, *badly_drawn]).found.verdict("divergence").verdict == "yes"
+
+
+def test_worse_than_guessing_since_it_rose(tmp_path: Path) -> None:
+    """Not since it was lowest, or a spike at the end would be proven."""
+    spike = [{"step": s, "loss": falling(s) + (9 if s >= 1180 else 0)} for s in STEPS]
+    found = jsonl(tmp_path, [{"config": {"vocab_size": 65}}, *spike]).found.verdict("divergence")
+    assert (found.verdict, found.since_step, proven(found)) == ("yes", 1180, False)
+    assert "worse than guessing" in found.because
 
 
 def test_a_few_rows_beside_evaluations_are_not_the_train_side(tmp_path: Path) -> None:
@@ -38,6 +48,23 @@ def test_a_few_rows_beside_evaluations_are_not_the_train_side(tmp_path: Path) ->
 
 
 SETS = [("val", 0.2), ("test", 0.5)]
+
+
+def test_a_test_split_among_evaluations(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"step": s, "loss": falling(s)} for s in STEPS]
+    for s in STEPS:
+        for split, above in SETS:
+            rows.append({"step": s, "event": "eval", "split": split, "loss": falling(s) + above})
+    run = jsonl(tmp_path, rows)
+    assert evaluations(run) == [(s, pytest.approx(falling(s) + 0.2)) for s in STEPS]
+
+
+def test_a_train_loss_beside_a_test_set_is_of_the_evaluation(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"step": s, "loss": falling(s)} for s in STEPS]
+    rows += [{"step": s, "train_loss": 1.5, "test_loss": val(s)} for s in range(100, 1201, 100)]
+    run = jsonl(tmp_path, sorted(rows, key=lambda row: int(str(row["step"]))))
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert run.found.gap_estimator == "training loss logged with the evaluation"
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -73,6 +100,9 @@ def test_a_test_set_alone_stands_for_validation(tmp_path: Path) -> None:
          0.0),
         ({"warmup_steps": 0, "lr_scheduler_type": "cosine_with_min_lr"}, None, 0, None),
         ({"warmup_steps": 9, "lr_scheduler_type": "constant_with_warmup"}, "constant", 9, None),
+        ({"warmup": 9, "scheduler": "get_cosine_schedule_with_warmup"}, "cosine", 9, None),
+        ({"warmup": 9, "scheduler": "CosineAnnealingLR"}, "cosine", 9, None),
+        ({"warmup": 9, "scheduler": "linear_warmup_cosine_decay"}, None, 9, None),
     ],
 )  # fmt: skip
 def test_settings_of_transformers_are_not_guessed(
@@ -108,6 +138,22 @@ def test_nan_that_a_resume_has_overcome_hides_no_later_one(tmp_path: Path) -> No
     lines = ["step,loss", *part(10, 2000, 1000), *part(800, 1800, 1500)]
     found = run_of(tmp_path, "m.csv", lines).found.verdict("divergence")
     assert (found.verdict, found.since_step) == ("yes", 1500)
+
+
+def test_nan_in_the_rows_of_evaluations_is_no_loss(tmp_path: Path) -> None:
+    """Steps begin again in each epoch, and each ends with a row of its validation."""
+    lines = ["epoch,step,loss,val_loss"]
+    for epoch in range(5):
+        lines += [f"{epoch},{s},{falling(400 * epoch + s)}," for s in range(10, 400, 10)]
+        lines.append(f"{epoch},400,nan,{val(400 * epoch + 400)}")
+    assert run_of(tmp_path, "m.csv", lines).found.verdict("divergence").verdict == "no"
+
+
+def test_late_evaluations_of_a_train_loss_logged_later(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"step": s, "eval_loss": val(s)} for s in range(100, 2001, 50)]
+    rows += [{"step": s, "loss": falling(s)} for s in (1990, 2000, 2010)]
+    found = jsonl(tmp_path, rows).found
+    assert "were not evaluated" not in found.verdict("still_improving").because
 
 
 def test_evaluations_of_the_beginning_of_a_continued_run(tmp_path: Path) -> None:

@@ -181,10 +181,11 @@ def test_missing_pyarrow_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [
-        ("a.txt", "naïve".encode("latin-1"), "iconv -f LATIN1 (or what it is) -t UTF-8"),
+        ("a.txt", "naïve".encode("latin-1"), "convert it to UTF-8, as with: iconv -f LATIN1"),
+        ("a.txt", "begun".encode("utf-16-le"), "If it is UTF-16"),
         ("a.txt", "begun".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
         ("a.txt", "你好".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),  # not one NUL
-        ("a.jsonl", b'{"title": "x", "body text": "y", "n": 3}', '"title", "body text"'),
+        ("a.jsonl", b'{"id": "x", "body text": "long", "n": 3}', '"body text", "id"'),
         ("a.jsonl", b'{"body text": "y"}', "--data.text_field 'body text'"),
         ("a.jsonl", b'{"text": 5, "x": ', "no text in field"),
         ("a.jsonl", b"[1]", "no text in field"),

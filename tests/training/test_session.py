@@ -312,6 +312,14 @@ def test_characters_unknown_to_the_tokenizer_are_reported(text: str, tmp_path: P
     unknown, n_bytes = ids.count(tokenizer.unknown), len(ids)  # each counts as one byte
     assert unknown > full.val_tokens / 5
     assert full.val_bpb == pytest.approx((nats / math.log(2) + 21 * unknown) / n_bytes)
+    assert "held-out bytes" not in report  # how many they are is not known
+    held = "Ω und ß " * 300
+    guessing = json.loads((out / "yardsticks.json").read_text())["yardsticks"][0]
+    of_all = len(held) * math.log2(tokenizer.vocab_size)
+    of_all += 21 * tokenizer.encode(held).count(tokenizer.unknown)
+    assert guessing["bpb"] == pytest.approx(of_all / len(held.encode()), rel=1e-6)
+    verdict = next(v for v in load_run(out).findings["verdicts"] if v["id"] == "below_yardstick")
+    assert verdict["verdict"] != "yes"  # too high a figure cannot be worse for certain
 
 
 def test_a_place_that_cannot_be_written_is_said_at_once(

@@ -33,6 +33,8 @@ def whole(log: Log, best: Best | None) -> Whole | None:
     if row is None or (best and row["step"] not in (best.pick, *best.tied_steps)):
         return None
     loss, se, bpb = row["val_loss"], row.get("val_se"), row.get("val_bpb")
+    data = _start_data(log)
+    exact = not _integer(data.get("unknown"))  # unknown characters are more bytes than counted
     return Whole(
         step=row["step"],
         loss=loss,
@@ -41,8 +43,8 @@ def whole(log: Log, best: Best | None) -> Whole | None:
         bpb_se=row.get("val_bpb_se"),
         perplexity=known(perplexity(loss)),
         tokens=row["val_tokens"],
-        bytes=row["val_bytes"],
-        of_bytes=_integer(_start_data(log).get("val_bytes")),
+        bytes=row["val_bytes"] if exact else None,
+        of_bytes=_integer(data.get("val_bytes")),
     )
 
 
@@ -91,9 +93,14 @@ def about(log: Log, planned: int | None) -> About:
         planned_steps=planned,
         unknown=_integer(data.get("unknown")),
         unknown_bits=_integer(data.get("unknown_bits")),
-        incomparable=_incomparable(data),
+        incomparable=next(filter(None, map(_incomparable, _data_of_all(log))), None),
         other_task=log.other_task,
     )
+
+
+def _data_of_all(log: Log) -> list[dict[str, Any]]:
+    """Of every session: an earlier one may have counted otherwise."""
+    return [_section(session, "data") for session in log.session]
 
 
 def _incomparable(data: dict[str, Any]) -> str | None:

@@ -35,7 +35,7 @@ def analyse(log: Log) -> Findings:
         schedule=rates,
         best=found_best,
         whole=whole,
-        yardsticks=yardsticks(log, found_best, whole),
+        yardsticks=yardsticks(log, run, found_best, whole),
     )
     verdicts += judge(case)
     return Findings(

@@ -29,10 +29,12 @@ def units(counted: Ledger) -> Verdict:
             n=len(counted.checks), tolerance=2.0, estimator="logged against computed",
         )  # fmt: skip
     worst = max(wrong, key=lambda c: abs(np.log(max(c.ratio, 1e-12))))
+    others = ", ".join(f"{c.what} ({c.ratio:.3g} times)" for c in wrong if c is not worst)
     return make(
         "units", "yes",
         f"{worst.what.capitalize()}: logged {{logged:,.4g}}, but {{computed:,.4g}} by the other "
-        "figures of the log, which makes the logged one {ratio:.2f} times that.",
+        "figures of the log, which makes the logged one {ratio:.2f} times that."
+        + (f" So do: {others}." if others else ""),
         n=len(counted.checks), logged=worst.logged, computed=worst.computed, ratio=worst.ratio,
         what=[c.what for c in wrong], estimator="logged against computed",
     )  # fmt: skip
@@ -179,8 +181,8 @@ def comparability(about: About, best: Best | None, whole: Whole | None) -> Verdi
     bpb = whole.bpb if whole is not None else best.bpb if best is not None else None
     if bpb is not None:
         most = (
-            f" They are a little too high: {about.unknown:,} characters of the text are unknown to "
-            f"the tokenizer and cost {about.unknown_bits} bits each, beside the model's."
+            f" They are too high, not too low: {about.unknown:,} characters of the text are "
+            f"unknown to the tokenizer and cost {about.unknown_bits} bits each beside the model's."
             if about.unknown and about.unknown_bits
             else ""
         )

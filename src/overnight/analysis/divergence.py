@@ -51,10 +51,24 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
     facts = _facts(name, steps, loss, level, width)
     chance = math.log(vocab) if vocab else math.inf
     guessing = chance + SIGMAS * facts["sigma"]
-    if facts["now"] > guessing and steps[-1] > 2 * warmup and n >= 20:
-        facts |= {"chance": chance, "rows_since": n - best}
-        return _guesses(facts, guessing, int(steps[best]))
-    if not (facts["effect_nats"] > facts["needed"] and best < n - width):
+    guesses = facts["now"] > guessing and steps[-1] > 2 * warmup and n >= 20
+    lost = facts["effect_nats"] > facts["needed"] and best < n - width
+    if guesses and facts["lowest"] <= guessing:
+        since = _left(loss, level, best, guessing, width)
+        return make(
+            "divergence", "yes",
+            "The median of the last {width} {name} losses is {now:.4f}, above ln V = {chance:.4f}: "
+            "worse than guessing.",
+            since_step=int(steps[since]), rows_since=n - since, chance=chance, **facts,
+        )  # fmt: skip
+    if guesses and not lost:
+        return make(
+            "divergence", "cannot_tell",
+            "No median of {width} {name} losses in a row is as low as ln V = {chance:.4f}, where a "
+            "model that knows nothing begins: they are in another unit, or sums.",
+            chance=chance, **facts,
+        )  # fmt: skip
+    if not lost:
         why = f"{LEVEL} (from {{needed:+.4f}} on it would count)."
         return make("divergence", "no", why, **facts)
     if log.other_task is not None and PREFERENCE.search(normalise(log.other_task)):
@@ -81,23 +95,6 @@ def proven(verdict: Verdict) -> bool:
     height: that no value is finite, or that the loss was away for LASTING rows."""
     lasting = "broken" in verdict.evidence or verdict.evidence.get("rows_since", 0) >= LASTING
     return verdict.verdict == "yes" and lasting
-
-
-def _guesses(facts: dict[str, Any], guessing: float, lowest_step: int) -> Verdict:
-    """Of a loss above `guessing`. One that was never below is in another unit, or a sum."""
-    if facts["lowest"] > guessing:
-        return make(
-            "divergence", "cannot_tell",
-            "No median of {width} {name} losses in a row is as low as ln V = {chance:.4f}, where a "
-            "model that knows nothing begins: they are in another unit, or sums.",
-            **facts,
-        )  # fmt: skip
-    return make(
-        "divergence", "yes",
-        "The median of the last {width} {name} losses is {now:.4f}, above ln V = {chance:.4f}: "
-        "worse than guessing.",
-        since_step=lowest_step, **facts,
-    )  # fmt: skip
 
 
 def _left(loss: Array, level: Array, best: int, bound: float, width: int) -> int:

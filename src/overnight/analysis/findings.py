@@ -155,7 +155,7 @@ class Whole(_Finding):
     bpb_se: Number
     perplexity: Number
     tokens: int
-    bytes: int
+    bytes: int | None  # None: not known, for it has characters that the tokenizer does not know
     of_bytes: int | None  # held out
 
 

@@ -58,7 +58,7 @@ def _unseen(series: Series) -> int:
     """Steps at the end of the run that no evaluation tells of, if they are many; else 0."""
     if not series.n or not series.train_n:
         return 0
-    first, end = series.train_steps[0], series.train_steps[-1]
+    first, end = min(series.train_steps[0], series.steps[0]), series.train_steps[-1]
     unseen = end - series.steps[-1]
     return int(unseen) if unseen > (1 - SEEN) * (end - first) else 0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .findings import Best, Whole, Yardstick, Yardsticks
+from .findings import About, Best, Whole, Yardstick, Yardsticks
 from .tables import Log
 
 SURE = 1.96  # standard errors between model and yardstick before "yes" or "no" is said
 
 
-def yardsticks(log: Log, best: Best | None, whole: Whole | None) -> Yardsticks | None:
+def yardsticks(log: Log, about: About, best: Best | None, whole: Whole | None) -> Yardsticks | None:
     """The rows of yardsticks.json beside the best model, on the same text where it was measured
     there; None where there is no such file."""
     if log.yardsticks is None:
@@ -20,10 +20,11 @@ def yardsticks(log: Log, best: Best | None, whole: Whole | None) -> Yardsticks |
     model, se = (measured.bpb, measured.bpb_se) if measured else (None, None)
     step = measured.step if measured else None
     listed = log.yardsticks.get("yardsticks")
+    bound = bool(about.unknown)
     rows = [
         row
         for given in (listed if isinstance(listed, list) else [])
-        if isinstance(given, dict) and (row := _row(given, model, se)) is not None
+        if isinstance(given, dict) and (row := _row(given, model, se, bound)) is not None
     ]
     size = log.yardsticks.get("bytes")
     return Yardsticks(
@@ -35,7 +36,9 @@ def yardsticks(log: Log, best: Best | None, whole: Whole | None) -> Yardsticks |
     )
 
 
-def _row(given: dict[str, Any], model: float | None, se: float | None) -> Yardstick | None:
+def _row(
+    given: dict[str, Any], model: float | None, se: float | None, bound: bool
+) -> Yardstick | None:
     bpb = _number(given.get("bpb"))
     if bpb is None:
         return None
@@ -45,7 +48,7 @@ def _row(given: dict[str, Any], model: float | None, se: float | None) -> Yardst
         bpb=bpb,
         nats_per_byte=_number(given.get("nats_per_byte")),
         how=str(given.get("how", "")),
-        beaten=_beaten(margin, se),
+        beaten=_beaten(margin, se, bound),
         margin_bpb=margin,
     )
 
@@ -58,8 +61,9 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _beaten(margin: float | None, se: float | None) -> str:
-    if margin is None:
+def _beaten(margin: float | None, se: float | None, bound: bool) -> str:
+    """`bound`: the model needs at most what is said, so that it may be better than it looks."""
+    if margin is None or (bound and margin <= 0):
         return "cannot_tell"
     if se is None:
         return "yes" if margin > 0 else "no"

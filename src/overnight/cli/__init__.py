@@ -80,7 +80,7 @@ def write_json(value: Any, indent: int | None = None) -> None:
     sys.stdout.write(text + "\n")
 
 
-SWITCHED = ("true", "false", "True", "False", "1", "0")
+SWITCHED = ("true", "false", "1", "0")
 SETTING = re.compile(r"--\w+(\.\w+)+")
 
 
@@ -108,7 +108,7 @@ def _value_of(setting: str, rest: list[str]) -> str:
 
     known = all_settings().get(setting)
     switch = known is not None and isinstance(known.default, bool)
-    if rest and (rest[0] in SWITCHED if switch else not rest[0].startswith("--")):
+    if rest and (rest[0].lower() in SWITCHED if switch else not rest[0].startswith("--")):
         return rest.pop(0)
     if known is not None and not switch:
         raise UserError(f"--{setting}: a value is missing.")

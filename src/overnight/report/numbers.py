@@ -54,7 +54,7 @@ def count(value: float | None) -> str:
 def passes(value: float | None) -> str:
     if value is None:
         return DASH
-    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.3f}"
 
 
 def rate(value: float | None) -> str:

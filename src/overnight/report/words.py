@@ -310,7 +310,7 @@ ALL = 0.98  # of the bytes: what is left fills no block
 
 
 def _held_out(w: Whole) -> str:
-    if w.bpb is None:  # the tokens do not stand for these bytes
+    if w.bpb is None or w.bytes is None:  # the tokens do not stand for these bytes
         return f"{w.tokens:,} held-out tokens"
     if w.of_bytes is None or w.bytes == w.of_bytes:
         return f"all {w.bytes:,} held-out bytes"
@@ -387,15 +387,18 @@ def lr_caption(f: Findings) -> str:
 
 
 def metrics_caption(f: Findings) -> str:
-    speed = f.ledger.tokens_per_s
-    median = "" if speed is None else f" The median speed is {n.count(speed)} tokens per second."
-    return f"As logged: speed and the norm of the gradient before it was clipped.{median}"
+    speed, has = f.ledger.tokens_per_s, any(norm is not None for norm in f.curve.grad_norm)
+    norm = "The norm of the gradient" if has else ""
+    if speed is None:
+        return f"{norm}, as logged."
+    also = " and the norm of the gradient" if has else ""
+    return f"Tokens per second{also}, as logged; the median speed is {n.count(speed)}."
 
 
 STEP_IS = {
     "step": "steps (optimizer updates)",
     "epoch": "last epoch (the log has no steps)",
-    "row": "rows (the log has no steps)",
+    "row": "rows (the log has no whole steps)",
 }
 
 
@@ -474,7 +477,7 @@ def _own_methods(f: Findings) -> list[str]:
 METHOD_STEP = {
     "step": "as logged",
     "epoch": "an epoch, as the log has no steps",
-    "row": "a row, as the log has no steps",
+    "row": "a row, as the log has no whole steps",
 }
 
 

@@ -159,10 +159,14 @@ class Source:
 
 
 def _made_utf8(name: str, beginning: bytes) -> str:
-    """How to come from another encoding to UTF-8: UTF-16 says at its beginning that it is that."""
-    utf16 = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = "UTF-16" if utf16 else "LATIN1 (or what it is)"
-    return f"Convert it, as with: iconv -f {encoding} -t UTF-8 {quote(name)}"
+    """How to come from another encoding to UTF-8. UTF-16 has a mark at its beginning, or a NUL in
+    most characters."""
+    utf16 = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in beginning
+    encoding = "UTF-16" if utf16 else "LATIN1"
+    said = f"If it is {encoding}, convert it to UTF-8"
+    if name == "-" or Path(name).suffix.lower() in PACKED:
+        return f"{said}."
+    return f"{said}, as with: iconv -f {encoding} -t UTF-8 {quote(name)}"
 
 
 def _fields(line: bytes) -> str:
@@ -172,11 +176,12 @@ def _fields(line: bytes) -> str:
     except (msgspec.DecodeError, UnicodeError, RecursionError):  # damaged further on
         return ""
     fields = row.items() if isinstance(row, dict) else ()
-    held = [name for name, value in fields if isinstance(value, str)][:FIELDS]
+    held = {name: len(value) for name, value in fields if isinstance(value, str)}
     if not held:
         return ""
-    names = ", ".join(f'"{name[:40]}"' for name in held)
-    return f" There is text in {names}: name the field, as in --data.text_field {quote(held[0])}"
+    longest = sorted(held, key=lambda name: -held[name])[:FIELDS]
+    names = ", ".join(f'"{name[:40]}"' for name in longest)
+    return f" There is text in {names}: name the field, as in --data.text_field {quote(longest[0])}"
 
 
 class _ZstFile(io.RawIOBase):

@@ -7,6 +7,7 @@ text only hashes it.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -285,11 +286,13 @@ class _Job:
         started = time.monotonic()
         if split.train.size > 2_000_000:
             self.say("measuring what the held-out text costs without a network (n-grams, xz)")
+        used = min(1, MAX_VAL_BYTES / split.val.size)
         measured = yardsticks(
             split.train.tail(MAX_TRAIN_BYTES),
             split.val.head(MAX_VAL_BYTES),
             tokenizer.vocab_size,
-            round(val.tokens * min(1, MAX_VAL_BYTES / split.val.size)),
+            round(val.tokens * used),
+            val.unknown * used * math.log(2) * (tokenizer.unknown_bits or 0),
         )
         if time.monotonic() - started > 2:
             self.say(f"measured in {time.monotonic() - started:.0f} s")

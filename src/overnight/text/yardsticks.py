@@ -25,11 +25,14 @@ QUERIES = 2**18  # looked up at a time
 NAMES = ("unigram", "bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram")
 
 
-def yardsticks(train: bytes, val: bytes, vocab_size: int, val_tokens: int) -> dict[str, Any]:
+def yardsticks(
+    train: bytes, val: bytes, vocab_size: int, val_tokens: int, unknown_nats: float = 0.0
+) -> dict[str, Any]:
     """The `yardsticks.json` of docs/log-format.md. `train` and `val` are UTF-8 text; only the
     end of a long training text is used. `val_tokens`: what the tokenizer, with `vocab_size` ids,
-    makes of `val`, which is at most `MAX_VAL_BYTES` long."""
-    vocab_nats = math.log(vocab_size) * val_tokens / len(val)
+    makes of `val`, which is at most `MAX_VAL_BYTES` long; `unknown_nats`: what naming the
+    characters takes that it does not know."""
+    vocab_nats = (math.log(vocab_size) * val_tokens + unknown_nats) / len(val)
     counted = train[-MAX_TRAIN_BYTES:]
     used = f"the last {len(counted) / 1e6:.1f} MB of the training text"
     with ThreadPoolExecutor(2) as pool:  # lzma and numpy's sort release the interpreter's lock

@@ -98,10 +98,9 @@ def _choose(
         return _seconds(settings, name, (standing, other), patience, train, device)
 
     standing, config = settings.get(name), settings.resolve()
-    sections = [msgspec.to_builtins(section) for section in (config.model, config.optimizer)]
     shape = [getattr(config.train, leaf) for leaf in SHAPE]
     seconds = once(
-        [*sections, shape, name, other],
+        [msgspec.to_builtins(config.model), config.optimizer.kind, shape, name, other],
         list[float],
         find,
         lambda kept: all(s > 0 for s in kept) and (len(kept) == 2 or kept[:1] > [patience]),

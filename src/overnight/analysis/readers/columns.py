@@ -79,8 +79,8 @@ def _promote_test(loose: Columns, known: dict[str, str], problems: list[str]) ->
     looks = int(np.isfinite(test).sum())
     if not looks:
         return
-    validated = any(np.isfinite(loose[name]).any() for name in VALIDATED if name in loose)
-    if looks < LOOKS or validated:
+    validated = max((np.isfinite(loose[n]).sum() for n in VALIDATED if n in loose), default=0)
+    if looks < LOOKS or validated >= min(LOOKS, looks):
         problems.append(f"{looks:,} losses of a test set: a run is judged by validation")
         return
     loose["val_loss"] = test

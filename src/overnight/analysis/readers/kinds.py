@@ -19,7 +19,7 @@ def of_row(known: dict[str, str], kinds: Iterable[object]) -> dict[str, str]:
     """Our names of the foreign ones in a row of these `kinds`: its loss may be that of a held-out
     set, if it has no other."""
     said = {kind.lower() for kind in kinds if isinstance(kind, str)}
-    held = "val_loss" if said & {*VALIDATION} else "test_loss" if said & {*TEST} else "loss"
+    held = "test_loss" if said & {*TEST} else "val_loss" if said & {*VALIDATION} else "loss"
     if held == "loss" or held in known.values():
         return known
     return {

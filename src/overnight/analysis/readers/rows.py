@@ -162,9 +162,10 @@ def _split_train_loss(loose: Loose) -> None:
     """Rows of one kind say `loss`, those of another `train_loss` (or `train`) beside a validation
     loss: the second is an estimator of its own (a mean over the evaluation), no micro-batch."""
     plain = {normalise(name) for name in loose.seen}
-    if "loss" not in plain or not plain & {"train_loss", "train"} or "val_loss" not in loose.values:
+    held = next((name for name in ("val_loss", "test_loss") if name in loose.values), None)
+    if "loss" not in plain or not plain & {"train_loss", "train"} or held is None:
         return
-    loss, val = loose.values["loss"], loose.values["val_loss"]
+    loss, val = loose.values["loss"], loose.values[held]
     both = [i for i in range(loose.rows) if val[i] == val[i] and loss[i] == loss[i]]
     if not both or len(both) == sum(v == v for v in loss):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 SYNONYMS = {
@@ -12,13 +13,9 @@ SYNONYMS = {
     "model.vocab_size": "vocab_size n_vocab padded_vocab_size",
     "model.context": "block_size context_length sequence_length seq_len max_seq_len n_ctx",
 }
-# Others that begin with these words end elsewhere, as cosine_with_min_lr and _with_restarts
-KINDS = {
-    "cosine": "cosine cosine_with_warmup cosine_decay cosineannealinglr",
-    "linear": "linear linear_with_warmup linear_decay linearlr",
-    "constant": "constant constant_with_warmup",
-    "wsd": "wsd",
-}
+KINDS = ("cosine", "linear", "constant", "wsd")
+# What tools add to these words; others end elsewhere, as cosine_with_min_lr and _with_restarts
+ADDED = re.compile(r"get|schedulertype|schedule|scheduler|withwarmup|decay|annealing|lr")
 TO_ZERO = ("cosine", "linear")  # of transformers, which writes lr_scheduler_type
 
 
@@ -30,8 +27,8 @@ def ours(config: dict[str, Any]) -> dict[str, Any]:
         section, _, leaf = name.partition(".")
         value = next((flat[word] for word in foreign.split() if word in flat), None)
         if name == "schedule.kind":
-            said = str(value).lower().removeprefix("schedulertype.")
-            value = next((kind for kind, names in KINDS.items() if said in names.split()), None)
+            said = re.sub("[^a-z]", "", str(value).lower())
+            value = next((kind for kind in KINDS if ADDED.sub("", said) == kind), None)
         elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
             value = None
         if name == "schedule.warmup" and not value and flat.get("warmup_ratio"):

@@ -16,7 +16,6 @@ Indices = NDArray[Any]
 
 JUMP = 0.3  # of all that was gained: a loss that jumps back further is that of another run
 FALLS, BETWEEN = 10, 5  # times that a step falls, and rows from one to the next: no resumes
-LATE = 2  # rows behind one of a later step, which are no resume if theirs stand once
 REPEATED = 0.1  # share of epochs with two rows, at most
 
 
@@ -91,7 +90,7 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
         return loose | {"step": counted}
     apart = steps[np.append(True, np.diff(steps) != 0)]
     mixed = len(falls) > FALLS and len(steps) / len(falls) < BETWEEN
-    late = int((steps < np.maximum.accumulate(steps)).sum()) <= LATE
+    late = (steps < np.maximum.accumulate(steps)).sum() == 1 and steps[-1] == steps.max()
     if mixed or ((len(falls) > 1 or late) and len(np.unique(apart)) == len(apart)):
         problems.append("the rows are not in the order of their steps: they are sorted")
         order = np.argsort(loose["step"], kind="stable")

@@ -30,7 +30,7 @@ def measured(columns: Columns, problems: list[str]) -> Columns:
         _tell_broken(found, main, problems)
     others = (found.get(name, np.empty(0)) for name in ("val_loss", "perplexity"))
     alive = any(np.isfinite(other).sum() >= ALIVE for other in others)
-    session = _sessions(found.get("step"), len(next(iter(found.values()))))
+    session = _sessions(found, len(next(iter(found.values()))))
     for name in LOSSES:
         if name in found:
             found[name] = _settled(name, found[name], session if name == main else None, alive)
@@ -72,12 +72,13 @@ def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
             problems.append(f"{broken.sum():,} validation losses are not a number: left out")
 
 
-def _sessions(steps: Array | None, n: int) -> Array:
-    """A number for each row, and another one from where the step falls back, if it seldom does."""
-    if steps is None:
-        return np.zeros(n)
+def _sessions(columns: Columns, n: int) -> Array:
+    """A number for each row, and another one from where the step falls back, if it seldom does, and
+    not behind an evaluation: steps may begin again in each epoch."""
+    steps, val = (columns.get(name, np.full(n, np.nan)) for name in ("step", "val_loss"))
     highest = np.maximum.accumulate(np.nan_to_num(steps, nan=-np.inf))
-    falls = np.append(False, (steps[1:] < highest[:-1]) & ~(steps[:-1] < highest[:-1]))
+    back = steps < highest
+    falls = np.append(False, back[1:] & ~back[:-1] & ~np.isfinite(val[:-1]))
     return np.cumsum(falls) if falls.sum() <= MOST_SESSIONS else np.zeros(n)
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from overnight.config import Model
 from overnight.model.decoder import Decoder
 from overnight.text.batches import fixed_blocks
+from overnight.text.tokenizers import Cost
 from overnight.training.evaluate import Score, full_tokens, score
 
 
@@ -20,8 +21,9 @@ def model() -> Decoder:
 def test_score_is_the_mean_over_every_token(model: Decoder) -> None:
     tokens = np.random.default_rng(0).integers(0, 20, 1000).astype(np.uint16)
     lengths = np.array([0, 2, *[1] * 18], dtype=np.int32)  # id 0 is special
+    named = np.array([0.0, 0.0, 14.5, *[0] * 17])  # id 2 takes more to be written
     blocks = fixed_blocks(tokens, 8, 0)
-    measured = score(model, blocks, lengths, torch.device("cpu"))
+    measured = score(model, blocks, Cost(lengths, named), torch.device("cpu"))
     assert model.training  # put back
     nats, n_bytes, losses = 0.0, 0, []
     model.eval()
@@ -31,6 +33,7 @@ def test_score_is_the_mean_over_every_token(model: Decoder) -> None:
             nll = F.cross_entropy(model(ids[:, :-1])[0], ids[0, 1:], reduction="none").double()
         losses.append(float(nll.mean()))
         nats += float(nll[ids[0, 1:] != 0].sum())
+        nats += 14.5 * int((ids[0, 1:] == 2).sum())
         n_bytes += int(lengths[ids[0, 1:].numpy()].sum())
     assert measured.loss == pytest.approx(np.mean(losses), abs=1e-6)
     assert measured.se == pytest.approx(np.std(losses, ddof=1) / math.sqrt(len(losses)), rel=1e-4)
@@ -58,11 +61,11 @@ def test_the_error_of_bits_per_byte_is_that_of_a_ratio() -> None:
 
 def test_dropout_is_off_and_the_random_state_untouched(model: Decoder) -> None:
     tokens = np.arange(200, dtype=np.uint16) % 20
-    blocks, lengths = fixed_blocks(tokens, 8, 0), np.ones(20, dtype=np.int32)
+    blocks, cost = fixed_blocks(tokens, 8, 0), Cost(np.ones(20, np.int32), np.zeros(20))
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    a = score(model, blocks, lengths, torch.device("cpu"))
-    b = score(model, blocks, lengths, torch.device("cpu"))
+    a = score(model, blocks, cost, torch.device("cpu"))
+    b = score(model, blocks, cost, torch.device("cpu"))
     assert a.loss == b.loss
     assert torch.equal(before, torch.get_rng_state())
 

@@ -45,11 +45,18 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
             "Too few logged losses: {n}, at least {needed} are needed.",
             n=max(n, series.train_n), needed=FEWEST,
         )  # fmt: skip
+    return _of_level(log, steps, loss, name, math.log(vocab) if vocab else math.inf, warmup)
+
+
+def _of_level(
+    log: Log, steps: Array, loss: Array, name: str, chance: float, warmup: int
+) -> Verdict:
+    """From where the level of the loss lies at the end; `chance`: ln V."""
+    n = len(loss)
     width = int(np.clip(n // 50, 3, 501))
     level = _trailing_median(loss, width)
     best = int(np.argmin(level))
     facts = _facts(name, steps, loss, level, width)
-    chance = math.log(vocab) if vocab else math.inf
     guessing = chance + SIGMAS * facts["sigma"]
     guesses = facts["now"] > guessing and steps[-1] > 2 * warmup and n >= 20
     lost = facts["effect_nats"] > facts["needed"] and best < n - width
@@ -78,7 +85,7 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
             "that need not fall.",
             column=log.other_task[:40], **facts,
         )  # fmt: skip
-    if not train and facts["effect_nats"] < facts["gained"]:
+    if name == "validation" and facts["effect_nats"] < facts["gained"]:
         return make(
             "divergence", "cannot_tell",
             f"{LEVEL}. Without a training loss that cannot be told from overfitting.",

@@ -149,6 +149,15 @@ def test_nan_in_the_rows_of_evaluations_is_no_loss(tmp_path: Path) -> None:
     assert run_of(tmp_path, "m.csv", lines).found.verdict("divergence").verdict == "no"
 
 
+def test_rows_of_two_processes_make_no_sessions(tmp_path: Path) -> None:
+    """The step falls at every other row, and one of them had nothing to log now and then."""
+    lines = ["step,loss"]
+    for s in STEPS:
+        none = s in (600, 1200)
+        lines += [f"{s},{falling(s)}", f"{s - 5},{'nan' if none else falling(s - 5)}"]
+    assert run_of(tmp_path, "m.csv", lines).found.verdict("divergence").verdict == "no"
+
+
 def test_late_evaluations_of_a_train_loss_logged_later(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [{"step": s, "eval_loss": val(s)} for s in range(100, 2001, 50)]
     rows += [{"step": s, "loss": falling(s)} for s in (1990, 2000, 2010)]

@@ -160,6 +160,20 @@ def test_watch_sees_that_a_run_was_killed_between_two_looks(tmp_path, capfd, mon
     assert "finished: ran true" in err
 
 
+@pytest.mark.parametrize(("last", "fires"), [("3.9", False), ("nan", True)])
+def test_watch_takes_no_spike_for_divergence(tmp_path, capfd, last, fires):
+    """A look at every row meets each spike at its height; what is not finite is sure at once."""
+    log = tmp_path / "log.csv"
+    rows = [f"{i},{2 + 1 / (1 + i):.4f}" for i in range(90)] + [
+        f"{i},{last}" for i in range(90, 94)
+    ]
+    log.write_text("step,loss\n" + "\n".join(rows) + "\n")
+    assert cli.run(["watch", str(log), "--once", "--on", "divergence=true"]) == 0
+    out, err = capfd.readouterr()
+    assert "diverged" in out
+    assert ("divergence: ran true" in err) == fires
+
+
 def test_watch_waits_for_the_first_row(tmp_path, capfd, monkeypatch):
     log = tmp_path / "log.csv"
     log.write_text("step,loss\n")

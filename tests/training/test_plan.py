@@ -95,6 +95,9 @@ def test_unknown_characters_are_said(text: str, tmp_path: Path) -> None:
     (line,) = [line for line in plan.lines() if line.startswith("unknown")]
     assert f"{plan.prepared.facts['unknown']:,} characters" in line
     assert not any(line.startswith("unknown") for line in planned(text).lines())
+    prompts = planned(text, **given, **{"sample.tokens": 4}).config.sample.prompts
+    assert len(prompts) == 3
+    assert "\ufffd" not in "".join(prompts)  # nobody would type it
 
 
 def test_a_presets_micro_batch_gives_way_to_a_given_batch(text: str) -> None:

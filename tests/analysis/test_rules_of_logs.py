@@ -149,6 +149,15 @@ def test_nan_in_the_rows_of_evaluations_is_no_loss(tmp_path: Path) -> None:
     assert run_of(tmp_path, "m.csv", lines).found.verdict("divergence").verdict == "no"
 
 
+def test_a_last_row_behind_others_is_a_resume(tmp_path: Path) -> None:
+    """And one that came late where rows of later steps follow it."""
+    rows = [f"{s},{falling(s)}" for s in STEPS]
+    resumed = run_of(tmp_path, "m.csv", ["step,loss", *rows, "1185,2.7"])
+    assert losses(resumed)[-1] == (1185, 2.7)
+    late = run_of(tmp_path, "n.csv", ["step,loss", *rows, "1185,2.7", "1210,2.6"])
+    assert [step for step, _ in losses(late)][-4:] == [1185, 1190, 1200, 1210]
+
+
 def test_rows_of_two_processes_make_no_sessions(tmp_path: Path) -> None:
     """The step falls at every other row, and one of them had nothing to log now and then."""
     lines = ["step,loss"]

@@ -208,3 +208,17 @@ def test_a_passing_spike_stops_no_run(tmp_path: Path) -> None:
     for rows, yes, sure in ((high + 3, True, False), (high + 20, True, True)):
         verdict = looked_at(rows)
         assert (verdict.verdict == "yes", proven(verdict)) == (yes, sure)
+
+
+def test_every_figure_that_disagrees_is_named(tmp_path: Path) -> None:
+    """A speed five times too high; epochs that pass twice as fast in the second half."""
+    rows = [
+        f"{s},{falling(s)},{1000 * s},{s},5000,{s / 600 if s <= 600 else s / 300 - 1:.4f}"
+        for s in range(5, 1205, 5)
+    ]
+    header = "step,loss,tokens,time,tokens_per_s,epoch"
+    found = run_of(tmp_path, "m.csv", [header, *rows]).found
+    wrong = [check.what for check in found.ledger.checks if not check.agrees]
+    assert len(wrong) == 2
+    because = found.verdict("units").because
+    assert all(what.lower() in because.lower() for what in wrong)

@@ -34,7 +34,7 @@ def units(counted: Ledger) -> Verdict:
         "units", "yes",
         f"{worst.what.capitalize()}: logged {{logged:,.4g}}, but {{computed:,.4g}} by the other "
         "figures of the log, which makes the logged one {ratio:.2f} times that."
-        + (f" So do: {others}." if others else ""),
+        + (f" Others disagree, too: {others}." if others else ""),
         n=len(counted.checks), logged=worst.logged, computed=worst.computed, ratio=worst.ratio,
         what=[c.what for c in wrong], estimator="logged against computed",
     )  # fmt: skip

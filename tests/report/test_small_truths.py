@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,13 @@ def test_the_norm_of_the_gradient_is_drawn_without_a_speed(tmp_path: Path) -> No
     assert [figure.chart for figure in figures] == ["speed norm"]
     path.write_text("step,loss\n" + "".join(f"{i},3.{i}\n" for i in range(9)))
     assert not [b for b in section(load_run(path), "ledger").blocks if isinstance(b, Figure)]
+
+
+def test_a_checkpoint_that_is_gone_is_no_good_news(tmp_path: Path) -> None:
+    folder = made.run_folder(tmp_path / "r")
+    run = load_run(folder)
+    assert (words.cards(run.found)[0].tone, run.found.best.pick_saved) == ("good", True)
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "checkpoints").mkdir()
+    card = words.cards(load_run(folder).found)[0]
+    assert (card.tone, "it is not on disk" in card.detail) == ("unsure", True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from overnight import files
+from overnight.cache import keep, recall
 from overnight.errors import UserError
 
 
@@ -78,3 +79,13 @@ def test_what_a_process_of_our_number_left_is_swept(tmp_path: Path) -> None:
     with files.appearing(tmp_path / "run", "--out") as place:
         (place / "log").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_cannot_be_kept_is_found_again(tmp_path: Path) -> None:
+    keep(tmp_path / "none" / "a.json", [1.5])  # as where a disk is full
+    assert recall(tmp_path / "none" / "a.json", list[float]) is None
+    keep(tmp_path / "a.json", [1.5])
+    assert recall(tmp_path / "a.json", list[float]) == [1.5]
+    assert recall(tmp_path / "a.json", list[str]) is None
+    (tmp_path / "a.json").write_bytes(b"[1.5")
+    assert recall(tmp_path / "a.json", list[float]) is None

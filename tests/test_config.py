@@ -54,6 +54,16 @@ def test_a_wrong_setting_is_one_clear_line(layer: dict, part: str) -> None:
     assert str(error.value).startswith("here")
 
 
+def test_what_is_given_is_not_free() -> None:
+    settings = Settings()
+    assert settings.is_free("train.threads")  # left open by its default
+    settings.choose("train.threads", 2, "cores")
+    assert settings.is_free("train.threads")
+    settings.add({"train.threads": 2}, "command line")
+    assert not settings.is_free("train.threads")
+    assert not settings.is_free("train.batch")
+
+
 def test_a_whole_number_may_be_written_as_a_power_of_ten() -> None:
     settings = Settings()
     settings.add({"length.tokens": 1e6, "optimizer.lr": 1.0}, "file")

@@ -14,7 +14,7 @@ from foreign import STEPS, evaluations, falling, losses, run_of, told, val
 from overnight.analysis import outliers
 from overnight.analysis.run import load_run
 from overnight.errors import UserError
-from overnight.report import words
+from overnight.report import questions
 
 EVALS = [s for s in STEPS if s % 100 == 0]
 TRAINED = [(s, falling(s)) for s in STEPS]
@@ -577,6 +577,6 @@ def test_a_checkpoint_that_is_worse_than_none_is_not_praised(tmp_path: Path) -> 
     found = load_run(log).found
     assert found.best is not None
     assert found.best.step == 0
-    card = words.cards(found)[0]
+    card = questions.cards(found)[0]
     assert "no other is as good" not in card.detail
     assert "before training it was lower" in card.detail or found.best.pick == 0

@@ -11,7 +11,7 @@ import pytest
 from overnight import load_run
 from overnight.report import markdown
 from overnight.report.document import build
-from overnight.report.words import cards
+from overnight.report.questions import cards
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import made
 from overnight.analysis.explain import explain
 from overnight.analysis.overfitting import harm
 from overnight.analysis.run import Run, load_run
-from overnight.report import html, words
+from overnight.report import html, questions, words
 from overnight.report.document import Cards, Figure, Table, build
 from overnight.report.explained import lines
 from overnight.report.numbers import MOST_ROWS, shown
@@ -122,7 +122,7 @@ def test_every_card_leads_to_a_section(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("every", "says"), [(400, False), (40, True)])
 def test_one_evaluation_has_no_rival(every: int, says: bool, tmp_path: Path) -> None:
     found = load_run(made.run_folder(tmp_path / "r", every=every)).found
-    detail = next(c.detail for c in words.cards(found) if c.answer.startswith("step"))
+    detail = next(c.detail for c in questions.cards(found) if c.answer.startswith("step"))
     assert ("tied" in detail or "no other" in detail) == says
 
 
@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_before_its_first_evaluation(tmp_path: Path) -> N
     lines = [row for row in lines if row["type"] != "eval" or row["step"] == 0]
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     found = load_run(folder).found
-    card = words.cards(found)[0]
+    card = questions.cards(found)[0]
     present = [c.step for c in found.checkpoints if c.present]
     assert present
     assert card.answer == "cannot tell"
@@ -197,8 +197,8 @@ def test_the_norm_of_the_gradient_is_drawn_without_a_speed(tmp_path: Path) -> No
 def test_a_checkpoint_that_is_gone_is_no_good_news(tmp_path: Path) -> None:
     folder = made.run_folder(tmp_path / "r")
     run = load_run(folder)
-    assert (words.cards(run.found)[0].tone, run.found.best.pick_saved) == ("good", True)
+    assert (questions.cards(run.found)[0].tone, run.found.best.pick_saved) == ("good", True)
     shutil.rmtree(folder / "checkpoints")
     (folder / "checkpoints").mkdir()
-    card = words.cards(load_run(folder).found)[0]
+    card = questions.cards(load_run(folder).found)[0]
     assert (card.tone, "it is not on disk" in card.detail) == ("unsure", True)

@@ -21,7 +21,7 @@ from overnight.analysis.advice import advise
 from overnight.analysis.case import Case
 from overnight.analysis.run import load_run
 from overnight.analysis.series import Series
-from overnight.report import html, terminal, words
+from overnight.report import html, questions, terminal
 from overnight.report.document import build
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -39,7 +39,7 @@ def test_the_error_beside_a_loss_is_its_own(tmp_path):
     other = next(e for e in found.evaluations if e.step and e.step != found.best.step)
     other.val_se = 0.1234
     found.best.pick, found.best.pick_loss = other.step, other.val_loss
-    card = next(card for card in words.cards(found) if card[0] == "Which checkpoint?")
+    card = next(card for card in questions.cards(found) if card[0] == "Which checkpoint?")
     assert f"{other.val_loss:.4f} ± 0.1234" in card[2]
 
 

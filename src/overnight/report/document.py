@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..analysis.findings import Findings
-from . import headlines, words
+from . import headlines, questions, words
 from . import numbers as n
 
 
@@ -63,7 +63,7 @@ class Quotes:
 class Cards:
     """The reader's questions and their answers."""
 
-    cards: list[words.Card]
+    cards: list[questions.Card]
 
 
 Block = Text | Items | Table | Figure | Quote | Quotes | Cards
@@ -97,7 +97,7 @@ def build(f: Findings) -> Document:
 
 def _glance(f: Findings, there: set[str]) -> Section:
     """The cards; a section that is not `there` has nothing to say, and its verdict says why."""
-    cards = [c if c.link in there else c._replace(link="diagnosis") for c in words.cards(f)]
+    cards = [c if c.link in there else c._replace(link="diagnosis") for c in questions.cards(f)]
     return Section("glance", "At a glance", [Cards(cards)])
 
 

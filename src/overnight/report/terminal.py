@@ -8,7 +8,7 @@ from ..analysis.findings import Findings
 from ..shown import inert
 from . import numbers as n
 from .document import Block, Cards, Document, Figure, Items, Quote, Quotes, Table, Text
-from .words import Card
+from .questions import Card
 
 STYLES = {"good": "green", "bad": "red", "unsure": "yellow", "open": "dim", "quiet": "dim", "": ""}
 ROWS = 30  # of a table

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..analysis import divergence, overfitting
 from ..analysis.findings import Findings
 from ..errors import UserError, did_you_mean
-from . import headlines, words
+from . import headlines, questions
 
 if TYPE_CHECKING:
     from ..analysis.run import Run
@@ -128,5 +128,5 @@ def screen(run: Run, width: int) -> Any:
     return Group(
         Line(terminal.plain(head), style="bold"),
         Line(terminal.chart_of_losses(f, width)),
-        terminal.cards(words.cards(f)),
+        terminal.cards(questions.cards(f)),
     )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ..analysis.findings import Advice, Best, Findings, Ledger, Whole
 from ..ledger import counted
 from . import numbers as n
-from .headlines import tone
 
 BEATEN = {"yes": "yes", "no": "no", "cannot_tell": "cannot tell"}
 INSIDE = {True: "yes", False: "no", None: n.DASH}
@@ -56,205 +53,6 @@ def event(kind: str) -> str:
     return EVENTS.get(kind, kind.replace("_", " "))
 
 
-class Card(NamedTuple):
-    """A reader's question, its answer in a few words, more of it, and the section that has all."""
-
-    question: str
-    answer: str
-    detail: str
-    tone: str
-    link: str
-
-
-def cards(f: Findings) -> list[Card]:
-    """The ten questions of a reader."""
-    return [
-        _card_best(f),
-        _card_verdict(f, "Is it overfitting?", "overfitting", "gap"),
-        _card_verdict(f, "Is it still improving?", "still_improving", "curves"),
-        _card_next(f),
-        _card_yardsticks(f),
-        _card_time(f),
-        _card_passes(f),
-        _card_speed(f),
-        _card_lr(f),
-        _card_resume(f),
-    ]
-
-
-def _card_best(f: Findings) -> Card:
-    b, question = f.best, "Which checkpoint?"
-    if b is None:
-        return Card(question, "none", "No finite loss was logged.", "bad", "evaluations")
-    if not b.validated:
-        detail = (
-            f"No validation loss was logged. The training loss is lowest at step {b.step:,} "
-            f"({n.loss(b.loss)}), which does not say which checkpoint is best."
-        )
-        return Card(question, "cannot tell", detail, "open", "best")
-    if (newest := _never_evaluated(f, b)) is not None:
-        detail = (
-            f"Only the weights before training were evaluated; the newest checkpoint on disk is of "
-            f"step {newest:,}."
-        )
-        return Card(question, "cannot tell", detail, "open", "checkpoints")
-    w = f.whole
-    if w is not None and w.step == b.pick:
-        detail = f"loss {n.within(w.loss, w.se)} on {_held_out(w)}"
-        detail += f", {n.within(w.bpb, w.bpb_se)} bits per byte" if w.bpb is not None else ""
-    else:
-        se = next((e.val_se for e in f.evaluations if e.step == b.pick), None)
-        detail = f"validation loss {n.within(b.pick_loss, se)}"
-        if b.bpb is not None and b.pick == b.step:
-            detail += f", {n.loss(b.bpb)} bits per byte"
-    if b.step == 0 and b.pick != 0:
-        detail += f"; before training it was lower, {n.loss(b.loss)}"
-    elif len(b.tied_steps) > 1:
-        detail += f"; tied within noise: steps {n.steps(b.tied_steps)}"
-    elif b.n > 1 and not _alone(f, b):
-        detail += "; no other is as good" if _tells_ties(f, b) else "; too few to tell ties"
-    if b.pick_saved is False:
-        detail += "; it is not on disk"
-    fit = "unsure" if b.pick_saved is False or b.pick == 0 else "good"
-    return Card(question, f"step {b.pick:,}", detail, fit, "best")
-
-
-def _never_evaluated(f: Findings, b: Best) -> int | None:
-    """The newest step on disk of a run that was stopped before its first evaluation."""
-    saved = [c.step for c in f.checkpoints if c.present]
-    return max(saved) if saved and b.n == 1 and b.step == 0 and not b.pick_saved else None
-
-
-def _alone(f: Findings, b: Best) -> bool:
-    """Whether only the weights as they were drawn were evaluated beside it."""
-    return b.validated and not any(e.step not in (0, b.pick) for e in f.evaluations)
-
-
-def _tells_ties(f: Findings, b: Best) -> bool:
-    """Whether noise is known by which others could be called as good."""
-    return b.se is not None or f.noise.sigma is not None
-
-
-def _card_verdict(f: Findings, question: str, name: str, link: str) -> Card:
-    v = f.verdict(name)
-    answer = v.verdict.replace("_", " ")
-    return Card(question, answer, v.because, tone(v), link)
-
-
-def _card_next(f: Findings) -> Card:
-    question = "What next?"
-    if not f.advice:
-        return Card(question, "nothing", NO_ADVICE, "good", "advice")
-    first = f.advice[0]
-    return Card(question, first.do, f"Expected: {first.expected}", "", "advice")
-
-
-def _card_yardsticks(f: Findings) -> Card:
-    question = "Is it better than …?"
-    y, b = f.yardsticks, f.best
-    if y is None or not y.rows or y.model_bpb is None:
-        if f.about.incomparable is not None:
-            detail = f"Bits per byte compare with nothing: {f.about.incomparable}."
-            return Card(question, "cannot tell", detail, "open", "unknown")
-        if b is not None and b.bpb is not None:
-            detail = "Compare other runs on this text by bits per byte."
-            return Card(question, f"{n.loss(b.bpb)} bits per byte", detail, "", "best")
-        detail = "The log has no bits per byte, so only runs with the same tokenizer compare."
-        return Card(question, "cannot tell", detail, "open", "unknown")
-    return Card(question, f"{n.loss(y.model_bpb)} bits per byte", beaten(f), "", "yardsticks")
-
-
-def beaten(f: Findings) -> str:
-    """`Beats guessing (ln V), unigram; not xz.`"""
-    y = f.yardsticks
-    if y is None:
-        return ""
-    groups = {
-        k: [yardstick(r.name) for r in y.rows if r.beaten == k]
-        for k in ("yes", "no", "cannot_tell")
-    }
-    parts = []
-    if groups["yes"]:
-        parts.append("beats " + ", ".join(groups["yes"]))
-    if groups["no"]:
-        parts.append("not " + ", ".join(groups["no"]))
-    if groups["cannot_tell"]:
-        parts.append("level with " + ", ".join(groups["cannot_tell"]))
-    text = "; ".join(parts)
-    return text[:1].upper() + text[1:] + "." if text else ""
-
-
-def yardstick(name: str) -> str:
-    return "guessing (ln V)" if name == "ln V" else name
-
-
-def _card_time(f: Findings) -> Card:
-    led = f.ledger
-    detail = ""
-    if led.train_seconds is not None and led.seconds:
-        detail = f"training {n.duration(led.train_seconds)}"
-        if led.eval_seconds is not None:
-            detail += f", evaluation and samples {n.duration(led.eval_seconds)}"
-        if led.save_seconds is not None:
-            detail += f", saving {n.duration(led.save_seconds)}"
-    elif led.pause_seconds:
-        detail = f"from the first row to the last, {n.duration(led.pause_seconds)} of it pauses"
-    answer = n.duration(led.seconds) if led.seconds is not None else "not logged"
-    return Card("How long did it take?", answer, detail, "", "ledger")
-
-
-def _card_passes(f: Findings) -> Card:
-    led = f.ledger
-    parts = [counted(led.steps, f.source.step_is)]
-    if led.tokens is not None:
-        parts.append(f"{led.tokens:,} tokens")
-    if led.train_tokens is not None:
-        parts.append(f"a pass is {led.train_tokens:,} tokens")
-    answer = n.passes(led.passes) if led.passes is not None else "not known"
-    if led.passes is None and led.epochs is not None:
-        parts.append(f"epochs as logged: up to {led.epochs:g}")
-    return Card("How many passes over the text?", answer, ", ".join(parts), "", "ledger")
-
-
-def _card_speed(f: Findings) -> Card:
-    led = f.ledger
-    if led.tokens_per_s is None:
-        return Card("How fast?", "not logged", "", "open", "ledger")
-    detail = f"the median; {n.percent(led.slow_share)} of the rows were slower than 80 % of it"
-    return Card("How fast?", f"{n.count(led.tokens_per_s)} tokens/s", detail, "", "ledger")
-
-
-def _card_lr(f: Findings) -> Card:
-    if f.schedule.peak is None:
-        answer = "0 throughout" if f.schedule.n else "not logged"
-        return Card("What was the learning rate?", answer, "", "open", "unknown")
-    answer = f"{n.rate(f.schedule.peak)} → {n.rate(f.schedule.end)}"
-    return Card("What was the learning rate?", answer, schedule(f), "", "schedule")
-
-
-CHANGED, LONG_ANSWER = "changed: ", 80  # what a resume tells of settings; characters
-
-
-def _card_resume(f: Findings) -> Card:
-    v, question = f.verdict("resume"), "What changed at resume?"
-    if v.verdict == "no":
-        return Card(question, "no resume", v.because, "good", "sessions")
-    rows, equal = v.evidence.get("rows"), v.evidence.get("equal")
-    if v.verdict == "yes" and rows and rows == equal:
-        return Card(question, "nothing", v.because, "good", "sessions")
-    changes = [w for w in v.evidence.get("warnings", []) if w.startswith(CHANGED)]
-    if v.verdict == "yes" and changes:
-        what = "; ".join(change.removeprefix(CHANGED) for change in changes)
-        return Card(question, what[:LONG_ANSWER], v.because, "unsure", "sessions")
-    if v.verdict == "yes" and rows:
-        return Card(
-            question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
-        )
-    if v.verdict == "yes" and rows == 0:
-        return Card(question, "nothing to compare", v.because, "open", "sessions")
-    return Card(question, "cannot tell", v.because, "open", "sessions")
-
-
 def unit(f: Findings) -> str:
     """Of the losses."""
     if f.source.val_per == "token":
@@ -269,6 +67,17 @@ def loss_caption(f: Findings) -> str:
     if f.curve.rows_per_point > 1:
         text += f" Each training point is the mean of up to {f.curve.rows_per_point:,} rows."
     return text
+
+
+def never_evaluated(f: Findings, b: Best) -> int | None:
+    """The newest step on disk of a run that was stopped before its first evaluation."""
+    saved = [c.step for c in f.checkpoints if c.present]
+    return max(saved) if saved and b.n == 1 and b.step == 0 and not b.pick_saved else None
+
+
+def tells_ties(f: Findings, b: Best) -> bool:
+    """Whether noise is known by which others could be called as good."""
+    return b.se is not None or f.noise.sigma is not None
 
 
 def best(f: Findings) -> list[str]:
@@ -288,9 +97,9 @@ def best(f: Findings) -> list[str]:
         lines.append(f"{biased}Training loss does not say which checkpoint is best.")
     elif len(b.tied_steps) > 1:
         lines.append(f"Tied within noise: steps {n.steps(b.tied_steps, 20)}.")
-    elif b.n > 1 and _tells_ties(f, b):
+    elif b.n > 1 and tells_ties(f, b):
         lines.append("No other evaluation is tied with it.")
-    if (newest := _never_evaluated(f, b)) is not None:
+    if (newest := never_evaluated(f, b)) is not None:
         lines.append(f"None of training was evaluated; step {newest:,} is on disk.")
     elif b.validated:
         lines.append(f"Take step {b.pick:,}: {b.rule}.")
@@ -309,7 +118,7 @@ def best(f: Findings) -> list[str]:
 ALL = 0.98  # of the bytes: what is left fills no block
 
 
-def _held_out(w: Whole) -> str:
+def held_out(w: Whole) -> str:
     if w.bpb is None or w.bytes is None:  # the tokens do not stand for these bytes
         return f"{w.tokens:,} held-out tokens"
     if w.of_bytes is None or w.bytes == w.of_bytes:
@@ -328,7 +137,7 @@ def whole(f: Findings) -> list[str]:
     over = " (standard error over blocks)" if w.se is not None else " (one block, so no error)"
     line = (
         f"The figure to quote: {bpb}loss {n.within(w.loss, w.se)}{over}, perplexity "
-        f"{n.perplexity(w.perplexity)}, for step {w.step:,} on {_held_out(w)}. The evaluations on "
+        f"{n.perplexity(w.perplexity)}, for step {w.step:,} on {held_out(w)}. The evaluations on "
         "the way see a part of them where that saves time."
     )
     return [line]
@@ -430,13 +239,37 @@ def _per_step(led: Ledger) -> str:
     return "tokens per step, at the end" if now else "tokens per step"
 
 
+def beaten(f: Findings) -> str:
+    """`Beats guessing (ln V), unigram; not xz.`"""
+    y = f.yardsticks
+    if y is None:
+        return ""
+    groups = {
+        k: [yardstick(r.name) for r in y.rows if r.beaten == k]
+        for k in ("yes", "no", "cannot_tell")
+    }
+    parts = []
+    if groups["yes"]:
+        parts.append("beats " + ", ".join(groups["yes"]))
+    if groups["no"]:
+        parts.append("not " + ", ".join(groups["no"]))
+    if groups["cannot_tell"]:
+        parts.append("level with " + ", ".join(groups["cannot_tell"]))
+    text = "; ".join(parts)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def yardstick(name: str) -> str:
+    return "guessing (ln V)" if name == "ln V" else name
+
+
 def yardsticks(f: Findings) -> str:
     y = f.yardsticks
     if y is None or y.model_bpb is None:
         reason = f.about.incomparable or "the log has no bits per byte of the model"
         return f"The yardsticks stand alone: {reason}."
     needs = f"The best model needs {n.within(y.model_bpb, y.model_se)} bits per byte"
-    part = "the evaluated part of the held-out text" if f.whole is None else _held_out(f.whole)
+    part = "the evaluated part of the held-out text" if f.whole is None else held_out(f.whole)
     where = f" on {part}"
     where += f"; the yardsticks on {y.bytes:,}" if y.bytes is not None else ""
     return f"{needs}{where}. {beaten(f)}"

@@ -1,7 +1,6 @@
-"""`token.c` as a library: built once, whole or not there, no trouble where it cannot be."""
+"""Our C as a library: built once, whole or not there, no trouble where it cannot be."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,24 +54,20 @@ def test_a_damaged_library_is_not_opened_where_none_can_be_built(
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.parametrize("what", ["_processor", "FLAGS", "SOURCE", "HEADER"])
+@pytest.mark.parametrize("what", ["_processor", "FLAGS", *library.SOURCES, *library.HEADERS])
 def test_another_question_gets_its_own_library(
     what: str, new_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert library.load()
-    for name in ("token.c", "token.h"):
-        text = library.SOURCE.with_name(name).read_text()
-        (tmp_path / name).write_text(text + "/* changed */\n")
-    (tmp_path / "same").mkdir()
-    shutil.copy(library.HEADER, tmp_path / "same" / "token.h")
-    shutil.copy(tmp_path / "token.c", tmp_path / "same" / "token.c")
-    changed = {
-        "_processor": lambda: "flags: another",
-        "FLAGS": [*library.FLAGS, "-g"],
-        "SOURCE": tmp_path / "same" / "token.c",
-        "HEADER": tmp_path / "token.h",
-    }
-    monkeypatch.setattr(library, what, changed[what])
+    if what == "_processor":
+        monkeypatch.setattr(library, what, lambda: "flags: another")
+    elif what == "FLAGS":
+        monkeypatch.setattr(library, what, [*library.FLAGS, "-g"])
+    else:
+        for name in (*library.SOURCES, *library.HEADERS):
+            text = (library.FOLDER / name).read_text()
+            (tmp_path / name).write_text(text + ("/* changed */\n" if name == what else ""))
+        monkeypatch.setattr(library, "FOLDER", tmp_path)
     library.load.cache_clear()
     assert library.load()
     assert len(list(new_cache.glob("*.so"))) == 2

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import Model
+from .gelu import gelu
 
 FEW = 8  # rows up to which a matrix product is bound by reading the matrix
 CONVOLUTION = 4  # tokens that a short convolution sees
@@ -256,13 +257,11 @@ class MLP(Part):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         h_BTF = self.up(x_BTC)
-        if self.kind == "gelu":
-            h_BTF = F.gelu(h_BTF)
-        elif self.kind == "gelu_tanh":
-            h_BTF = F.gelu(h_BTF, approximate="tanh")
-        elif self.kind == "relu2":
+        if self.kind == "relu2":
             h_BTF = relu2(h_BTF)
-        else:
+        elif self.kind == "swiglu":
             gate_BTF, h_BTF = h_BTF.chunk(2, dim=-1)
             h_BTF = F.silu(gate_BTF) * h_BTF
+        else:
+            h_BTF = gelu(h_BTF, "tanh" if self.kind == "gelu_tanh" else "none")
         return drop(self.down(h_BTF), self.dropout, self.training)

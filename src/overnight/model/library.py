@@ -1,4 +1,4 @@
-"""`token.c` as a library of this machine: compiled once for a processor, kept, checked, opened."""
+"""Our C as a library of this machine: compiled once for a processor, kept, checked, opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ import cffi
 from ..cache import Cache
 from ..errors import UserError
 
-SOURCE, HEADER = (Path(__file__).with_name(name) for name in ("token.c", "token.h"))
+FOLDER = Path(__file__).parent
+SOURCES, HEADERS = ("token.c", "gelu.c"), ("token.h", "gelu.h")
 # Sums may be taken in any order, which is what lets a compiler use vectors. Not -ffast-math: a
 # library linked with it has the whole process round small numbers to zero.
 FLAGS = ["-O3", "-fPIC", "-shared", "-fassociative-math", "-fno-signed-zeros"]
@@ -32,21 +33,23 @@ SECONDS = 60  # that it may take
 
 @cache
 def declarations() -> cffi.FFI:
-    """What `token.h` says, for Python."""
+    """What the headers say, for Python."""
     c = cffi.FFI()
-    c.cdef(_source(HEADER))
+    for name in HEADERS:
+        c.cdef(_source(name))
     return c
 
 
 @cache
 def load() -> Any:
-    """`token.c` compiled for this processor, or None where that cannot be."""
+    """The sources compiled for this processor, or None where that cannot be."""
     # nothing that is wrong with a compiler or a cache keeps anybody from writing text
     with suppress(UserError, OSError, ValueError, subprocess.SubprocessError):
         compiler = shlex.split(os.environ.get("CC") or "cc") or [""]
         if not shutil.which(compiler[0]) or _asks_for_tools():
             return None
-        made_of = [_source(SOURCE), _source(HEADER), _processor(), compiler, FLAGS, TRIED]
+        sources = [_source(name) for name in (*SOURCES, *HEADERS)]
+        made_of = [*sources, _processor(), compiler, FLAGS, TRIED]
         key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
         path = Cache().native / f"{key}.so"
         if _is_whole(path) or _build(compiler, path):
@@ -54,8 +57,8 @@ def load() -> Any:
     return None
 
 
-def _source(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+def _source(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
 
 
 def _is_whole(path: Path) -> bool:
@@ -70,12 +73,13 @@ def _checksum(path: Path) -> str:
 
 
 def _build(compiler: list[str], path: Path) -> bool:
-    """Compile `token.c` into `path`, which is complete or as it was, and write its checksum."""
+    """Compile the sources into `path`, which is complete or as it was, and write its checksum."""
     path.parent.mkdir(exist_ok=True)
+    sources = [str(FOLDER / name) for name in SOURCES]
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         made, checksum = Path(folder) / "made.so", Path(folder) / "made.sha256"
         for more in TRIED:
-            command = [*compiler, *FLAGS, *more, str(SOURCE), "-o", str(made), "-lm"]
+            command = [*compiler, *FLAGS, *more, *sources, "-o", str(made), "-lm"]
             if subprocess.run(command, capture_output=True, timeout=SECONDS).returncode == 0:
                 checksum.write_text(_checksum(made))
                 made.replace(path)

@@ -13,6 +13,7 @@ from tiny_runs import final_tensors, interrupted_at, measured, train
 
 from overnight import cli
 from overnight.config import Config, Model, Train, effect
+from overnight.model import loss
 from overnight.settings import Settings
 from overnight.training import machine
 from overnight.training.update import Updater
@@ -30,17 +31,35 @@ def updater(form: str, dtype: str, **more: Any) -> Updater:
     )
 
 
-def test_every_part_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("loss_too", [True, False])
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        {"layers": "SA", "ssm_head": 8, "position": "alibi", "ngrams": [2], "qk_norm": True,
+         "embed_conv": True},
+        {"mlp": "gelu", "norm": "layer", "bias": True},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_part_is_compiled(
+    dtype: str, grammar: dict[str, Any], loss_too: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Traced whole, without the compiler: what cannot be in one graph is an error. So traced, the
-    very operations of eager code are done."""
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, **more: real(f, backend="aot_eager", **more))
+    very operations of eager code are done. The loss is in the graph where it is one slice."""
+    real, traced = torch.compile, []
+
+    def trace(function: Any, **more: Any) -> Any:
+        traced.append(function.__name__)
+        return real(function, backend="aot_eager", **more)
+
+    monkeypatch.setattr(torch, "compile", trace)
     monkeypatch.setattr(machine, "compiler_trouble", lambda device: "")
-    grammar = {"layers": "SA", "ssm_head": 8, "position": "alibi", "ngrams": [2], "qk_norm": True,
-               "embed_conv": True}  # fmt: skip
-    eager, traced = (updater(form, "float32", **grammar) for form in ("off", "on"))
+    tokens = 2 * TINY.context  # of a micro-batch
+    monkeypatch.setitem(loss.SLICE_ELEMENTS, "cpu", 11 * (tokens if loss_too else tokens - 1))
+    eager, ours = (updater(form, dtype, **grammar) for form in ("off", "on"))
     for step in (1, 2):
-        assert traced.update(step, 20) == eager.update(step, 20)
+        assert ours.update(step, 20) == eager.update(step, 20)
+    assert traced == ["_losses" if loss_too else "hidden"]
 
 
 @pytest.mark.slow

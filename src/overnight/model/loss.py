@@ -16,6 +16,11 @@ from torch import Tensor
 SLICE_ELEMENTS = {"cpu": 2**20, "cuda": 2**27, "mps": 2**25}  # of logits at once
 
 
+def slice_rows(vocabulary: int, device: torch.device) -> int:
+    """How many tokens are done at once."""
+    return max(1, SLICE_ELEMENTS.get(device.type, 2**20) // vocabulary)
+
+
 class _HeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -31,7 +36,7 @@ class _HeadLosses(torch.autograd.Function):
         nll_N = torch.empty(N, dtype=wide, device=hidden_NC.device)
         objective = nll_N.new_zeros(())
         grad_NV = hidden_NC.new_empty(N, V) if grad else None
-        rows = max(1, SLICE_ELEMENTS.get(hidden_NC.device.type, 2**20) // V)
+        rows = slice_rows(V, hidden_NC.device)
         for begin in range(0, N, rows):
             here = slice(begin, begin + rows)
             targets = targets_N[here, None]

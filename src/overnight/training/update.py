@@ -12,7 +12,7 @@ from ..config import Config
 from ..keyed import key
 from ..ledger import Ledger
 from ..model.decoder import Decoder
-from ..model.loss import losses
+from ..model.loss import losses, slice_rows
 from ..schedule import rate
 from ..text.batches import Batches
 from .guard import SPIKE_Z, is_finite, spike_z
@@ -47,11 +47,22 @@ class Updater:
         self.model = Decoder(config.model).to(device)
         self._dtype = torch.bfloat16 if config.train.dtype == "bfloat16" else torch.float32
         self.model.set_compute(self._dtype, fused=_fused(config, device))
-        hidden = self.model.hidden  # compiled or not; the loss has its own slices, and stays
-        self._hidden = compiled(hidden, device) if config.train.compile == "on" else hidden
+        self._hidden = self.model.hidden
+        if config.train.compile == "on":
+            self._compile()
         self.batches = Batches(train, config.model.context, config.train.seed)
         self.ledger = ledger_of(config, len(train))
         self.reset()
+
+    def _compile(self) -> None:
+        """With the loss, where that is one slice on a CPU: small updates take 4 % less time. A loop
+        of slices that the compiler takes for one is slow (docs/lab-notes.md, 2026-11-23)."""
+        model, train = self.config.model, self.config.train
+        at_once = slice_rows(model.vocab_size, self.device)
+        if self.device.type == "cpu" and train.micro_batch * model.context <= at_once:
+            self._losses = compiled(self._losses, self.device)  # type: ignore[method-assign]
+        else:
+            self._hidden = compiled(self._hidden, self.device)
 
     def reset(self) -> None:
         """Back to step 0."""

@@ -67,7 +67,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 ENTRIES = (
-    Entry("equal architecture", "nanogpt-cpu", MUON, 240, 8, confirming_steps=265),
+    Entry("equal architecture", "nanogpt-cpu", MUON, 250, 8, confirming_steps=265),
     Entry("fast", "fast", {}, 48, 20),
     Entry("fast", "fast", {}, 260, 15, target=1.60, peer_steps=5000),
 )

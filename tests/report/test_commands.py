@@ -174,25 +174,50 @@ def test_watch_takes_no_spike_for_divergence(tmp_path, capfd, last, fires):
     assert ("divergence: ran true" in err) == fires
 
 
-def test_watch_waits_for_the_first_row(tmp_path, capfd, monkeypatch):
-    log = tmp_path / "log.csv"
-    log.write_text("step,loss\n")
+SETTINGS = """number of parameters: 0.80M
+num decayed parameter tensors: 18, with 802,944 parameters
+compiling the model... (takes a ~minute)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "rows", "missing"),
+    [
+        ("log.csv", "step,loss\n", "1,3.0\n2,2.5\n3,2.4\n", "a header and no rows"),
+        (
+            "log.txt",
+            SETTINGS,
+            "iter 1: loss 3.0\niter 2: loss 2.5\niter 3: loss 2.4\n",
+            "not a log that can be read",
+        ),
+    ],
+)
+def test_watch_waits_for_the_first_row(tmp_path, capfd, monkeypatch, name, before, rows, missing):
+    log = tmp_path / name
+    log.write_text(before)
     assert cli.run(["watch", str(log), "--once"]) == 2
-    assert cli.run(["watch", __file__]) == 2  # is no log, and will be none
     looks = []
 
     def grow(seconds):
         if looks:
             raise OSError("enough")
         looks.append(seconds)
-        log.write_text("step,loss\n1,3.0\n2,2.5\n")
+        log.write_text(before + rows)
 
     monkeypatch.setattr("time.sleep", grow)
     assert cli.run(["watch", str(log)]) == 1
     out, err = capfd.readouterr()
-    assert out.startswith("step 2; ")
-    assert err.count("a header and no rows") == 2
+    assert out.startswith("step 3; ")
+    assert err.count(missing) == 2
     assert err.count("Looking again") == 1
+
+
+def test_watch_refuses_what_is_no_log_and_will_be_none(tmp_path, capfd):
+    old = tmp_path / "settings.txt"
+    old.write_text(SETTINGS)
+    os.utime(old, (1e9, 1e9))
+    assert cli.run(["watch", str(old)]) == 2
+    assert cli.run(["watch", str(tmp_path)]) == 2
 
 
 def test_what_a_terminal_cannot_show_is_spelt_out(folder):

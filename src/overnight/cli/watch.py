@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from . import Flag, Whole, say
 
 if TYPE_CHECKING:
     from ..analysis.run import Run
+
+LATELY = 600  # seconds: compiling takes minutes
 
 
 def watch(
@@ -38,8 +41,6 @@ def watch(
     once
         Look once and end.
     """
-    import time
-
     from rich.console import Console
 
     from ..report import watch as view
@@ -76,15 +77,19 @@ def _loaded(run: Path, wait: bool) -> Run | None:
     try:
         return load_run(run)
     except UserError as error:
-        if not (wait and _is_empty(run)):
+        if not (wait and _may_grow(run)):
             raise
         say(f"{error} Looking again when it grows.")
         return None
 
 
-def _is_empty(log: Path) -> bool:
-    """Whether it is a file of one line at most, such as a header."""
-    return log.is_file() and not log.read_bytes().partition(b"\n")[2].strip()
+def _may_grow(log: Path) -> bool:
+    """Whether rows may be on their way: what was written of late may be the settings that a trainer
+    prints before its first step, and a line alone is a header."""
+    if not log.is_file():
+        return False
+    header = not log.read_bytes().partition(b"\n")[2].strip()
+    return header or time.time() - log.stat().st_mtime < LATELY
 
 
 def _look(run: Path) -> tuple[int, bool]:

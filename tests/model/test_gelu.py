@@ -65,7 +65,7 @@ def test_the_bits_are_the_same_however_it_is_computed(
     approximate: str, compiler: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In C by one thread or three, and by torch; of numbers that lie apart."""
-    x = EVERY.view(256, 256).t()[:, 3:]
+    x = EVERY.view(256, 256).t()[3:]
     before = torch.get_num_threads()
     found = []
     try:
@@ -84,6 +84,32 @@ def test_the_bits_are_the_same_however_it_is_computed(
     at = 7, 40
     y, slope = value_and_slope(x[at].view(1), approximate)
     assert (found[0][0][at], found[0][1][at]) == (y, slope)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_takes_what_decoding_made(mode: type) -> None:
+    room.table.cache_clear()
+    x = torch.linspace(-3, 3, 9).bfloat16()
+    with mode():
+        decoded = gelu(x, "none")
+    y, slope = value_and_slope(x, "none")
+    assert torch.equal(y, decoded)
+    assert slope[-1] > 1
+
+
+@pytest.mark.parametrize("x", [EVERY.view(256, 256)[:, 5:9], EVERY[:0], EVERY[7]])
+def test_compiled_code_is_told_what_comes(x: Tensor) -> None:
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(torch.ops.overnight.gelu.default, (x, "none"), test_utils=checks)
+
+
+def test_what_it_cannot_do_is_an_error() -> None:
+    with pytest.raises(TypeError, match="float32"):
+        torch.ops.overnight.gelu(torch.ones(3), "none")
+    x = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
+    (slope,) = torch.autograd.grad(gelu(x, "none").sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        slope.sum().backward()
 
 
 def test_other_dtypes_are_torchs() -> None:

@@ -212,12 +212,28 @@ def test_watch_waits_for_the_first_row(tmp_path, capfd, monkeypatch, name, befor
     assert err.count("Looking again") == 1
 
 
-def test_watch_refuses_what_is_no_log_and_will_be_none(tmp_path, capfd):
-    old = tmp_path / "settings.txt"
-    old.write_text(SETTINGS)
-    os.utime(old, (1e9, 1e9))
-    assert cli.run(["watch", str(old)]) == 2
-    assert cli.run(["watch", str(tmp_path)]) == 2
+@pytest.mark.parametrize(
+    ("text", "minutes", "waits"),
+    [(SETTINGS, 5, True), (SETTINGS, 11, False), ("step,loss\n", 1000, True)],
+)
+def test_watch_waits_for_what_may_become_a_log(tmp_path, capfd, monkeypatch, text, minutes, waits):
+    """What stands still for ten minutes is no log, and will be none; but for a header."""
+    log = tmp_path / "log.csv"
+    log.write_text(text)
+    os.utime(log, (1e9, 1e9))
+    now = iter([1e9 + 1, 1e9 + 2, 1e9 + 60 * minutes, 1e9 + 60 * minutes])
+    monkeypatch.setattr("time.time", lambda: next(now))
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            raise OSError("enough")
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert cli.run(["watch", str(log)]) == (1 if waits else 2)
+    assert len(looks) == (3 if waits else 2)
+    assert capfd.readouterr().err.count("Looking again") == 1
 
 
 def test_what_a_terminal_cannot_show_is_spelt_out(folder):

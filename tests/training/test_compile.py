@@ -15,7 +15,7 @@ from overnight import cli
 from overnight.config import Config, Model, Train, effect
 from overnight.model import loss
 from overnight.settings import Settings
-from overnight.training import machine
+from overnight.training import machine, update
 from overnight.training.update import Updater
 
 TINY = Model(layers="A", width=16, heads=2, context=8, vocab_size=11)
@@ -60,6 +60,16 @@ def test_every_part_is_compiled(
     for step in (1, 2):
         assert ours.update(step, 20) == eager.update(step, 20)
     assert traced == ["_losses" if loss_too else "hidden"]
+
+
+def test_elsewhere_than_on_a_cpu_the_loss_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as nobody has measured it there."""
+    made = []
+    monkeypatch.setattr(update, "compiled", lambda f, device: made.append(f.__name__) or f)
+    ours = updater("on", "float32")
+    ours.device = torch.device("cuda")
+    ours._compile()
+    assert made == ["_losses", "hidden"]
 
 
 @pytest.mark.slow
@@ -131,4 +141,5 @@ def test_a_run_from_before_the_choice_stays_eager() -> None:
     assert effect("train.compile") == "trajectory"
     old = updater("auto", "float32")
     assert old._hidden == old.model.hidden
+    assert "_losses" not in vars(old)
     assert msgspec.to_builtins(Config())["train"]["compile"] == "auto"

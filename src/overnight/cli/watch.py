@@ -52,11 +52,12 @@ def watch(
         raise UserError(f"--pid {pid}: not a training process.")
     if not 0.1 <= every <= 86_400:
         raise UserError(f"--every {every}: has to be between 0.1 and 86400 seconds.")
-    console, seen = Console(highlight=False), None
+    console, seen, waits = Console(highlight=False), None, False
     while True:
         look = _look(run)
-        loaded = None if look == seen else _loaded(run, wait=not once)
-        seen = look
+        loaded = None if look == seen else _loaded(run, not once, waits)
+        waits = loaded is None and seen is None
+        seen = None if waits else look
         if loaded is not None:
             if console.is_terminal:
                 console.clear()
@@ -70,8 +71,9 @@ def watch(
         time.sleep(every)
 
 
-def _loaded(run: Path, wait: bool) -> Run | None:
-    """The run as it stands; None where its log has no row yet and is to be waited for."""
+def _loaded(run: Path, wait: bool, told: bool) -> Run | None:
+    """The run as it stands; None where its log has no row yet and is to be waited for, which is
+    said unless it is `told` already."""
     from ..analysis.run import load_run
 
     try:
@@ -79,7 +81,8 @@ def _loaded(run: Path, wait: bool) -> Run | None:
     except UserError as error:
         if not (wait and _may_grow(run)):
             raise
-        say(f"{error} Looking again when it grows.")
+        if not told:
+            say(f"{error} Looking again when it grows.")
         return None
 
 

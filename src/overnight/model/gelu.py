@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .library import declarations, load
@@ -35,19 +36,21 @@ class _GELU(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad * ctx.saved_tensors[0], None
 
 
 @cache
-@torch.inference_mode(False)  # what decoding makes, training may take
+@torch.inference_mode(
+    False
+)  # where decoding asks first, there are no gradients to take slopes from
 def table(approximate: str) -> Tensor:
     """GELU and its slope `[65536, 2]` at every bfloat16, in the order of its bits."""
-    bits = torch.arange(2**16, dtype=torch.int32).to(torch.int16)
+    bits = torch.arange(2**16, dtype=torch.int32, device="cpu").to(torch.int16)
     x = bits.view(torch.bfloat16).double().requires_grad_()
-    with torch.enable_grad():
-        y = F.gelu(x, approximate=approximate)
-        (slope,) = torch.autograd.grad(y.sum(), x)
+    y = F.gelu(x, approximate=approximate)
+    (slope,) = torch.autograd.grad(y.sum(), x)
     return torch.stack((y.detach(), slope), -1).bfloat16()
 
 
@@ -63,19 +66,25 @@ def _like(x: Tensor, _: str) -> tuple[Tensor, Tensor]:
 
 @torch.library.impl(_operations, "gelu", "CPU")
 def _look_up(x: Tensor, approximate: str) -> tuple[Tensor, Tensor]:
-    x, library = x.contiguous(), load()
+    if x.dtype != torch.bfloat16:
+        raise TypeError(f"{x.dtype}: the table is of bfloat16")
+    x, both, library = x.contiguous(), table(approximate), load()
     if library is None:
-        # bits that are a negative number count from the end, which is where they belong
-        y, slope = table(approximate)[x.view(torch.int16).long()].unbind(-1)
-        return y.contiguous(), slope.contiguous()
+        return _by_torch(x, both)
     y, slope = torch.empty_like(x), torch.empty_like(x)
     cast = declarations().cast
     library.look_up(
         cast("uint16_t *", x.data_ptr()),
-        cast("uint32_t *", table(approximate).data_ptr()),
+        cast("uint32_t *", both.data_ptr()),
         cast("uint16_t *", y.data_ptr()),
         cast("uint16_t *", slope.data_ptr()),
         x.numel(),
         torch.get_num_threads(),
     )
+    return y, slope
+
+
+def _by_torch(x: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
+    at = (x.view(torch.int16).int() & 0xFFFF).flatten()
+    y, slope = (part.contiguous().index_select(0, at).view(x.shape) for part in both.unbind(-1))
     return y, slope

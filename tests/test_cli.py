@@ -343,6 +343,27 @@ def test_the_plan_says_what_is_so(folder: Path, capfd: pytest.CaptureFixture[str
     assert "bytes, vocabulary 256 (one for each byte)" in capfd.readouterr().out
 
 
+def test_who_interrupts_the_report_is_told_how_to_get_it(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("overnight.report.write", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        cli.run(["train", "good.txt", *SMALL, "--out", "run"])
+    assert "the report is not written: overnight report run" in capfd.readouterr().err
+
+
+def test_a_text_that_looks_like_an_option(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-dash.txt").write_text("text")
+    assert cli.run(["train", "--", "-dash.txt"]) == 2
+    assert "name the file as ./-dash.txt" in capfd.readouterr().err
+
+
 def test_a_finished_run_keeps_its_report(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
     report = folder / "run" / "report" / "report.html"

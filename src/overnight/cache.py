@@ -62,8 +62,9 @@ class Cache:
     @contextmanager
     def building(self) -> Iterator[Path]:
         """A temporary folder beside the entries; gone at the end unless it was committed."""
-        folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.texts))
+        folder = None
         try:
+            folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.texts))
             yield folder
         except OSError as error:
             raise UserError(
@@ -71,7 +72,8 @@ class Cache:
                 "XDG_CACHE_HOME moves the cache to another disk."
             ) from None
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, folder: Path, fingerprint: str) -> None:
         """Make `folder` the entry; where another process was faster, theirs stays."""
@@ -80,10 +82,11 @@ class Cache:
 
     def remove(self, entry: Path) -> None:
         """Renamed first: no reader ever sees half an entry."""
-        trash = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.texts))
         with suppress(OSError):
-            entry.rename(trash / entry.name)
-        shutil.rmtree(trash, ignore_errors=True)
+            trash = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self.texts))
+            with suppress(OSError):
+                entry.rename(trash / entry.name)
+            shutil.rmtree(trash, ignore_errors=True)
 
     def trim(self, in_use: Path) -> None:
         """Keep to the cap: least recently used first, never the entry in use."""

@@ -11,6 +11,8 @@ import pytest
 from foreign import STEPS, evaluations, falling, losses, run_of, told, val
 
 from overnight.analysis.divergence import proven
+from overnight.analysis.findings import Findings
+from overnight.analysis.overfitting import harm
 from overnight.analysis.run import Run
 
 
@@ -222,3 +224,126 @@ def test_every_figure_that_disagrees_is_named(tmp_path: Path) -> None:
     assert len(wrong) == 2
     because = found.verdict("units").because
     assert all(what.lower() in because.lower() for what in wrong)
+
+
+def curve(n: int, rng: np.random.Generator, noise: float = 0.003) -> np.ndarray:
+    return 2.6 + 3 / (1 + np.arange(n) / 3) + noise * rng.standard_normal(n)
+
+
+def log_of(tmp_path: Path, val: np.ndarray, train: np.ndarray | None = None) -> Findings:
+    """A log of evaluations at every fifth of the training rows."""
+    train = curve(5 * len(val), np.random.default_rng(7)) if train is None else train
+    rows = ["step,loss,val_loss"]
+    for i, loss in enumerate(train):
+        held = f"{val[i // 5]:.4f}" if i % 5 == 4 else ""
+        rows.append(f"{50 * i},{loss:.4f},{held}")
+    return run_of(tmp_path, "log.csv", rows).found
+
+
+@pytest.mark.parametrize("n", [10, 17, 25])
+@pytest.mark.parametrize("odd", [1, 2])
+def test_one_odd_evaluation_at_the_end_is_no_overfitting(n: int, odd: int, tmp_path: Path) -> None:
+    """The last one alone may be the first of a rise, or not; the one before it came back."""
+    val = curve(n, np.random.default_rng(n))
+    val[-odd] += 0.3
+    verdict = log_of(tmp_path, val).verdict("overfitting")
+    assert verdict.verdict in ("cannot_tell", "no")
+    if odd == 1:
+        assert verdict.verdict == "cannot_tell"
+        assert "next one would tell" in verdict.because
+
+
+def test_a_lone_last_evaluation_does_not_end_improvement(tmp_path: Path) -> None:
+    val = curve(17, np.random.default_rng(1))
+    val[-1] += 0.3
+    assert log_of(tmp_path, val).verdict("still_improving").verdict == "yes"
+
+
+def test_a_rise_of_two_evaluations_has_an_effect(tmp_path: Path) -> None:
+    """Means of the end and of the lowest share no evaluation."""
+    val = curve(40, np.random.default_rng(2))
+    val[-2:] += 4
+    found = harm(np.arange(40), val)
+    assert found.verdict == "yes"
+    assert found.effect_nats == pytest.approx(4, abs=0.1)
+    train = curve(200, np.random.default_rng(3))
+    train[-12:] += 4
+    judged = log_of(tmp_path, val, train).verdict("overfitting")
+    assert judged.verdict == "cannot_tell"
+    assert judged.because.endswith("But training diverged, too.")
+
+
+@pytest.mark.parametrize(("rows", "tail"), [(301, 5), (5000, 40), (5000, 80)])
+def test_a_leap_at_the_very_end_is_not_denied(rows: int, tail: int, tmp_path: Path) -> None:
+    loss = curve(rows, np.random.default_rng(4), 0.03)
+    loss[-tail:] += 4
+    lines = ["step,loss", *(f"{i},{x:.4f}" for i, x in enumerate(loss))]
+    verdict = run_of(tmp_path, "log.csv", lines).found.verdict("divergence")
+    if verdict.verdict == "cannot_tell":
+        assert verdict.evidence["above"] == pytest.approx(4, abs=0.15)
+        assert "whether it comes back" in verdict.because
+    else:
+        assert verdict.verdict == "yes"
+        assert verdict.since_step == rows - tail
+
+
+def test_what_leaps_at_the_end_does_not_still_improve(tmp_path: Path) -> None:
+    train = curve(300, np.random.default_rng(5))
+    train[-5:] += 4
+    found = log_of(tmp_path, curve(60, np.random.default_rng(6)), train)
+    assert found.verdict("divergence").verdict == "cannot_tell"
+    assert found.verdict("still_improving").verdict == "cannot_tell"
+    assert "losses are far up" in found.verdict("still_improving").because
+    assert not any(advice.do.startswith("Train longer") for advice in found.advice)
+
+
+def test_spikes_of_training_are_no_trend_of_the_gap(tmp_path: Path) -> None:
+    """A spike falls on an evaluation now and then."""
+    train = curve(85, np.random.default_rng(8), 0.03)
+    val = curve(85, np.random.default_rng(9))[4::5] + 0.1
+    train[64] += 3
+    found = log_of(tmp_path, val, train)
+    assert found.verdict("spikes").evidence["count"] == 1
+    gap = found.verdict("gap")
+    assert gap.verdict not in ("growing", "shrinking")
+    assert gap.n == 16
+
+
+def test_of_a_run_that_diverged_no_trend_before_is_told(tmp_path: Path) -> None:
+    train = curve(200, np.random.default_rng(10))
+    train[120:] += 4
+    val = curve(40, np.random.default_rng(11))
+    val[24:] += 4
+    found = log_of(tmp_path, val, train)
+    assert found.verdict("divergence").verdict == "yes"
+    for name in ("still_improving", "plateau"):
+        assert (found.verdict(name).verdict, found.verdict(name).because) == (
+            "no",
+            "The run diverged.",
+        )
+
+
+def test_counters_that_a_resume_began_again_further_back_are_counted_on(tmp_path: Path) -> None:
+    """0 to 2,500, then from 2,000 to 3,000: 1,000 tokens a step, a second for ten."""
+    steps = [*range(0, 2501, 10), *range(2010, 3001, 10)]
+    rows = ["step,loss,tokens,elapsed"]
+    rows += [f"{s},{curve(400, np.random.default_rng(0))[i]:.3f},{1000 * s},{s / 10}"
+             for i, s in enumerate(steps[:251])]  # fmt: skip
+    rows += [f"{s},2.7,{1000 * (s - 2000)},{(s - 2000) / 10}" for s in steps[251:]]
+    ledger = run_of(tmp_path, "log.csv", rows).found.ledger
+    assert ledger.tokens == 3_000_000
+    assert ledger.seconds == pytest.approx(300)
+
+
+@pytest.mark.parametrize("first", ["valid_en", "val-c4", "eval/wiki"])
+def test_the_first_of_several_held_out_sets_counts(first: str, tmp_path: Path) -> None:
+    rows = []
+    for step in range(0, 3000, 100):
+        rows.append(f'{{"step": {step}, "split": "train_en", "loss": {2 + 1 / (1 + step)}}}')
+        rows.append(f'{{"step": {step}, "split": "{first}", "loss": {2.5 + 1 / (1 + step)}}}')
+        rows.append(f'{{"step": {step}, "split": "{first}_code", "loss": 9.0}}')
+    found = run_of(tmp_path, "log.jsonl", rows).found
+    assert found.best is not None
+    assert found.best.loss == pytest.approx(2.5, abs=0.01)
+    assert found.source.train_rows == 30
+    assert any("30 val_loss of other sets" in problem for problem in found.source.problems)

@@ -89,6 +89,22 @@ def test_a_compiler_that_does_not_is_none(
 
 
 @pytest.mark.usefixtures("compiler")
+def test_a_compiler_that_was_ended_says_nothing_of_what_it_knows(
+    new_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a terminal reaches it, too: without the flags that it was asked for first, the
+    library would have one thread for good."""
+    cc = tmp_path / "cc"
+    cc.write_text('#!/bin/sh\n[ -e $0.ended ] && exec cc "$@"\ntouch $0.ended; kill -INT $$')
+    cc.chmod(0o755)
+    monkeypatch.setenv("CC", str(cc))
+    assert library.load() is None
+    assert not list(new_cache.iterdir())
+    library.load.cache_clear()
+    assert library.load()
+
+
+@pytest.mark.usefixtures("compiler")
 def test_threads_that_load_at_once_all_get_it(new_cache: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert all(found is not None for found in pool.map(lambda _: library.load(), range(4)))

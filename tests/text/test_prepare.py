@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -349,6 +351,36 @@ def test_an_unwritable_cache_is_said(tmp_path, book, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(UserError, match="XDG_CACHE_HOME"):
         run(book)
+
+
+def test_what_cannot_be_read_now_is_not_thrown_away(book, monkeypatch):
+    """Memory that is short, a disk that is gone for a moment: nothing is damaged."""
+    prepared = run(book, size=400)
+
+    def short(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.np, "memmap", short)
+        with pytest.raises(UserError, match="Cannot allocate memory"):
+            run(book, size=400)
+    assert prepared.folder.exists()
+    said = []
+    assert run(book, size=400, say=said.append).facts == prepared.facts
+    assert not said
+
+
+def test_a_cache_that_can_only_be_read_serves(book, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    prepared, said = run(book, size=400), []
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    assert run(book, size=400, say=said.append).facts == prepared.facts
+    assert not said
+    with pytest.raises(UserError, match=r"Read-only file system.*XDG_CACHE_HOME"):
+        run(book, size=300)
 
 
 def test_progress_is_told_with_the_time_left(monkeypatch):

@@ -285,7 +285,7 @@ def _stability(v: Verdicts) -> list[Advice]:
             Advice(
                 do="Clip the gradient harder or lower the peak learning rate.",
                 because=["spikes"],
-                expected="spikes that recover, or none.",
+                expected="spikes that are soon over, or none.",
             )
         )
     if v["throughput"].verdict == "yes":

@@ -75,6 +75,16 @@ def _of_level(
             "model that knows nothing begins: they are in another unit, or sums.",
             chance=chance, **facts,
         )  # fmt: skip
+    tail = min(width, LASTING)
+    above = float(np.median(loss[-tail:])) - facts["lowest"]
+    if not lost and above > facts["needed"]:
+        return make(
+            "divergence", "cannot_tell",
+            "The median of the last {tail} {name} losses is {above:+.4f} nats from the lowest "
+            "level {lowest:.4f}, at step {lowest_step:,}: whether it comes back, the next would "
+            "tell.",
+            tail=tail, above=above, **facts,
+        )  # fmt: skip
     if not lost:
         why = f"{LEVEL} (from {{needed:+.4f}} on it would count)."
         return make("divergence", "no", why, **facts)

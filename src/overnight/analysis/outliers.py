@@ -39,6 +39,12 @@ def outliers(values: Array) -> Mask:
         alone = found
 
 
+def spiked(values: Array) -> Mask:
+    """Which of them stand alone above their neighbours."""
+    alone = outliers(values)
+    return alone & (stands_out(values)[0] > 0) if alone.any() else alone
+
+
 def left_out(alone: Mask) -> str:
     """The sentence for those that were."""
     n = int(alone.sum())

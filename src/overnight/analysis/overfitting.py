@@ -114,7 +114,8 @@ def harm(
         "critical": critical(logged["n"]),
         "rho": noise.rho,
     }
-    return _judged(shown, _still_up(losses, lowest, effect, effect_noise, noise))
+    later = len(losses) - 1 - lowest
+    return _judged(shown, later, _still_up(losses, lowest, effect, effect_noise, noise))
 
 
 def _without(alone: Mask, steps: Array, losses: Array, difference_se: float | None) -> Verdict:
@@ -162,14 +163,21 @@ def _logged(steps: Array, losses: Array, noise: Scatter) -> dict[str, Any]:
     }
 
 
-def _judged(shown: dict[str, Any], still_up: bool) -> Verdict:
-    rises, verdict, since = shown["z"] > shown["critical"], "no", None
-    if rises and still_up:
+def _judged(shown: dict[str, Any], later: int, still_up: bool) -> Verdict:
+    """`later`: how many evaluations came after the lowest one. If none did, nothing rose."""
+    rises, verdict, since = shown["z"] > shown["critical"] and later > 0, "no", None
+    if rises and later == 1:
+        verdict, shown = "cannot_tell", shown | {"last_alone": 1}
+        because = (
+            "The last evaluation, {final:.4f} at step {final_step:,}, alone is above the lowest, "
+            "{lowest:.4f} right before it; the next one would tell."
+        )
+    elif rises and still_up:
         verdict, since = "yes", shown["lowest_step"]
         because = (
             "Validation rose from {lowest:.4f} at step {lowest_step:,} to {final:.4f} at step "
-            "{final_step:,}. Means of three from there and here, which owe less to luck (σ of "
-            "one is {sigma:.4f}), differ by {effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; "
+            "{final_step:,}. Means of up to three from there and here, which owe less to luck (σ "
+            "of one is {sigma:.4f}), differ by {effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; "
             "noise alone stays under {critical:.1f})."
         )
     elif rises:
@@ -238,13 +246,16 @@ def above_lowest(losses: Array, lowest: int, noise: Scatter) -> tuple[float, flo
 
 
 def above_lowest_weights(n: int, lowest: int) -> Array:
-    """Mean at the end minus mean from the lowest on: of up to three values each, so that neither
-    the luck of the minimum nor that of the last evaluation counts in full. What stands before
-    the lowest may be of the steep fall."""
+    """Mean at the end minus mean from the lowest on: of up to three values each, none of them in
+    both, so that neither the luck of the minimum nor that of the last evaluation counts in full.
+    What stands before the lowest may be of the steep fall."""
     weights = np.zeros(n)
-    weights[max(n - 3, 0) :] += 1 / min(3, n)
-    low = slice(lowest, min(lowest + 3, n))
-    weights[low] -= 1 / (low.stop - low.start)
+    if lowest == n - 1:
+        return weights
+    end = max(n - 3, lowest + 1)
+    weights[end:] = 1 / (n - end)
+    low = slice(lowest, min(lowest + 3, end))
+    weights[low] = -1 / (low.stop - low.start)
     return weights
 
 

@@ -15,8 +15,13 @@ MOST = 0.75  # a slope over more of it says nothing of the end
 USEFUL = 0.01  # nats: an improvement below this is not worth a night
 
 
-def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verdict]:
-    """The verdicts `still_improving` and `plateau` of the validation loss."""
+NAMES = ("still_improving", "plateau")
+
+
+def progress(series: Series, harm: Verdict, diverged: bool) -> list[Verdict]:
+    """The verdicts of NAMES about the validation loss."""
+    if diverged and series.n:
+        return [make(name, "no", "The run diverged.", n=series.n) for name in NAMES]
     noise = series.wiggle
     if series.n < FEWEST or not noise.known:
         why = (
@@ -26,23 +31,19 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
         )
         if series.n >= FEWEST:
             why = "The last evaluations are all equal, so their noise cannot be told."
-        return [
-            make(name, "cannot_tell", why, n=series.n, needed=FEWEST)
-            for name in ("still_improving", "plateau")
-        ]
+        return [make(name, "cannot_tell", why, n=series.n, needed=FEWEST) for name in NAMES]
     alone = outliers(series.val)
+    alone[-1] |= "last_alone" in harm.evidence
     steps, val = series.steps[~alone], series.val[~alone]
     first = recent(steps, SHARE, FEWEST)
     trend = slope(steps[first:], val[first:], noise)
     share = (trend.last - trend.first) / max(trend.last - int(steps[0]), 1)
     early = int(np.argmin(val)) < first + trend.n // 2
     harmed = harm.verdict == "yes"
-    improving, plateau, why = _judged(trend, share, early, harmed, diverged)
+    improving, plateau, why = _judged(trend, share, early, harmed)
     other = why
     if plateau == "cannot_tell":
         other = "Neither a useful fall nor a standstill is shown."
-    elif diverged:
-        other = "The run diverged."
     elif improving == "yes" or harmed:
         other = "Validation got worse." if harmed else "Validation still falls."
     facts = trend.facts() | {
@@ -57,14 +58,10 @@ def progress(series: Series, harm: Verdict, diverged: bool = False) -> list[Verd
     ]
 
 
-def _judged(
-    trend: Slope, share: float, early: bool, harmed: bool, diverged: bool
-) -> tuple[str, str, str]:
+def _judged(trend: Slope, share: float, early: bool, harmed: bool) -> tuple[str, str, str]:
     """Whether it still improves, whether it stands still, and why. `share` of the run that the
     trend goes over; `early`: the lowest evaluation is not in the later half of it."""
     rate = CHANGE + ", {per_1000:+.3g} per 1,000 steps"
-    if diverged:
-        return "no", "no", f"The run diverged; before, its trend was {rate}."
     if harmed:
         return "no", "no", f"Validation got worse; its trend is {rate}."
     if trend.ci[0] > 0:

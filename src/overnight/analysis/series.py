@@ -8,6 +8,7 @@ import numpy as np
 
 from .findings import Noise
 from .noise import FEWEST, UNKNOWN, Scatter, scatter
+from .outliers import spiked
 from .readers.own import block_losses
 from .tables import Array, Log, finite
 
@@ -41,7 +42,7 @@ class Series:
             return np.full(self.n, np.nan), "none"
         kinds = [
             (self.evals["probe_loss"], "train probe: fixed training blocks, evaluation mode"),
-            (self.evals["train_loss"], "training loss logged with the evaluation"),
+            (self._without_spikes(), "training loss logged with the evaluation"),
             (self._nearby_training(), LAGS),
         ]
         for least in (COVERED * self.n, 1):
@@ -50,10 +51,18 @@ class Series:
                     return losses, estimator
         return kinds[-1][0], "none"
 
+    def _without_spikes(self) -> Array:
+        """The train losses of evaluations, but for single ones far above their neighbours."""
+        spikes = self.train_steps[spiked(self.train_loss)]
+        return np.where(np.isin(self.steps, spikes), np.nan, self.evals["train_loss"])
+
     def _nearby_training(self) -> Array:
-        ends = np.searchsorted(self.train_steps, self.steps, side="right")
+        """Means of the training losses since the evaluation before, without single spikes."""
+        usual = ~spiked(self.train_loss)
+        steps, losses = self.train_steps[usual], self.train_loss[usual]
+        ends = np.searchsorted(steps, self.steps, side="right")
         begins = np.concatenate([[0], ends[:-1]]) if self.n else ends
-        sums = np.concatenate([[0.0], np.cumsum(self.train_loss)])
+        sums = np.concatenate([[0.0], np.cumsum(losses)])
         count = ends - begins
         with np.errstate(invalid="ignore"):
             return np.where(count > 0, (sums[ends] - sums[begins]) / np.maximum(count, 1), np.nan)

@@ -58,11 +58,12 @@ def spikes(series: Series) -> Verdict:
         "worst_loss": float(loss[worst]),
         "effect_nats": max(sizes),
         "since_step": int(steps[peaks[0]]),
+        "within": 2 * HALF,
     }
     return make(
         "spikes", "yes",
-        "{count} found, {recovered} recovered; the largest at step {worst_step:,}: "
-        "{effect_nats:+.4f} nats, to {worst_loss:.4f}.",
+        "{count} found, {recovered} back within {within} values; the largest at step "
+        "{worst_step:,}: {effect_nats:+.4f} nats, to {worst_loss:.4f}.",
         **facts,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from .drift import train_drift
 from .findings import About, Schedule, Verdict
 from .gap import gap
 from .overfitting import overfitting
-from .plateau import progress
+from .plateau import NAMES, progress
 from .series import Series
 from .spikes import spikes
 from .tables import Log
@@ -34,6 +34,10 @@ def trends(log: Log, series: Series, rates: Schedule, about: About) -> list[Verd
     over = overfitting(series, gaps)
     broke = divergence(log, series, about.vocab_size, rates.warmup_steps or 0)
     drift = train_drift(series, rates)
+    trained = broke.verdict == "yes" and broke.evidence["name"] == "training"
+    if over.verdict == "yes" and trained and "train_change" not in over.evidence:
+        over.verdict, over.since_step = "cannot_tell", None
+        over.because += " But training diverged, too."
 
     def together(over: Verdict) -> dict[str, Verdict]:
         further = progress(series, over, broke.verdict == "yes")
@@ -47,11 +51,18 @@ def trends(log: Log, series: Series, rates: Schedule, about: About) -> list[Verd
     if found["gap"].verdict == "growing" and found["still_improving"].verdict == "yes":
         found["gap"].because += " Validation still falls, so this does no harm."
     if (unseen := _unseen(series)) > 0:
-        for name in ("overfitting", "still_improving", "plateau"):
-            if found[name].verdict in EMPTIED.get(name, ("yes", "no")):
-                found[name].verdict = "cannot_tell"
-                found[name].because += f" But the last {unseen:,} steps were not evaluated."
+        why = f"the last {unseen:,} steps were not evaluated."
+        _doubt(found, ("overfitting", *NAMES), why)
+    if "tail" in broke.evidence:
+        _doubt(found, NAMES, f"the last {broke.evidence['name']} losses are far up.")
     return list(found.values())
+
+
+def _doubt(found: dict[str, Verdict], names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if found[name].verdict in EMPTIED.get(name, ("yes", "no")):
+            found[name].verdict = "cannot_tell"
+            found[name].because += f" But {why}"
 
 
 def _unseen(series: Series) -> int:

@@ -146,6 +146,8 @@ def train(
 def _refuse_options(text: tuple[str, ...]) -> None:
     """A lone - is standard input, but a misspelt option is not a file."""
     for word in text:
+        if word.startswith("-") and Path(word).exists():
+            raise UserError(f'"{word}" looks like an option: name the file as ./{word}.')
         if word.startswith("-") and word != "-":
             names = [n for n in train.__annotations__ if n not in ("text", "return", "begin_with")]
             options = ["--from", *("--" + name.replace("_", "-") for name in names)]
@@ -252,7 +254,11 @@ def _finish(summary: Any, progress: Any, json: bool) -> int:
     run = RunFolder(Path(summary.run))
     written = run.report / "report.html"
     if not written.exists() or written.stat().st_mtime < run.log.stat().st_mtime:
-        write(load_run(summary.run))
+        try:
+            write(load_run(summary.run))
+        except KeyboardInterrupt:
+            progress.say(f"trained; the report is not written: overnight report {run.path}")
+            raise
     progress.say(f"report    {written}")
     if json:
         shown = {k: v for k, v in msgspec.to_builtins(summary).items() if k != "exit_code"}

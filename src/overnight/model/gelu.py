@@ -42,9 +42,7 @@ class _GELU(torch.autograd.Function):
 
 
 @cache
-@torch.inference_mode(
-    False
-)  # where decoding asks first, there are no gradients to take slopes from
+@torch.inference_mode(False)  # where there are no gradients, which slopes are taken from
 def table(approximate: str) -> Tensor:
     """GELU and its slope `[65536, 2]` at every bfloat16, in the order of its bits."""
     bits = torch.arange(2**16, dtype=torch.int32, device="cpu").to(torch.int16)

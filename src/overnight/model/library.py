@@ -80,7 +80,10 @@ def _build(compiler: list[str], path: Path) -> bool:
         made, checksum = Path(folder) / "made.so", Path(folder) / "made.sha256"
         for more in TRIED:
             command = [*compiler, *FLAGS, *more, *sources, "-o", str(made), "-lm"]
-            if subprocess.run(command, capture_output=True, timeout=SECONDS).returncode == 0:
+            code = subprocess.run(command, capture_output=True, timeout=SECONDS).returncode
+            if code < 0:  # ended from outside, as by Ctrl-C: it says nothing of what it knows
+                return False
+            if code == 0:
                 checksum.write_text(_checksum(made))
                 made.replace(path)
                 checksum.replace(path.with_suffix(".sha256"))

@@ -10,6 +10,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,16 @@ def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepare
         if meta.format != FORMAT or not whole or tokenizer.hash != meta.tokenizer:
             raise ValueError("sizes or hashes differ")
         train, val = (np.memmap(folder / f, np.dtype(meta.dtype), "r") for f in FILES[:2])
-        folder.touch()
-    except (OSError, KeyError, ValueError, msgspec.DecodeError, UserError):
-        say(f"The cached tokens in {folder} are damaged: making them again.")
+    except (FileNotFoundError, KeyError, ValueError, msgspec.DecodeError, UserError):
+        say(f"The cached tokens in {folder} are damaged: they are removed.")
         cache.remove(folder)
         return None
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the cached tokens cannot be read: {error.strerror or error}.", code=1
+        ) from None
+    with suppress(OSError):  # of another user, or on a disk that is only read
+        folder.touch()
     facts = meta.facts | {
         "names": names, "lossless": tokenizer.lossless, "unknown_bits": tokenizer.unknown_bits,
     }  # fmt: skip

@@ -56,11 +56,11 @@ def _beyond_midnight(time: Array) -> Array:
 
 
 def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:
-    """A counter that a resumed run began again while its steps went on, counted on."""
+    """A counter that a resumed run began again, counted on from the step that it resumed at."""
     values, steps = loose[name].copy(), loose["step"]
     at = np.flatnonzero(np.isfinite(values) & np.isfinite(steps))
     kept, going = values[at], steps[at]
-    again = np.flatnonzero((kept[1:] < kept[:-1] / 2) & (going[1:] > going[:-1])) + 1
+    again = np.flatnonzero(kept[1:] < kept[:-1] / 2) + 1
     others = np.delete(np.diff(kept), again - 1) if len(again) else np.empty(0)
     if not len(others) or len(again) > MOST_SESSIONS:
         return values
@@ -68,8 +68,9 @@ def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:
         return values
     if (kept[again] > FIRST * np.median(others[others > 0])).any():
         return values
-    for i in again:
-        values[at[i:]] += kept[i - 1]
+    for i, end in zip(again, [*again[1:], len(at)], strict=True):
+        before = np.flatnonzero(going[:i] < going[i])
+        values[at[i:end]] = kept[i:end] + (values[at[before[-1]]] if len(before) else 0.0)
     problems.append(f"{name} begins again at step {going[again[0]]:,.0f}: it is counted on")
     return values
 

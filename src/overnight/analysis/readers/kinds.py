@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 KIND_FIELDS = ("type", "event", "split", "phase", "mode", "kind", "stage", "dataset")
@@ -15,10 +16,16 @@ def named(names: tuple[str, ...], fields: Iterable[str]) -> list[str]:
     return sorted((f for f in fields if f.lower() in names), key=lambda f: names.index(f.lower()))
 
 
+def _words(kind: str) -> list[str]:
+    """`valid_en` is validation; of training sets nothing is held out."""
+    words = re.findall("[a-z]+", kind.lower())
+    return [] if "train" in words else words
+
+
 def of_row(known: dict[str, str], kinds: Iterable[object]) -> dict[str, str]:
     """Our names of the foreign ones in a row of these `kinds`: its loss may be that of a held-out
     set, if it has no other."""
-    said = {kind.lower() for kind in kinds if isinstance(kind, str)}
+    said = {word for kind in kinds if isinstance(kind, str) for word in _words(kind)}
     held = "test_loss" if said & {*TEST} else "val_loss" if said & {*VALIDATION} else "loss"
     if held == "loss" or held in known.values():
         return known

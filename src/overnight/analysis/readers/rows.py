@@ -47,6 +47,7 @@ def tables(
     config: dict[str, Any] | None = None
     kinds: dict[tuple[str, ...], _Kind] = {}
     summaries = not header or "loss" in map(normalise, header)
+    others = 0
     for number, row in rows:
         if config is None:
             config = _config(row)
@@ -58,8 +59,14 @@ def tables(
                 continue
             kinds[fields] = _kind(flat, loose, bool(header))
         kind = kinds[fields]
-        if values := _values(flat, kind, number, problems):
+        values = _values(flat, kind, number, problems)
+        if "val_loss" in values and not _first_set(values, flat, kind, loose):
+            del values["val_loss"]
+            others += 1
+        if values:
             loose.add(values, flat[kind.run] if kind.run is not None else None)
+    if others:
+        problems.append(f"{others:,} val_loss of other sets at the same steps: the first counts")
     if not header:
         _split_train_loss(loose)
     if not loose.rows:
@@ -97,6 +104,14 @@ def _values(row: dict[str, Any], kind: _Kind, number: int, problems: list[str]) 
         elif isinstance(row[name], str):
             note(problems, f"line {number}: {row[name][:40]!r} is not a number")
     return values
+
+
+def _first_set(values: dict[str, float], row: dict[str, Any], kind: _Kind, loose: Loose) -> bool:
+    """Whether a validation loss is of the set that was the first to be evaluated at its step."""
+    label = tuple(row[name] for name in kind.about)
+    return (
+        not label or "step" not in values or loose.sets.setdefault(values["step"], label) == label
+    )
 
 
 def _agreed(kind: dict[str, str], known: dict[str, str]) -> dict[str, str]:

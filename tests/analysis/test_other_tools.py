@@ -122,10 +122,20 @@ def test_settings_in_a_log_are_understood(tmp_path):
     ("name", "ours"),
     [("lr-AdamW", "lr"), ("lr-SGD/pg1", "lr"), ("lr/group_0", "lr"), ("lr_scale", None),
      ("wall_time_sec", "time"), ("current_steps", "step"), ("eval_c4_loss", "val_loss"),
-     ("eval_loss_ratio", None), ("opt_lr", "lr")],
+     ("eval_loss_ratio", None), ("opt_lr", "lr"), ("lr-DecoupledAdamW/group0", "lr"),
+     ("val_loss_wiki", "val_loss"), ("val/wiki/loss", "val_loss"), ("val_loss_std", None),
+     ("eval_best_loss", None), ("val_aux_loss", None), ("val_loss_bits", None),
+     ("throughput/tokens_per_sec", "tokens_per_s"), ("time/token", "tokens")],
 )  # fmt: skip
 def test_names(name, ours):
     assert ours_of(name) == ours
+
+
+def test_the_tokens_of_all_devices_count_before_those_of_one(tmp_path):
+    rows = [(i, 3.0, 1000 * i, 4000 * i) for i in range(1, 99)]
+    run = run_of(tmp_path, "m.csv", table("step,loss,tokens,total_tokens", rows))
+    assert run.found.ledger.tokens == 4000 * 98
+    assert problem(run, "columns tokens")
 
 
 def test_the_step_of_the_whole_run_counts_before_that_of_an_epoch(tmp_path):

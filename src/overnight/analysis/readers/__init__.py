@@ -48,6 +48,6 @@ def read(path: str | Path) -> Log:
         raise UserError(f"{path}: cannot be read: {error}.") from None
     known = (
         "a run folder, a .csv with a header line, a .jsonl with one object per line, a .json with "
-        "a list of them, or a trainer's output with a step and a loss in a line"
+        "a list of them, or a trainer's output with a step and a loss in three lines"
     )
     raise UserError(f"{path}: not a log that can be read. Known are {known}.")

@@ -36,10 +36,12 @@ SYNONYMS = {
     "tokens_per_s": "tokens_per_s tokens_per_sec tokens_per_second tokens_s tok_s tok_per_s "
     "tok_per_sec tok_sec toks_per_sec tps tokens_sec throughput "
     "train_tokens_per_second throughput_tokens token_throughput throughput_tokens_per_second "
+    "throughput_tokens_per_sec "
     "throughput_device_tokens_per_second",
     "grad_norm": "grad_norm gradient_norm gnorm norm train_grad_norm grad_norm_before_clip",
-    "tokens": "tokens tokens_seen total_tokens num_tokens n_tokens consumed_tokens "
-    "tokens_processed tokens_total train_tokens num_input_tokens_seen throughput_total_tokens",
+    "tokens": "total_tokens tokens tokens_seen num_tokens n_tokens consumed_tokens "
+    "tokens_processed tokens_total train_tokens num_input_tokens_seen throughput_total_tokens "
+    "time_token",
     "time": "time timestamp elapsed elapsed_s elapsed_time elapsed_sec elapsed_seconds "
     "wall_time walltime wall time_s elapsed_hours elapsed_minutes runtime "
     "wall_time_s wall_time_sec wall_time_seconds",
@@ -49,10 +51,16 @@ SYNONYMS = {
 OURS = {name: ours for ours, names in SYNONYMS.items() for name in names.split()}
 PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "stats", "history")
 # What tools call the rate of a group of weights: `lr-AdamW/pg1`, `lr/group_0`
-RATE = re.compile(r"lr[-_/ ](adam|sgd|muon|lion|adagrad|rmsprop|adafactor|group|pg)", re.IGNORECASE)
-OF_ONE_SET = re.compile(
-    r"eval_\w+_(loss|cross_entropy)"
-)  # transformers, where several sets are evaluated
+RATE = re.compile(
+    r"lr[-_/ ](\w*adam|sgd|muon|lion|adagrad|rmsprop|adafactor|group|pg)", re.IGNORECASE
+)
+# Where several sets are evaluated: transformers' `eval_c4_loss`, `val/wiki/loss`, `val_loss_wiki`
+OF_ONE_SET = re.compile(r"(eval|val|valid|validation)_(\w+_(loss|cross_entropy)|loss_[a-z]\w*)")
+STATISTIC = re.compile(  # no set, but something about a loss, or a part of it
+    r"_(best|min|max|lowest|std|stdev|se|sem|stderr|err|var|ema|smooth(ed)?|delta|diff|change|prev"
+    r"|previous|first|last|count|n|num|step|steps|epoch|time|ratio|weight|scale|bits|bpb|ppl|aux"
+    r"|z|kl|reg|router|balance|ci|low|high)(_|$)"
+)
 SPREAD = ("__MIN", "__MAX")  # what W&B's exports hold beside each column
 LN_2 = math.log(2)
 # A throughput of something else than tokens
@@ -117,7 +125,7 @@ def ours_of(name: str) -> str | None:
         if plain not in OURS:
             plain = plain.removeprefix(f"{prefix}_")
     found = OURS.get(plain)
-    if found is None and OF_ONE_SET.fullmatch(plain):
+    if found is None and OF_ONE_SET.fullmatch(plain) and not STATISTIC.search(plain):
         return "val_loss"
     if found is None and plain.startswith(
         ("train_", "perf_", "performance_", "optim_", "trainer_")

@@ -347,3 +347,28 @@ def test_the_first_of_several_held_out_sets_counts(first: str, tmp_path: Path) -
     assert found.best.loss == pytest.approx(2.5, abs=0.01)
     assert found.source.train_rows == 30
     assert any("30 val_loss of other sets" in problem for problem in found.source.problems)
+
+
+def test_a_later_stage_is_no_other_set(tmp_path: Path) -> None:
+    """Its steps begin again; its evaluations are read."""
+    rows = []
+    for stage, lowest in (("pretraining", 3.0), ("annealing", 2.0)):
+        for step in range(0, 3000, 100):
+            rows.append(
+                f'{{"step": {step}, "stage": "{stage}", "loss": {lowest + 1 / (1 + step)}}}'
+            )
+            rows.append(
+                f'{{"step": {step}, "stage": "{stage}", "val_loss": {lowest + 1.1 / (1 + step)}}}'
+            )
+    found = run_of(tmp_path, "log.jsonl", rows).found
+    assert found.best is not None
+    assert found.best.loss == pytest.approx(2.0, abs=0.01)
+    assert not any("other sets" in problem for problem in found.source.problems)
+
+
+def test_another_run_begins_its_own_counters(tmp_path: Path) -> None:
+    rows = ["step,loss,tokens"]
+    rows += [f"{s},{3 + 1 / (1 + s)},{1000 * s}" for _ in range(2) for s in range(0, 3000, 100)]
+    found = run_of(tmp_path, "log.csv", rows).found
+    assert found.ledger.tokens == 2_900_000
+    assert not any("counted on" in problem for problem in found.source.problems)

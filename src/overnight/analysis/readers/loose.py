@@ -23,7 +23,7 @@ class Loose:
         self.known: dict[str, str] = {}  # foreign name → ours
         self.seen: dict[str, None] = {}  # every foreign name, in order
         self.runs: dict[str, int] = {}  # what a column of runs says → its number
-        self.sets: dict[float, tuple[object, ...]] = {}  # step → the held-out set that was first
+        self.held: tuple[object, ...] = ()  # the step evaluated last, and the set that was first
         self.problems = problems
 
     def add(self, row: dict[str, float], run: object = None) -> None:

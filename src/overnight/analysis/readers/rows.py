@@ -108,10 +108,10 @@ def _values(row: dict[str, Any], kind: _Kind, number: int, problems: list[str]) 
 
 def _first_set(values: dict[str, float], row: dict[str, Any], kind: _Kind, loose: Loose) -> bool:
     """Whether a validation loss is of the set that was the first to be evaluated at its step."""
-    label = tuple(row[name] for name in kind.about)
-    return (
-        not label or "step" not in values or loose.sets.setdefault(values["step"], label) == label
-    )
+    step, label = values.get("step"), tuple(row[name] for name in kind.about)
+    if step is None or loose.held[:1] != (step,):
+        loose.held = (step, label)
+    return loose.held[1] == label
 
 
 def _agreed(kind: dict[str, str], known: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,9 @@ from foreign import STEPS, evaluations, falling, losses, run_of, told, val
 
 from overnight.analysis.divergence import proven
 from overnight.analysis.findings import Findings
+from overnight.analysis.outliers import outliers, spiked
 from overnight.analysis.overfitting import harm
+from overnight.analysis.readers.kinds import of_row
 from overnight.analysis.run import Run
 
 
@@ -309,6 +311,44 @@ def test_spikes_of_training_are_no_trend_of_the_gap(tmp_path: Path) -> None:
     assert gap.n == 16
 
 
+def test_spikes_between_evaluations_are_left_out(tmp_path: Path) -> None:
+    """Where the train side of the gap is the mean of the rows before."""
+    train = curve(85, np.random.default_rng(8), 0.03)
+    val = curve(85, np.random.default_rng(9))[4::5] + 0.1
+    means = []
+    for spike in (0, 4):
+        train[62] += spike
+        rows = ["step,loss,val_loss"]
+        for i, loss in enumerate(train):
+            rows.append(f"{50 * i},{loss:.4f},")
+            rows += [f"{50 * i + 25},,{val[i // 5]:.4f}"] if i % 5 == 4 else []
+        found = run_of(tmp_path, "log.csv", rows).found
+        means.append(found.verdict("gap").evidence["mean"])
+    assert means[1] == pytest.approx(means[0], abs=0.01)
+
+
+def test_a_dip_is_no_spike() -> None:
+    values = 3 + 0.01 * np.random.default_rng(14).standard_normal(100)
+    values[[40, 70]] += [1, -1]
+    assert set(np.flatnonzero(outliers(values))) == {40, 70}
+    assert set(np.flatnonzero(spiked(values))) == {40}
+
+
+@pytest.mark.parametrize("at", range(349, 353))
+def test_a_jump_of_both_losses_is_no_overfitting(at: int, tmp_path: Path) -> None:
+    """The row before a jump stands below its neighbours: that is no spike."""
+    train = curve(501, np.random.default_rng(12), 0.03)
+    val = curve(501, np.random.default_rng(13))[::25]
+    train[at:] += 1.1
+    val[np.arange(0, 501, 25) >= at] += 1.1
+    rows = ["step,loss,val_loss"]
+    for i, loss in enumerate(train):
+        rows.append(f"{10 * i},{loss:.4f},{f'{val[i // 25]:.4f}' if i % 25 == 0 else ''}")
+    found = run_of(tmp_path, "log.csv", rows).found
+    assert found.verdict("divergence").verdict == "yes"
+    assert found.verdict("overfitting").verdict != "yes"
+
+
 def test_of_a_run_that_diverged_no_trend_before_is_told(tmp_path: Path) -> None:
     train = curve(200, np.random.default_rng(10))
     train[120:] += 4
@@ -347,6 +387,11 @@ def test_the_first_of_several_held_out_sets_counts(first: str, tmp_path: Path) -
     assert found.best.loss == pytest.approx(2.5, abs=0.01)
     assert found.source.train_rows == 30
     assert any("30 val_loss of other sets" in problem for problem in found.source.problems)
+
+
+@pytest.mark.parametrize("kind", ["train_eval", "eval/train", "validation on train"])
+def test_an_evaluated_training_set_is_not_held_out(kind: str) -> None:
+    assert of_row({"loss": "loss"}, [kind]) == {"loss": "loss"}
 
 
 def test_a_later_stage_is_no_other_set(tmp_path: Path) -> None:

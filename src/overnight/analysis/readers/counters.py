@@ -71,8 +71,7 @@ def _counted_on(name: str, loose: Columns, problems: list[str]) -> Array:
     for i, end in zip(again, [*again[1:], len(at)], strict=True):
         before = np.flatnonzero(going[:i] < going[i])
         values[at[i:end]] = kept[i:end] + (values[at[before[-1]]] if len(before) else 0.0)
-    if going[again[0]] > going[0]:  # else it is another run
-        problems.append(f"{name} begins again at step {going[again[0]]:,.0f}: it is counted on")
+    problems.append(f"{name} begins again at step {going[again[0]]:,.0f}: it is counted on")
     return values
 
 

@@ -353,7 +353,8 @@ def test_an_unwritable_cache_is_said(tmp_path, book, monkeypatch):
         run(book)
 
 
-def test_what_cannot_be_read_now_is_not_thrown_away(book, monkeypatch):
+@pytest.mark.parametrize("what", [(module.np, "memmap"), (Path, "read_text")])
+def test_what_cannot_be_read_now_is_not_thrown_away(what, book, monkeypatch):
     """Memory that is short, a disk that is gone for a moment: nothing is damaged."""
     prepared = run(book, size=400)
 
@@ -361,7 +362,7 @@ def test_what_cannot_be_read_now_is_not_thrown_away(book, monkeypatch):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.np, "memmap", short)
+        patch.setattr(*what, short)
         with pytest.raises(UserError, match="Cannot allocate memory"):
             run(book, size=400)
     assert prepared.folder.exists()

@@ -10,7 +10,7 @@ from .findings import Noise
 from .noise import FEWEST, UNKNOWN, Scatter, scatter
 from .outliers import spiked
 from .readers.own import block_losses
-from .tables import Array, Log, finite
+from .tables import Array, Log, Mask, finite
 
 COVERED = 0.5  # of the evaluations, that one kind of train loss is there for
 LAGS = "mean of the training rows since the evaluation before"
@@ -51,15 +51,18 @@ class Series:
                     return losses, estimator
         return kinds[-1][0], "none"
 
+    @cached_property
+    def _spiked(self) -> Mask:
+        return spiked(self.train_loss)
+
     def _without_spikes(self) -> Array:
         """The train losses of evaluations, but for single ones far above their neighbours."""
-        spikes = self.train_steps[spiked(self.train_loss)]
-        return np.where(np.isin(self.steps, spikes), np.nan, self.evals["train_loss"])
+        spikes = np.isin(self.steps, self.train_steps[self._spiked])
+        return np.where(spikes, np.nan, self.evals["train_loss"])
 
     def _nearby_training(self) -> Array:
         """Means of the training losses since the evaluation before, without single spikes."""
-        usual = ~spiked(self.train_loss)
-        steps, losses = self.train_steps[usual], self.train_loss[usual]
+        steps, losses = self.train_steps[~self._spiked], self.train_loss[~self._spiked]
         ends = np.searchsorted(steps, self.steps, side="right")
         begins = np.concatenate([[0], ends[:-1]]) if self.n else ends
         sums = np.concatenate([[0.0], np.cumsum(losses)])

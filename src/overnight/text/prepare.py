@@ -114,7 +114,7 @@ def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepare
     try:
         meta = msgspec.json.decode((folder / "meta.json").read_bytes(), type=_Meta)
         whole = all((folder / name).stat().st_size == meta.sizes[name] for name in FILES)
-        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+        tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"))
         if meta.format != FORMAT or not whole or tokenizer.hash != meta.tokenizer:
             raise ValueError("sizes or hashes differ")
         train, val = (np.memmap(folder / f, np.dtype(meta.dtype), "r") for f in FILES[:2])

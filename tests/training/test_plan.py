@@ -123,6 +123,19 @@ def test_what_a_cpu_emulates_is_said(
         assert ("emulates bfloat16" in "".join(plan.lines())) == said
 
 
+@pytest.mark.parametrize(("taken", "step"), [([0.3, *[0.125] * 12], 0.125), ([2.0], 2.0)])
+def test_updates_that_allocate_do_not_count(
+    taken: list[float], step: float, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an update is short. The second one took 0.3 s of a model of 20 million weights, later ones
+    0.125."""
+    left = iter(taken)
+    monkeypatch.setattr(planning, "update_seconds", lambda *_: next(left))
+    monkeypatch.setattr(planning, "TIMED_SECONDS", {"other": 1.5})
+    plan = planned(text, **{"length.steps": 5})
+    assert plan.step_seconds == pytest.approx(step)
+
+
 @pytest.mark.parametrize(("eval_seconds", "share"), [(1e-9, 0.95), (1.0, 0.5)])
 def test_some_of_a_given_time_is_kept_for_what_is_not_training(
     eval_seconds: float, share: float

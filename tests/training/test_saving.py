@@ -59,3 +59,18 @@ def test_saving_takes_one_hundredth_of_the_time(
     assert due_after(75.1)
     assert saver.seconds == pytest.approx(0.75)
     assert not told
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([1.0, -2.0], True),
+        ([3e38, 3e38], True),  # though their sum is not
+        ([0.0, float("nan")], False),
+        ([float("inf"), float("-inf")], False),
+        ([float("inf"), 1.0], False),
+    ],
+)
+def test_weights_are_finite_if_each_number_is(values: list[float], finite: bool) -> None:
+    weights = {"a": torch.zeros(2), "b": torch.tensor(values)}
+    assert Snapshot(State(), weights, {}).is_finite() == finite

@@ -127,8 +127,8 @@ def test_what_a_cpu_emulates_is_said(
 def test_updates_that_allocate_do_not_count(
     taken: list[float], step: float, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where an update is short. The second one took 0.3 s of a model of 20 million weights, later ones
-    0.125."""
+    """Of 20 million weights the second one took 0.3 s, the later ones 0.125. One that takes long
+    has to do."""
     left = iter(taken)
     monkeypatch.setattr(planning, "update_seconds", lambda *_: next(left))
     monkeypatch.setattr(planning, "TIMED_SECONDS", {"other": 1.5})

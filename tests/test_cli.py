@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -350,9 +351,37 @@ def test_who_interrupts_the_report_is_told_how_to_get_it(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("overnight.report.write", interrupt)
-    with pytest.raises(SystemExit, match="130"):
-        cli.run(["train", "good.txt", *SMALL, "--out", "run"])
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 130
     assert "the report is not written: overnight report run" in capfd.readouterr().err
+
+
+def test_an_interrupt_before_training_is_told_and_leaves_nothing(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "overnight.training.session.plan_run", lambda *_: signal.raise_signal(signal.SIGINT)
+    )
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 130
+    assert capfd.readouterr().err == "overnight: interrupted.\n"
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        # numpy and torch do so with what comes while they load
+        "import signal; from overnight.cli import loading\nwith loading():\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n    except KeyboardInterrupt: pass",
+        "import signal, sys\nclass Loads:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'cyclopts': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Loads())\nfrom overnight.__main__ import main; main()",
+    ],
+    ids=["a library", "the command line"],
+)
+def test_an_interrupt_while_something_loads_ends_at_once(code: str) -> None:
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_a_text_that_looks_like_an_option(

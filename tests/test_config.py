@@ -87,6 +87,8 @@ def test_text_of_flags_is_parsed() -> None:
     resolved = settings.resolve()
     assert resolved.model.ngrams == [2, 3]
     assert check_setting("model.ngrams", ["2", "4"], "command line") == [2, 4]  # given twice
+    assert check_setting("model.ngrams", "[2, 3]", "command line") == [2, 3]  # as in a file
+    assert check_setting("model.ngrams", "[]", "command line") == []
     assert resolved.model.bias is True
     assert resolved.sample.prompts == ["a, b"]
     settings.add({"optimizer.lr": "1e-3"}, "command line")

@@ -68,7 +68,10 @@ def _parse_list(text: str, wanted: Any) -> Any:
     plain = get_args(wanted)[0]
     if get_origin(plain) is not list:
         return text
-    return [text] if get_args(plain)[0] is str else [part for part in text.split(",") if part]
+    if get_args(plain)[0] is str:
+        return [text]
+    inner = text.strip().removeprefix("[").removesuffix("]")  # as TOML and Python write it
+    return [part.strip() for part in inner.split(",") if part.strip()]
 
 
 class Settings:

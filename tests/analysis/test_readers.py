@@ -281,8 +281,37 @@ def test_jsonl_of_several_kinds_and_pythons_nan(tmp_path):
     assert run.config["vocab_size"] == run.found.about.vocab_size == 100
     assert [r["loss"] for r in run.tables["train"] if r["loss"] is not None] == [4.0, 3.0]
     assert [r["val_loss"] for r in run.tables["eval"]] == [4.2]
-    assert len(run.problems) == 3
-    assert run.problems[-1] == "not read: columns note"
+    assert run.problems == [
+        "2 lines without an object of JSON: passed over",
+        "not read: columns note",
+    ]
+
+
+ROWS = [f'{{"step": {i}, "loss": {4 - i / 10:.1f}}}' for i in range(1, 21)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (['ep": 0, "loss": 5.0}', *ROWS], "line 1: not an object of JSON, or not a whole one"),
+        (["Starting run 7", "", *ROWS], "1 line without an object of JSON: passed over"),
+        ([f"2026-01-02 03:04:05 INFO train.py:12 - {row}" for row in ROWS], None),
+        ([*ROWS, '{"step": 21, "lo'], "line 21: not an object of JSON, or not a whole one"),
+        (["{", '  "lr": 0.1', "}", *ROWS], "line 1: not an object of JSON, or not a whole one"),
+    ],
+)
+def test_rows_of_json_among_other_lines(lines, problem, tmp_path):
+    run = run_of(tmp_path, "train.log", "\n".join(lines))
+    assert [(r["step"], r["loss"]) for r in run.tables["train"]] == [
+        (i, pytest.approx(4 - i / 10)) for i in range(1, 21)
+    ]
+    assert (problem in run.problems) if problem else not run.problems
+
+
+def test_settings_of_json_above_printed_lines_are_no_rows(tmp_path):
+    lines = ["{", '  "lr": 0.1,', '  "layers": 2', "}"]
+    lines += [f"step {i} loss {4 - i / 10:.1f}" for i in range(1, 21)]
+    assert len(run_of(tmp_path, "train.log", "\n".join(lines)).tables["train"]) == 20
 
 
 def test_perplexity_alone(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +289,25 @@ def test_comments_and_short_tables_are_no_torn_lines(tmp_path: Path) -> None:
     rates = [f"{s},{falling(s)},{0.001 * (1 - s / 1200)}" for s in STEPS]
     run = run_of(tmp_path, "lr.csv", ["step,loss,lr", *rates], end="")
     assert losses(run)[-1] == (1200, falling(1200))
+
+
+@pytest.mark.parametrize(
+    ("is_nan", "words"),
+    [
+        (lambda s: s in (300, 310, 450), "3 training losses are not a number, and later ones are"),
+        (lambda s: s == 300, "1 training loss is not a number, and later ones are"),
+        (lambda s: s % 200 == 0, ""),  # a row for something else
+        (lambda s: s % 100 > 40, ""),
+    ],
+)
+def test_a_loss_that_was_nan_for_a_moment_is_told(
+    is_nan: Callable[[int], bool], words: str, tmp_path: Path
+) -> None:
+    lines = [f"{s},{'nan' if is_nan(s) else falling(s)},0.001" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["step,loss,lr", *lines])
+    logged = [(s, falling(s)) for s in STEPS if not is_nan(s)]
+    assert [row for row in losses(run) if row[1] is not None] == logged
+    assert told(run, words or "not a number") == bool(words)
 
 
 # --- a row for each value -----------------------------------------------------------------------

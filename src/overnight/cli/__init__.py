@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -55,6 +57,7 @@ def build_app() -> App:
         "read an honest report of it in the morning.",
         version=f"overnight {__version__}",
         result_action="return_value",
+        suppress_keyboard_interrupt=False,  # `run` says so
     )
     for name, (target, text) in COMMANDS.items():
         app.command(f"{__name__}.{target}", name=name, help=text)
@@ -64,6 +67,17 @@ def build_app() -> App:
 def say(message: str) -> None:
     """One message line on stderr."""
     print(printable(message), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While large libraries load, an interrupt ends the process at once: numpy and torch swallowed
+    one of thirty that came then, and hours of training began."""
+    before = signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def write_json(value: Any, indent: int | None = None) -> None:
@@ -129,6 +143,7 @@ def run(tokens: Sequence[str]) -> int:
         say(f"overnight: {' '.join(str(error).split())}")
         return 2
     except KeyboardInterrupt:
+        say("overnight: interrupted.")
         return 130
     except BrokenPipeError:  # `overnight report RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from ..errors import UserError
 from ..settings import read_preset
 from ..shown import printable
-from . import Flag, Whole, write_json
+from . import Flag, Whole, loading, write_json
 
 if TYPE_CHECKING:
     from ..training.bench import Machine, Measured
@@ -51,8 +51,9 @@ def bench(
         raise UserError(f"--seconds {seconds} makes no sense.")
     if threads < 0:
         raise UserError(f"--threads {threads} makes no sense.")
-    from ..training import bench as room
-    from ..training.progress import Progress
+    with loading():
+        from ..training import bench as room
+        from ..training.progress import Progress
 
     names, rows = preset or room.by_size(), []
     with Progress() as progress:

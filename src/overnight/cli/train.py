@@ -13,7 +13,7 @@ from ..errors import UserError, did_you_mean
 from ..runfolder import RunFolder, RunLock
 from ..settings import Settings, environment_layer, flatten, read_preset, read_toml
 from ..shown import printable
-from . import Flag, Whole, write_json
+from . import Flag, Whole, loading, write_json
 
 if TYPE_CHECKING:
     from ..training.initial import Initial
@@ -137,7 +137,8 @@ def train(
         return _resume(resume, flags, accept, dry_run, json)
     initial = None
     if begin_with is not None:
-        from ..training.initial import load_initial
+        with loading():
+            from ..training.initial import load_initial
 
         initial = load_initial(begin_with)
     return _begin(_layers(preset, settings, flags, initial), out, dry_run, json, initial)
@@ -200,9 +201,10 @@ def _layers(
 def _begin(
     settings: Settings, out: Path | None, dry_run: bool, json: bool, initial: Initial | None
 ) -> int:
-    from ..training import session
-    from ..training.progress import Progress
-    from ..training.stop import outlives_terminal
+    with loading():
+        from ..training import session
+        from ..training.progress import Progress
+        from ..training.stop import outlives_terminal
 
     path = out or session.default_folder(settings.preset)
     session.refuse_existing(path)
@@ -224,12 +226,13 @@ def _begin(
 def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json: bool) -> int:
     # who trains this run is told at once, before torch is loaded
     RunLock(RunFolder.open(run).lock).release()
-    from ..training.progress import Progress
-    from ..training.resume import resume
-    from ..training.stop import outlives_terminal
-
     if dry_run:
         raise UserError("--dry-run plans a new run; leave it out with --resume.")
+    with loading():
+        from ..training.progress import Progress
+        from ..training.resume import resume
+        from ..training.stop import outlives_terminal
+
     progress = Progress()
     with outlives_terminal(progress.let_go):
         done = resume(run, progress, _stop_reason, changes, accept)

@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..ledger import counted
 from .order import Order
 
 
@@ -71,7 +72,7 @@ def count_blocks(tokens: NDArray[Any], context: int, part: str) -> int:
     """Non-overlapping blocks of `context` inputs with a next token each; at least one."""
     if len(tokens) < context + 1:
         raise UserError(
-            f"The {part} text has {len(tokens):,} tokens, fewer than one block of {context:,} + 1: "
-            "give more text or a smaller model.context."
+            f"The {part} text has {counted(len(tokens), 'token')}, fewer than one block of "
+            f"{context:,} + 1: give more text or a smaller model.context."
         )
     return (len(tokens) - 1) // context

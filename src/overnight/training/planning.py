@@ -125,7 +125,7 @@ def _choose_length(settings: Settings, ledger: Ledger, seconds: Seconds, val_tok
     if length.steps:
         return length.steps
     if length.tokens:
-        steps, reason = ledger.steps_for_tokens(length.tokens), f"{length.tokens:,} tokens"
+        steps, reason = ledger.steps_for_tokens(length.tokens), counted(length.tokens, "token")
     elif length.minutes:
         whole = min(val_tokens, full_tokens(0)) * seconds.eval_token / (60 * length.minutes)
         kept = min(max(KEPT, whole + KEPT_BESIDE), MOST_KEPT)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ...ledger import counted
 from ...runfolder import MAX_ROW_BYTES
 from ..tables import Log
 from .files import JSON_NAMES, decoded, is_text, opened
 from .loose import note
 from .rows import tables
 
+MARK = codecs.BOM_UTF8
+FEWEST = 3  # objects that the head of a log holds
+
 
 def fits(path: Path, head: bytes) -> bool:
-    start = head.lstrip(b"\xef\xbb\xbf \r\n")
-    rows = start.startswith(b"{") and not start.startswith(b"{'")  # which is a printed dictionary
-    return rows and is_text(head) and not path.name.endswith(JSON_NAMES)
+    """Where the first line begins as an object does, or most lines hold one: a log that
+    was cut begins within a row, and loggers put words in front of theirs."""
+    if path.name.endswith(JSON_NAMES) or not is_text(head):
+        return False
+    lines = head.lstrip(MARK + b" \r\n").splitlines()
+    first = lines[0].rstrip() if lines else b""
+    if first.startswith(b"{") and not first.startswith(b"{'") and first != b"{":  # a printed one
+        return True
+    held = sum(_object(line) is not None for line in lines)
+    return held >= FEWEST and 2 * held >= sum(bool(line.strip()) for line in lines)
 
 
 def read(path: Path) -> Log:
@@ -27,30 +40,28 @@ def read(path: Path) -> Log:
 
 
 def _objects(file: Any, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
+    number = others = 0
     while line := file.readline(MAX_ROW_BYTES + 1):
         number += 1
-        row = _row(file, line, number, problems)
-        if row is not None:
+        if len(line) > MAX_ROW_BYTES:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(MAX_ROW_BYTES)
+            note(problems, f"line {number}: longer than {MAX_ROW_BYTES} bytes")
+        elif (row := _object(line)) is not None:
             yield number, row
+        elif b"{" in line or b"}" in line:
+            note(problems, f"line {number}: not an object of JSON, or not a whole one")
+        else:
+            others += bool(line.strip())
+    if others:
+        problems.append(f"{counted(others, 'line')} without an object of JSON: passed over")
 
 
-def _row(file: Any, line: bytes, number: int, problems: list[str]) -> dict[str, Any] | None:
-    """One decoded object, or None for a blank, damaged or overlong line."""
-    if len(line) > MAX_ROW_BYTES:
-        while line and not line.endswith(b"\n"):
-            line = file.readline(MAX_ROW_BYTES)
-        note(problems, f"line {number}: longer than {MAX_ROW_BYTES} bytes")
-        return None
-    line = line.removeprefix(b"\xef\xbb\xbf").strip()
-    if not line:
-        return None
-    try:
-        row = decoded(line)
-    except (ValueError, RecursionError) as error:
-        note(problems, f"line {number}: {error}")
-        return None
-    if not isinstance(row, dict):
-        note(problems, f"line {number}: not an object")
-        return None
-    return row
+def _object(line: bytes) -> dict[str, Any] | None:
+    """The object that a line is, or ends with."""
+    line = line.removeprefix(MARK).strip()
+    for begin in (0, max(0, line.find(b"{"))):
+        with suppress(ValueError, RecursionError):
+            row = decoded(line[begin:])
+            return row if isinstance(row, dict) else None
+    return None

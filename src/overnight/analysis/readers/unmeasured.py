@@ -16,6 +16,7 @@ LARGE = 0.5  # nats; a loss does not come to 0 from there at once
 ZEROS = 3  # training losses of exactly 0 at the end that are none
 REPEATED = 10  # validation losses, at least, before they can be those of earlier rows
 MOST_SESSIONS = 10  # of one run; a step that falls more often is in no order
+PASSING, REGULARLY = 0.1, 3  # share of losses that are NaN for a moment; rows that come regularly
 REGULAR = 0.9  # share of repetitions that are as long as the others, or a multiple
 
 
@@ -31,9 +32,11 @@ def measured(columns: Columns, problems: list[str]) -> Columns:
     others = (found.get(name, np.empty(0)) for name in ("val_loss", "perplexity"))
     alive = any(np.isfinite(other).sum() >= ALIVE for other in others)
     session = _sessions(found, len(next(iter(found.values()))))
+    logged = found.get("loss", np.empty(0))
     for name in LOSSES:
         if name in found:
             found[name] = _settled(name, found[name], session if name == main else None, alive)
+    _tell_passing(logged, found, problems)
     if {"loss", "val_loss"} <= set(found):
         found["val_loss"] = _once(found["val_loss"], found["loss"], problems)
     return found
@@ -70,6 +73,22 @@ def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
         broken &= np.isnan(columns.get("loss", np.full(len(broken), np.nan)))
         if broken.any():
             problems.append(f"{broken.sum():,} validation losses are not a number: left out")
+
+
+def _tell_passing(logged: Array, columns: Columns, problems: list[str]) -> None:
+    """Of training losses, as `logged`, that were NaN in a row of their own, seldom, not regularly,
+    and not to the end: elsewhere NaN says that nothing was logged."""
+    if not len(logged):
+        return
+    nothing = np.full(len(logged), np.nan)
+    beside = np.isfinite(columns.get("val_loss", nothing))
+    good = np.flatnonzero(np.isfinite(columns["loss"]))
+    at = np.flatnonzero((logged == BROKEN) & np.isnan(columns["loss"]) & ~beside)
+    at = at[at < max(good, default=0)]
+    seldom = 0 < len(at) <= PASSING * len(good)
+    if seldom and (len(at) < REGULARLY or np.ptp(np.diff(at)) > 0):
+        one = "1 training loss is" if len(at) == 1 else f"{len(at):,} training losses are"
+        problems.append(f"{one} not a number, and later ones are: left out")
 
 
 def _sessions(columns: Columns, n: int) -> Array:

@@ -129,6 +129,7 @@ def test_bad_text(
         (["train", "a" * 300], "cannot be read"),
         (["train", "loop"], "loop: no such file or folder."),
         (["train", "good.txt", "--out", "loop"], "exists already"),
+        (["train", "two\nlines.txt"], "two\\nlines.txt: no such file or folder."),
         (["train", "bad\udcff.txt"], "not UTF-8"),
         (["train", "good.txt", "--out", "bad\udcff"], "not a name for a folder"),
         (["train", "good.txt", "--device", "abacus"], "abacus"),

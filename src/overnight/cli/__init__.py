@@ -136,8 +136,8 @@ def run(tokens: Sequence[str]) -> int:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         result = app(spell_out(tokens), exit_on_error=False, print_error=False)
-    except UserError as error:
-        say(f"overnight: {error}")
+    except UserError as error:  # one line, whatever a file is called
+        say("overnight: " + str(error).replace("\n", "\\n"))
         return error.code
     except CycloptsError as error:
         say(f"overnight: {' '.join(str(error).split())}")

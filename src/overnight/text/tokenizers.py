@@ -123,7 +123,8 @@ class Tokenizer:
             data = text.encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"The text has half a surrogate pair at character {error.start:,}: not Unicode."
+                f"The text is no Unicode at character {error.start:,}: half a surrogate pair, or a "
+                "byte that is not UTF-8."
             ) from None
         ids: list[int] = self.encode_bytes(data).tolist()
         return ids

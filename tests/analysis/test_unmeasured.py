@@ -335,3 +335,10 @@ def test_values_with_their_name_in_that_of_the_file(tmp_path: Path) -> None:
     assert losses(run) == [(s, falling(s)) for s in STEPS]
     with pytest.raises(UserError, match="does not say of what"):
         run_of(tmp_path, "data.csv", rows)
+    document = [json.dumps([[1.7e9 + s, s, val(s)] for s in STEPS])]
+    run = run_of(tmp_path, "run-val-tag-val_loss.json", document)
+    assert evaluations(run) == [(s, val(s)) for s in STEPS]
+    with pytest.raises(UserError, match="does not say of what"):
+        run_of(tmp_path, "data.json", document)
+    with pytest.raises(UserError, match="no list of rows with names"):
+        run_of(tmp_path, "val_loss.json", ["[[1, 2, 3], [1, 2]]"])

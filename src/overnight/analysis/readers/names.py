@@ -6,7 +6,9 @@ import math
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
+from ...errors import UserError
 from .values import COUNTS, LOSSES, SECONDS, SUFFIX
 
 SYNONYMS = {
@@ -203,6 +205,18 @@ def tells_task(name: str) -> bool:
     """Whether a column of this name tells of what task a log is."""
     plain = normalise(name)
     return bool(PREFERENCE.search(plain) or OTHER_TASK.search(plain))
+
+
+def of_file(path: Path) -> str:
+    """The loss that a table of values is of which says so in its name alone, as TensorBoard's
+    `run-train-tag-loss.csv`; `UserError` if that says nothing."""
+    tag = Path(path.name.removesuffix(".gz")).stem.rpartition("tag-")[2]
+    if ours_of(tag) not in LOSSES:
+        raise UserError(
+            f"{path}: a table of values that does not say of what. Name the file as the loss is "
+            "called, such as train_loss.csv."
+        )
+    return tag
 
 
 def unread(names: Iterable[str], known: set[str]) -> list[str]:

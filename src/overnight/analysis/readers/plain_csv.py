@@ -17,9 +17,9 @@ from ..tables import Log
 from .files import is_text, opened, torn
 from .kinds import KIND_FIELDS, RUN_FIELDS, named
 from .loose import MAX_COLUMNS, note
-from .names import losses_by_run, normalise, ours_of, recognise, run_of
+from .names import losses_by_run, normalise, of_file, recognise, run_of
 from .rows import tables
-from .values import LOSSES, MISSING
+from .values import MISSING
 
 MAX_LINE = 2**20
 OTHERS = 5  # runs that are named
@@ -80,15 +80,10 @@ def _values(
     """The rows of a table with one value in each, named as what they are a value of."""
     column = {normalise(name): i for i, name in enumerate(header)}
     naming = next((column[name] for name in NAMING if name in column), None)
-    tag = path.name.removesuffix(".gz").removesuffix(".csv").rpartition("tag-")[2]
-    if naming is None and ours_of(tag) not in LOSSES:
-        raise UserError(
-            f"{path}: a table of values that does not say of what. Name the file as the loss is "
-            "called, such as train_loss.csv."
-        )
+    tag = of_file(path) if naming is None else ""
     for number, cells in enumerate(rows, before + 1):
         if len(cells) == len(header):
-            name = tag if naming is None else cells[naming].strip()
+            name = tag or cells[naming or 0].strip()
             row = {"step": cells[column["step"]], name: cells[column["value"]]}
             if "timestamp" in column:
                 row["timestamp"] = cells[column["timestamp"]]

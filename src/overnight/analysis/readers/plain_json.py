@@ -1,5 +1,6 @@
 """One JSON document that holds the rows: a list of objects, or an object with such a list in it
-(`log_history`, `history` …) or with a list of numbers for each column."""
+(`log_history`, `history` …) or with a list of numbers for each column; or TensorBoard's list of a
+time, a step and a value each."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from ...errors import UserError
 from ..tables import Log
 from . import plain_jsonl
 from .files import JSON_NAMES, decoded, opened
+from .names import of_file
 from .rows import tables
 
 MAX_BYTES = 256 * 2**20
+TENSORBOARD = ("wall_time", "step", "value")
 
 
 def fits(path: Path, head: bytes) -> bool:
@@ -33,7 +36,7 @@ def read(path: Path) -> Log:
         if content.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"{"):
             return plain_jsonl.read(path)  # objects line by line under this name
         raise UserError(f"{path}: not a JSON document: {error}.") from None
-    rows = _rows(document)
+    rows = _values(path, document) if _is_tensorboard(document) else _rows(document)
     if not rows:
         if isinstance(document, dict) and document.get("log_history") == []:
             raise UserError(
@@ -45,6 +48,16 @@ def read(path: Path) -> Log:
     if isinstance(most, int) and most > 0:
         log.planned = float(most)
     return log
+
+
+def _is_tensorboard(document: Any) -> bool:
+    lists = document if isinstance(document, list) and document else [None]
+    return all(isinstance(row, list) and len(row) == len(TENSORBOARD) for row in lists)
+
+
+def _values(path: Path, document: list[list[Any]]) -> list[dict[str, Any]]:
+    names = [*TENSORBOARD[:2], of_file(path)]
+    return [dict(zip(names, row, strict=True)) for row in document]
 
 
 def _rows(document: Any) -> list[dict[str, Any]]:

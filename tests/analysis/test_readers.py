@@ -382,6 +382,41 @@ def test_lightning_csv():
 
 
 @pytest.mark.skipif(not LOGS.is_dir(), reason=f"{LOGS} is not there")
+@pytest.mark.parametrize(
+    ("name", "train", "val"),
+    [
+        ("llmc-main.log", r"^s:(\d+) trl:(\S+)", r"^s:(\d+) tel:(\S+)"),
+        (
+            "megatron-fp16-divergence.out",
+            r"iteration +(\d+)/.* lm loss: (\S+)",
+            r"valid loss at iteration (\d+) \| lm loss value: (\S+)",
+        ),
+        (
+            "megatron-spike-recovers.out",  # DeepSpeed says every tenth loss again, in its own way
+            r"(?:iteration|steps:) +(\d+)[/ ].*?loss: (\S+)",
+            r"valid loss at iteration (\d+) \| lm loss value: (\S+)",
+        ),
+        (
+            "nanogpt-stdout-overfit.txt",
+            r"^iter (\d+): loss ([\d.]+)",
+            r"^step (\d+): .*val loss (\S+)",
+        ),
+    ],
+)
+def test_printed_logs_hold_what_stands_in_them(name, train, val):
+    """Every loss, against a look for nothing but that."""
+    path = LOGS / name
+    text = path.read_text(errors="replace")
+    tables = load_run(path).tables
+    for table, column, form in (("train", "loss", train), ("eval", "val_loss", val)):
+        read = {r["step"]: r[column] for r in tables[table] if r[column] is not None}
+        there = {int(s): float(v) for s, v in re.findall(form, text, re.MULTILINE)}
+        assert there
+        assert {step: read.get(step) for step in there} == pytest.approx(there)
+        assert len(read) == len(there)
+
+
+@pytest.mark.skipif(not LOGS.is_dir(), reason=f"{LOGS} is not there")
 def test_a_real_overfit(tmp_path):
     """nanoGPT on Shakespeare by character: lowest near step 1,750, then rising for 3,000 steps."""
     text = (LOGS / "nanogpt-stdout-overfit.txt").read_text()

@@ -268,6 +268,28 @@ def test_a_validation_loss_with_a_name_leaves_the_other_its_own(tmp_path: Path) 
     assert evaluations(run) == [(s, val(s)) for s in STEPS]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["val loss at step {s}: {v}", "Validation loss at step {s}: {v}", "Eval loss @ {s}: {v}",
+     "[rank0] eval loss at step {s} is {v}", "val loss for step {s} = {v}",
+     "val loss after {s} steps: {v}", "valid loss at iteration {s} | lm loss value: {v} | PPL: 7",
+     "step {s}: val loss improved from 9.0 to {v}", "step {s} | val loss is {v}",
+     "step {s} validation loss decreased ({v}9 --> {v}). Saving model ...",
+     "step {s}: val loss: {v}, val loss did not improve from 0.5"],
+)  # fmt: skip
+def test_sentences_that_say_a_validation_loss(line: str, tmp_path: Path) -> None:
+    lines = [f"step {s} | loss {falling(s)} | lr 1e-3\n{line.format(s=s, v=val(s))}" for s in STEPS]
+    run = run_of(tmp_path, "log.txt", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS]
+
+
+@pytest.mark.parametrize("words", ["did not improve from 0.5", "of epoch 3", "after 3 epochs: 2"])
+def test_sentences_that_say_none(words: str, tmp_path: Path) -> None:
+    lines = [f"step {s} | loss {falling(s)}\nstep {s} val loss {words}" for s in STEPS]
+    assert not evaluations(run_of(tmp_path, "log.txt", lines))
+
+
 def test_a_bare_loss_that_breaks_is_read(tmp_path: Path) -> None:
     lines = [f"step {s} train {falling(s) if s < 600 else 'nan'} val {val(s)}" for s in STEPS]
     verdict = run_of(tmp_path, "log.txt", lines).found.verdict("divergence")

@@ -34,10 +34,29 @@ TIDY = (
     # Megatron, GPT-NeoX: `validation loss at iteration 100 | lm loss value: 3.2E+00 | …`
     (
         re.compile(
-            r"^.*?validation(?:-0)? (?:loss|results) at iteration (\d+)"
+            r"^.*?valid(?:ation)?(?:-0)? (?:loss|results) at iteration (\d+)"
             r"(?!.*on test set).*?loss value: (\S+).*$"
         ),
         r"step \1 val_loss \2",
+    ),
+    # `Val loss at step 100: 3.2`, `eval loss after 100 steps is 3.2`
+    (
+        re.compile(
+            r"^.*?\b((?:val|valid|validation|eval|evaluation|dev)[ _]loss) ?(?:at|after|for|@) ?"
+            r"(?:(?:step|iter|iteration|update)s?[ :#]*)?(\d[\d,]*)"
+            r"(?: (?:step|iter|iteration|update)s)? ?(?:is|was|[:=|-])? ?(?=[\d.+-]|nan|inf)",
+            re.IGNORECASE,
+        ),
+        r"step \2 \1: ",
+    ),
+    # what early stopping says: `val loss decreased (3.5 --> 3.4)`, `improved from 3.5 to 3.4`
+    (
+        re.compile(
+            r"\b(loss) (?:has )?(?:improved|decreased|fell|dropped) ?\(?(?:from )?[\w.+-]+ ?"
+            r"(?:to|-+>|→) ?",
+            re.IGNORECASE,
+        ),
+        r"\1 ",
     ),
     # torchtitan: `validate step: 100  loss:  3.2`
     (re.compile(r"^.*?validate step:\s*(\d+)\s+loss:\s*(\S+).*$"), r"step \1 val_loss \2"),
@@ -91,7 +110,7 @@ def pairs(line: str) -> tuple[dict[str, tuple[str, str]], str]:
 def _named(name: str) -> tuple[str, str | None]:
     """A name without the level that loggers put in front, and ours; its own, if it tells what task
     the log is of."""
-    name = SHORT.get(name, LEVEL.sub("", name)).strip()
+    name = SHORT.get(name, LEVEL.sub("", name)).strip().removesuffix(" is")
     ours = ours_of(name)
     return name, name if ours is None and tells_task(name) else ours
 

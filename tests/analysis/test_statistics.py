@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -379,7 +380,34 @@ def test_divergence_begins_where_the_loss_left(tmp_path):
     loss[700:] += 3.0
     found = logged(tmp_path, loss, np.full(1000, np.nan))
     assert found.verdict("divergence").since_step == 70_000
-    assert "before step 70,000" in found.advice[0].do
+    good = found.verdict("divergence").evidence["good_step"]
+    assert 69_000 <= good < 70_000
+    assert f"of step {good:,} or before" in found.advice[0].do
+
+
+def test_one_goes_back_to_before_the_divergence(tmp_path):
+    """It is seen when it is beyond noise: the last evaluation as low as the best is before that."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(400)
+    loss = 2 + 2 * np.exp(-steps / 40) + 0.02 * rng.standard_normal(400)
+    loss[300:] += 0.02 * (steps[300:] - 300)
+    val = np.where(steps % 10 == 0, loss + 0.01, np.nan)
+    found = logged(tmp_path, loss, val)
+    since = found.verdict("divergence").since_step
+    assert since > 30_300
+    step = int(re.search(r"of step ([\d,]+) or before", found.advice[0].do)[1].replace(",", ""))
+    assert 25_000 <= step <= 30_200
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path):
+    run = made.run_folder(tmp_path / "r", steps=300)
+    log = run / "log.jsonl"
+    log.write_text(log.read_text().replace('"reason":"finished"', '"reason":"interrupted"'))
+    found = load_run(run).found
+    assert not any("--resume" in a.do for a in found.advice)  # it was at its end
+    log.write_text(log.read_text().replace('"steps":300', '"steps":900'))
+    first = load_run(run).found.advice[0]
+    assert first.do.endswith(f"step 900: overnight train --resume {run}")
 
 
 def test_a_loss_that_no_tokenizer_makes_possible(tmp_path):

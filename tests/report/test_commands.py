@@ -124,7 +124,7 @@ def test_watch_fires_each_rule_once_without_a_shell(folder, tmp_path, capfd):
     assert mark.is_file()
     assert "ran touch (exit 0)" in err
     assert "false" not in err
-    assert out.startswith("step 400; val ")
+    assert out.startswith("step 400, finished; val ")
 
 
 def test_watch_stops_a_process_when_harm_is_proven(tmp_path):
@@ -154,10 +154,12 @@ def test_watch_sees_that_a_run_was_killed_between_two_looks(tmp_path, capfd, mon
     (run / "log.jsonl").write_text("".join(row for row in rows if '"type":"end"' not in row))
     lock = RunLock(run / "run.lock")
     monkeypatch.setattr("time.sleep", lambda seconds: lock.release())
-    assert cli.run(["watch", str(run), "--on", "finished=true"]) == 0
+    assert cli.run(["watch", str(run), "--on", "ended=true", "--on", "finished=false"]) == 0
     out, err = capfd.readouterr()
     assert len(out.splitlines()) == 2
-    assert "finished: ran true" in err
+    assert "ended: ran true" in err
+    assert "false" not in err  # it did not come to its end
+    assert ", killed; val" in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("last", "fires"), [("3.9", False), ("nan", True)])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..ledger import counted, perplexity
-from ..runfolder import RunFolder, is_locked
+from ..runfolder import INITIAL, RunFolder, is_locked
 from .findings import About, Best, Source, Whole, known
 from .tables import Log
 
@@ -91,6 +91,7 @@ def about(log: Log, planned: int | None) -> About:
         device=_device_line(config, environment),
         status=_status(log),
         planned_steps=planned,
+        begins_with=next((str(e["message"]) for e in log.event if e["kind"] == INITIAL), None),
         unknown=_integer(data.get("unknown")),
         unknown_bits=_integer(data.get("unknown_bits")),
         incomparable=next(filter(None, map(_incomparable, _data_of_all(log))), None),

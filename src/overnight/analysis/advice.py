@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 from ..ledger import counted as number_of
 from .case import Case
@@ -17,6 +18,8 @@ MANY_PASSES = 4.0  # Muennighoff et al. 2023: up to about four passes are nearly
 PROSE = 4.0  # bits per byte: xz needs more only where its own frame fills a tiny text
 REPEATED = 0.55  # of what xz needs for held-out text alone; prose 0.76–0.85, half of it leaked 0.52
 
+STOPPED = ("interrupted", "killed", "failed")
+
 Verdicts = dict[str, Verdict]  # by their names
 
 
@@ -25,15 +28,18 @@ def advise(case: Case, verdicts: list[Verdict]) -> list[Advice]:
     v = {verdict.id: verdict for verdict in verdicts}
     improving = v["still_improving"].verdict == "yes"
     return [
-        *_broken(v),
+        *_broken(v, case),
         *_validation(case),
         *_overfit(v, case),
+        *_began_better(v, case),
         *_trust(v, sure=True),
         *_twins(v),
         *(() if improving else _yardstick(v, case, simple=True)),
+        *_go_on(v, case),
         *_longer(v, case),
         *(_yardstick(v, case, simple=True) if improving else ()),
         *_more_looks(v, case),
+        *_quieter(v),
         *_yardstick(v, case, simple=False),
         *_schedule(v, case),
         *_stability(v),
@@ -42,11 +48,12 @@ def advise(case: Case, verdicts: list[Verdict]) -> list[Advice]:
     ]
 
 
-def _broken(v: Verdicts) -> list[Advice]:
+def _broken(v: Verdicts, case: Case) -> list[Advice]:
     found = []
     if v["divergence"].verdict == "yes":
         since = v["divergence"].since_step
-        where = f"before step {since:,}" if since is not None else "from before it"
+        good = _last_good(v["divergence"], case)
+        where = f"of step {good:,} or before" if good else "from before it"
         do = f"Go back to a checkpoint {where} and continue with a lower learning rate."
         if since is not None and since <= 1:
             do = "Begin again with a lower learning rate."
@@ -74,6 +81,17 @@ def _broken(v: Verdicts) -> list[Advice]:
             )
         )
     return found
+
+
+def _last_good(diverged: Verdict, case: Case) -> int | None:
+    """The last step that is known to be good: the last evaluation as low as the best, else that
+    where the level of the loss was its lowest, within noise: it begins before it can be seen."""
+    since = diverged.since_step
+    if since is None:
+        return None
+    tied = case.best.tied_steps if case.best is not None and case.best.validated else []
+    good = diverged.evidence.get("good_step", since - 1)
+    return max((step for step in tied if 0 < step < since), default=good)
 
 
 def _validation(case: Case) -> list[Advice]:
@@ -180,8 +198,46 @@ def _overfit(v: Verdicts, case: Case) -> list[Advice]:
     return found
 
 
+def _began_better(v: Verdicts, case: Case) -> list[Advice]:
+    """Weights of another run, which no evaluation since is as good as."""
+    best, given = case.best, case.about.begins_with is not None
+    if v["overfitting"].verdict == "yes" or best is None or not (given and best.validated):
+        return []
+    if best.tied_steps != [0] or case.series.n < 2:
+        return []
+    return [
+        Advice(
+            do="Keep the weights it began with, or train them with a lower learning rate.",
+            because=["overfitting"],
+            expected="at least the loss of step 0, which no later evaluation is as good as.",
+        )
+    ]
+
+
+def _goes_on(v: Verdicts, case: Case) -> bool:
+    """Whether it ended before its end, which nothing speaks against."""
+    stopped = case.about.status in STOPPED and case.log.folder is not None
+    harmed = "yes" in (v["divergence"].verdict, v["overfitting"].verdict)
+    return stopped and not harmed and case.ledger.steps < (case.about.planned_steps or 0)
+
+
+def _go_on(v: Verdicts, case: Case) -> list[Advice]:
+    if not _goes_on(v, case):
+        return []
+    again = f"overnight train --resume {shlex.quote(str(case.log.folder))}"
+    return [
+        Advice(
+            do=f"Let it go on to its planned end at step {case.about.planned_steps:,}: {again}",
+            because=["resume"],
+            expected="what the run was to give; it goes on with the same bits.",
+        )
+    ]
+
+
 def _longer(v: Verdicts, case: Case) -> list[Advice]:
     improving, planned = v["still_improving"], case.about.planned_steps
+    if _goes_on(v, case):
+        return []
     fell = -(improving.effect_nats or 0.0)
     if improving.verdict == "yes" and fell >= USEFUL and v["divergence"].verdict != "yes":
         first = improving.evidence["first"]
@@ -243,6 +299,21 @@ def _more_looks(v: Verdicts, case: Case) -> list[Advice]:
             f"{number_of(seen, 'evaluation')}.",
             because=["overfitting", "still_improving"],
             expected="it can be told whether it overfits and whether it still improves.",
+        )
+    ]
+
+
+def _quieter(v: Verdicts) -> list[Advice]:
+    """Evaluations enough, whose noise hides what happens at the end."""
+    improving = v["still_improving"]
+    if improving.verdict != "cannot_tell" or v["overfitting"].n < LOOKS:
+        return []
+    return [
+        Advice(
+            do="Evaluate on more held-out tokens: the noise of an evaluation hides what the end of "
+            "the run gave.",
+            because=["still_improving"],
+            expected="a standard error half as large for four times the tokens.",
         )
     ]
 

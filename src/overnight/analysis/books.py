@@ -89,13 +89,20 @@ def _same(rates: Schedule) -> bool:
     return flat and rates.kind == "constant"
 
 
-def repeats(counted: Ledger) -> Verdict:
+def repeats(about: About, counted: Ledger) -> Verdict:
     if counted.passes is None:
         return make(
             "repeats", "cannot_tell",
             "The log does not say how many tokens the training text has.",
         )  # fmt: skip
     facts = {"passes": counted.passes, "n": 1, "estimator": "tokens seen / training tokens"}
+    if about.begins_with is not None and counted.passes <= 1.0:
+        return make(
+            "repeats", "cannot_tell",
+            "{passes:.2f} passes over the training text in this run; how much of it the weights "
+            "that it began with had seen is not known.",
+            **facts,
+        )  # fmt: skip
     if counted.passes <= 1.0:
         return make("repeats", "no", "{passes:.2f} passes over the training text.", **facts)
     return make("repeats", "yes", "{passes:.2f} passes over the training text.", **facts)

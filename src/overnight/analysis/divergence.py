@@ -53,7 +53,7 @@ def _of_level(
 ) -> Verdict:
     """From where the level of the loss lies at the end; `chance`: ln V."""
     n = len(loss)
-    width = int(np.clip(n // 50, 3, 501))
+    width = int(np.clip(n // 50, 3, 501)) | 1  # odd: the median is one of them
     level = _trailing_median(loss, width)
     best = int(np.argmin(level))
     facts = _facts(name, steps, loss, level, width)
@@ -103,6 +103,8 @@ def _of_level(
         )  # fmt: skip
     since = _left(loss, level, best, facts["lowest"] + facts["needed"], width)
     facts["rows_since"] = n - since
+    good = np.flatnonzero(level[:since] <= facts["lowest"] + facts["sigma"])
+    facts["good_step"] = int(steps[good[-1]])
     why = f"{LEVEL}, and did not come back."
     return make("divergence", "yes", why, since_step=int(steps[since]), **facts)
 

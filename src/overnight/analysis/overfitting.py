@@ -196,9 +196,9 @@ def _judged(shown: dict[str, Any], later: int, still_up: bool) -> Verdict:
         because = "The last evaluation, {final:.4f} at step {final_step:,}, is the lowest of {n}."
     else:
         because = (
-            "No rise beyond noise: the end is {effect_nats:+.4f} nats from the lowest level, and "
-            "one evaluation scatters by σ = {sigma:.4f} (z = {z:.1f}; noise alone stays under "
-            "{critical:.1f})."
+            "No rise beyond noise: the mean of the last ones is {effect_nats:+.4f} nats from that "
+            "around the lowest, and one evaluation scatters by σ = {sigma:.4f} (z = {z:.1f}; noise "
+            "alone stays under {critical:.1f})."
         )
     return make("harm", verdict, because, since_step=since, **shown)
 

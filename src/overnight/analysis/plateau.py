@@ -45,7 +45,7 @@ def progress(series: Series, harm: Verdict, diverged: bool) -> list[Verdict]:
     if plateau == "cannot_tell":
         other = "Neither a useful fall nor a standstill is shown."
     elif improving == "yes" or harmed:
-        other = "Validation got worse." if harmed else "Validation still falls."
+        other = "Validation got worse." if harmed else "The trend is downwards."
     facts = trend.facts() | {
         "estimator": f"least squares slope of validation over the last {share:.0%}",
         "most": -trend.change_ci[0],

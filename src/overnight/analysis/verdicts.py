@@ -84,7 +84,7 @@ def judge(case: Case) -> list[Verdict]:
         plausible.below_yardstick(case.yardsticks),
         books.units(counted),
         books.schedule_mismatch(case.schedule, about, counted),
-        books.repeats(counted),
+        books.repeats(about, counted),
         books.resume(case.log, counted),
         books.throughput(case.log, counted),
         books.comparability(about, case.best, case.whole),
@@ -131,6 +131,11 @@ def open_questions(case: Case, verdicts: list[Verdict]) -> list[str]:
         lines.append(
             f"How the run ends: its log breaks off at step {case.ledger.steps:,}{planned}, and no "
             "process trains it here; `overnight train --resume` goes on."
+        )
+    if about.begins_with is not None:
+        lines.append(
+            "Whether the held-out text is new to it: the weights it began with were trained "
+            "before, on a text that is not compared with this one."
         )
     if about.incomparable is not None:
         lines.append(

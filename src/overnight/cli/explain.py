@@ -72,6 +72,8 @@ def explain(
     ):
         if amount is not None and not (0 < amount < 1e18):
             raise UserError(f"--{name} {amount}: has to be above 0.")
+    if batch is not None and block is None:
+        raise UserError("--batch is in sequences: say with --block how many tokens one has.")
     found = compute(
         loss, steps, batch, accumulation, block, corpus_tokens, vocab, bytes_per_token,
         seconds_per_step,

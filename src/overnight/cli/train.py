@@ -50,7 +50,8 @@ def train(
 ) -> int:
     """Train a model on TEXT (files, folders, - for standard input) and report on it.
 
-    Without TEXT it trains on the embedded State of the Union speeches. Any setting can be given
+    Without TEXT it trains on the embedded State of the Union speeches; without a length for as long
+    as its preset says, which of the default one is 3 minutes. Any setting can be given
     by its dotted name, as in --model.width 384; "overnight settings" lists them.
 
     Parameters

@@ -33,7 +33,8 @@ def watch(
         A run folder, or a log file that grows.
     on
         CONDITION=ACTION, may be given again. Conditions: non-finite, divergence, overfitting,
-        finished. Actions: bell, stop (needs --pid), or a command, which is run without a shell.
+        finished (to its end), ended (in any way). Actions: bell, stop (needs --pid), or a command,
+        which is run without a shell.
     pid
         The training process that `stop` ends (by SIGTERM: it saves first).
     every
@@ -66,7 +67,7 @@ def watch(
                 print(view.summary(loaded), flush=True)
             for line in view.apply(rules, loaded.found, run, pid):
                 say(line)
-            if once or view.CONDITIONS["finished"](loaded.found):
+            if once or view.CONDITIONS["ended"](loaded.found):
                 return 0
         time.sleep(every)
 

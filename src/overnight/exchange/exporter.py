@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..files import appearing
 from ..generation.load import find_step, load_model
 from ..runfolder import RunFolder
-from ..settings import load_config
+from ..settings import load_config, of_preset, preset_names
 from ..text.tokenizers import Tokenizer
 from . import folder
 from .card import card
@@ -58,7 +58,7 @@ def export(
     model = decoder.config
     family = counterpart(model)
     if isinstance(family, str):
-        raise UserError(f"{run}: {family}.")
+        raise UserError(f"{run}: {family}. It has those of {', '.join(_exportable())}.")
     tensors = to_theirs(family, model, decoder.state_dict())
     tensors = {name: tensor.to(DTYPES[dtype]) for name, tensor in tensors.items()}
     parameters = sum(p.numel() for p in decoder.parameters())
@@ -73,6 +73,12 @@ def export(
         text = card(exported, tokenizer, findings)
         (place / folder.CARD).write_text(text, encoding="utf-8")
     return exported
+
+
+def _exportable() -> list[str]:
+    """The presets whose models have a counterpart."""
+    models = {name: of_preset(name).resolve().model for name in preset_names()}
+    return [name for name, model in models.items() if not isinstance(counterpart(model), str)]
 
 
 def describe(

@@ -90,6 +90,9 @@ def _card_next(f: Findings) -> Card:
     if not f.advice:
         return Card(question, "nothing", words.NO_ADVICE, "good", "advice")
     first = f.advice[0]
+    if first.because == ["comparability"]:
+        detail = f"{words.NO_ADVICE} For the next run: {first.do}"
+        return Card(question, "nothing", detail, "good", "advice")
     return Card(question, first.do, f"Expected: {first.expected}", "", "advice")
 
 

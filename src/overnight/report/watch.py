@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ..analysis.run import Run
 
 
+ENDED = ("finished", "interrupted", "failed", "killed")
+
+
 def _not_finite(f: Findings) -> bool:
     v = f.verdict("divergence")
     return v.verdict == "yes" and "broken" in v.evidence
@@ -31,7 +34,8 @@ CONDITIONS: dict[str, Callable[[Findings], bool]] = {
     # looked at again and again
     "divergence": lambda f: divergence.proven(f.verdict("divergence")),
     "overfitting": lambda f: overfitting.proven(f.verdict("overfitting")),
-    "finished": lambda f: f.about.status in ("finished", "interrupted", "failed", "killed"),
+    "finished": lambda f: f.about.status == "finished",
+    "ended": lambda f: f.about.status in ENDED,
 }
 
 
@@ -46,7 +50,7 @@ class Rule:
 
 
 def parse(text: str) -> Rule:
-    """`overfitting=stop`, `finished=bell`, `divergence=notify-send "it diverged"`."""
+    """`overfitting=stop`, `ended=bell`, `divergence=notify-send "it diverged"`."""
     condition, equals, action = text.partition("=")
     condition, action = condition.strip(), action.strip()
     if condition not in CONDITIONS:
@@ -101,7 +105,8 @@ def summary(run: Run) -> str:
     """One line for a pipe or a log file."""
     f = run.found
     last = next((e for e in reversed(f.evaluations) if e.val_loss is not None), None)
-    parts = [f"step {f.ledger.steps:,}"]
+    ended = f", {f.about.status}" if CONDITIONS["ended"](f) else ""
+    parts = [f"step {f.ledger.steps:,}{ended}"]
     if last is not None:
         parts.append(f"val {last.val_loss:.4f} at {last.step:,}")
     if f.best is not None:

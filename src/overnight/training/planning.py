@@ -131,14 +131,14 @@ def _choose_length(settings: Settings, ledger: Ledger, seconds: Seconds, val_tok
         kept = min(max(KEPT, whole + KEPT_BESIDE), MOST_KEPT)
         steps = max(1, math.floor(60 * length.minutes * (1 - kept) / seconds.step))
         reason = (
-            f"{length.minutes:g} minutes at {1 / seconds.step:.3g} steps/s, measured, "
+            f"{_minutes(length.minutes)} at {1 / seconds.step:.3g} steps/s, measured, "
             f"with {kept:.0%} kept for what is not training"
         )
         most = ledger.steps_for_passes(MOST_PASSES)
         if settings.get("model.size") == "auto" and steps > most:
             reason = (
                 f"{MOST_PASSES:g} passes, more than which the text does not bear: "
-                f"{length.minutes:g} minutes would be {ledger.passes(steps):.0f}"
+                f"{_minutes(length.minutes)} would be {ledger.passes(steps):.0f}"
             )
             steps = most
     else:
@@ -147,6 +147,10 @@ def _choose_length(settings: Settings, ledger: Ledger, seconds: Seconds, val_tok
         reason = f"{passes:g} passes" if length.passes else "one pass, as no length was given"
     settings.add({"length.steps": steps}, reason)
     return steps
+
+
+def _minutes(minutes: float) -> str:
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
 
 
 def _choose_warmup(settings: Settings, steps: int) -> None:

@@ -332,6 +332,124 @@ def test_a_loss_that_was_nan_for_a_moment_is_told(
     assert told(run, words or "not a number") == bool(words)
 
 
+# --- lines of other tools -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{s}/20000 train_loss: {t} tok/s: 8241348", "[{s}/2000] loss: {t}", "({s}/2000) loss: {t}",
+     "{s}: loss={t}", "{s}/21150 (epoch 0.002), train_loss = {t}, time/batch = 0.05",
+     "step {s} (0.06M tok)  loss {t}", "step {s} (250ms) loss {t}", "step {s} / 25000 | loss {t}",
+     "{{'loss': {t}, 'epoch': 0.01, 'global_step/max_steps': '{s}/5000'}}",
+     "[2021-03-28 16:02:20] Ep. 1 : Up. {s} : Sen. 16,557 : Cost {t} * 407,343 after 9 : L.r. 1"],
+)  # fmt: skip
+def test_steps_in_other_places(line: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path, "log.txt", [line.format(s=s, t=falling(s)) for s in STEPS])
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+
+
+@pytest.mark.parametrize("took", ["1h 5m 31s", "1h5m31s"])
+def test_a_time_is_read_to_its_end(took: str, tmp_path: Path) -> None:
+    lines = [f"step {s} | loss {falling(s)} | elapsed {s}s" for s in STEPS[:-1]]
+    run = run_of(tmp_path, "log.txt", [*lines, f"step 1200 | loss 2.5 | elapsed {took}"])
+    assert run.tables["train"][-1]["time"] == 3931
+
+
+def test_batches_of_an_evaluation_are_no_steps(tmp_path: Path) -> None:
+    lines = []
+    for s in STEPS:
+        lines.append(f"step:{s}/1200 train_loss:{falling(s)} train_time:{s}ms")
+        if s % 100 == 0:
+            lines += [f"  eval: batch {i}/100 running_loss:7.03" for i in range(20, 101, 20)]
+            lines.append(f"step:{s}/1200 val_loss:{val(s)}")
+    run = run_of(tmp_path, "log.txt", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS if s % 100 == 0]
+
+
+def test_validation_behind_what_a_logger_says(tmp_path: Path) -> None:
+    """JoeyNMT's loss is a sum over the set; its perplexity tells the mean."""
+    logger = "2020-05-01 10:00:00,123 - INFO - joeynmt.training - "
+    lines = []
+    for s in STEPS:
+        lines.append(f"{logger}Epoch 1, Step: {s}, Batch Loss: {falling(s)}, Lr: 0.0001")
+        if s % 100 == 0:
+            figures = f"bleu: 1.56, loss: 145000.0, ppl: {math.exp(val(s))}, duration: 202s"
+            lines.append(f"{logger}Validation result (greedy) at epoch 1, step {s}: {figures}")
+    run = run_of(tmp_path, "log.txt", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, pytest.approx(val(s))) for s in STEPS if s % 100 == 0]
+    assert told(run, "val_loss is ln(val_perplexity): the loss beside it is a sum")
+
+
+def test_marians_cross_entropy_is_that_of_a_sentence(tmp_path: Path) -> None:
+    lines = []
+    for s in STEPS:
+        lines.append(
+            f"[2021-03-28 16:02:20] Ep. 1 : Up. {s} : Sen. 1 : Cost {falling(s)} * 4 after 9"
+        )
+        if s % 100 == 0:
+            valid = f"[2021-03-28 16:02:20] [valid] Ep. 1 : Up. {s} : "
+            lines.append(f"{valid}cross-entropy : 137.3 : new best")
+            lines.append(f"{valid}perplexity : {math.exp(val(s))} : new best")
+    run = run_of(tmp_path, "log.txt", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, pytest.approx(val(s))) for s in STEPS if s % 100 == 0]
+
+
+@pytest.mark.parametrize("name", ["log.txt", "log.jsonl"])
+def test_a_smoothed_loss_gives_way_to_its_perplexity(name: str, tmp_path: Path) -> None:
+    """fairseq's are in bits, and its perplexity is 2 to the nll_loss."""
+    lines = []
+    for s in STEPS:
+        bits = falling(s) / math.log(2)
+        row = {"loss": bits + 0.3, "nll_loss": bits, "ppl": 2**bits, "num_updates": s}
+        printed = ", ".join(f"{key}={value}" for key, value in row.items())
+        lines.append(json.dumps(row) if name.endswith("l") else f"| train_inner | {printed}")
+    run = run_of(tmp_path, name, lines)
+    assert losses(run) == [(s, pytest.approx(falling(s))) for s in STEPS]
+
+
+def test_several_evaluations_behind_one_row_of_training(tmp_path: Path) -> None:
+    """As transformers prints them where it logs every 500 steps and evaluates every epoch."""
+    lines = []
+    for epoch in range(1, 13):
+        if epoch % 2:
+            lines.append(str({"loss": 4 - epoch / 10, "epoch": epoch - 0.5}))
+            lines.append(str({"loss": 3.9 - epoch / 10, "epoch": epoch - 0.2}))
+        lines.append(str({"eval_loss": 4.1 - epoch / 10, "epoch": float(epoch)}))
+    run = run_of(tmp_path, "log.txt", lines)
+    assert [v for _, v in evaluations(run)] == pytest.approx([4.1 - e / 10 for e in range(1, 13)])
+
+
+def test_a_log_that_begins_within_an_epoch(tmp_path: Path) -> None:
+    rows = [(e, b) for e in (16, 17, 18) for b in range(0, 1330, 50) if (e, b) >= (16, 900)]
+    lines = [f"Epoch: {e} | Batch: {b}/1330 | Loss: {falling(e)}" for e, b in rows]
+    run = run_of(tmp_path, "log.txt", lines)
+    assert [s for s, _ in losses(run)] == [(e - 1) * 1330 + b for e, b in rows]
+    assert told(run, "steps begin again in every epoch")
+
+
+def test_perplexities_of_evaluations_are_no_training(tmp_path: Path) -> None:
+    rows = [f"eval,{s},{val(s)},{math.exp(val(s)) * 1.05}" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["mode,step,loss,ppl", *rows])
+    assert not run.tables["train"]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS]
+    lines = [json.dumps({"step": s, "train_bpb" if s % 100 else "val_bpb": 1.5}) for s in STEPS]
+    assert len(evaluations(run_of(tmp_path, "b.jsonl", lines))) == 12
+
+
+def test_a_table_of_experiments_is_no_log(tmp_path: Path) -> None:
+    rows = [f"{s:07x}\t{1 - s / 2000}\t44.1\tkeep\ttried {s}" for s in STEPS]
+    with pytest.raises(UserError, match="one of commit: a table of results"):
+        run_of(tmp_path, "r.tsv", ["commit\tval_bpb\tmemory_gb\tstatus\tdescription", *rows])
+
+
+def test_a_column_without_values_tells_no_task(tmp_path: Path) -> None:
+    lines = [json.dumps({"current_steps": s, "loss": falling(s), "reward": None}) for s in STEPS]
+    assert run_of(tmp_path, "trainer_log.jsonl", lines).found.about.other_task is None
+
+
 # --- a row for each value -----------------------------------------------------------------------
 
 

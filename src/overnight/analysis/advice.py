@@ -39,10 +39,10 @@ def advise(case: Case, verdicts: list[Verdict]) -> list[Advice]:
         *_longer(v, case),
         *(_yardstick(v, case, simple=True) if improving else ()),
         *_more_looks(v, case),
-        *_quieter(v),
         *_yardstick(v, case, simple=False),
         *_schedule(v, case),
         *_stability(v),
+        *_quieter(v),
         *_trust(v, sure=False),
         *_units_of_loss(case),
     ]

@@ -29,7 +29,8 @@ def of_row(known: dict[str, str], kinds: Iterable[object]) -> dict[str, str]:
     held = "test_loss" if said & {*TEST} else "val_loss" if said & {*VALIDATION} else "loss"
     if held == "loss" or held in known.values():
         return known
+    held_of = {"loss": held} | ({"perplexity": "val_perplexity"} if held == "val_loss" else {})
     return {
-        name: held if ours == "loss" and "train" not in name.lower() else ours
+        name: held_of.get(ours, ours) if "train" not in name.lower() else ours
         for name, ours in known.items()
     }

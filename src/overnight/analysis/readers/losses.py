@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ from ..tables import Columns
 from . import names
 from .values import LOSSES
 
+SUM = 30.0  # nats: no mean over tokens
 LEAST_RATIO, MOST_RATIO = 0.98, 1.1  # of a perplexity to exp(loss): a mean over batches is above
 
 
-def in_nats(path: Path, loose: Columns, known: dict[str, str], problems: list[str]) -> bool:
+def in_nats(
+    path: Path, loose: Columns, known: dict[str, str], seen: Iterable[str], problems: list[str]
+) -> bool:
     """A loss from a perplexity or from bits per byte, where the log has nothing else; whether that
-    of validation is so one per byte."""
-    bits = False
+    of validation is so one per byte. `seen`: all names of the log."""
+    bits, smoothed = False, any(map(names.tells_smoothing, seen))
     for name in set(LOSSES) & set(loose):
         if np.isnan(loose[name]).all():
             del loose[name]
@@ -31,7 +35,7 @@ def in_nats(path: Path, loose: Columns, known: dict[str, str], problems: list[st
                 loose[loss] = np.log(loose[perplexity])
             problems.append(f"{loss} is ln({perplexity}); the log has no loss of its own")
         elif {loss, perplexity} <= set(loose) and not (loss == "loss" and _of_validation(loose)):
-            bits = _in_bits(loss, loose, perplexity, problems)
+            bits = _in_bits(loss, loose, perplexity, smoothed, problems)
         elif loss == "val_loss" in loose and bits:
             _to_nats(loss, loose, "that of training", problems)
     per_byte = "val_bpb" in loose and "val_loss" not in loose
@@ -48,17 +52,27 @@ def in_nats(path: Path, loose: Columns, known: dict[str, str], problems: list[st
     return per_byte
 
 
-def _in_bits(name: str, loose: Columns, perplexity: str, problems: list[str]) -> bool:
-    """Whether a loss is in bits, as its perplexity says and fairseq has it; it is in nats then."""
+def _in_bits(
+    name: str, loose: Columns, perplexity: str, smoothed: bool, problems: list[str]
+) -> bool:
+    """Whether a loss is in bits, as its perplexity says and fairseq has it; it is in nats then. One
+    that is `smoothed` or a sum gives way to what its perplexity says."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = loose[perplexity] / np.exp(loose[name])
         of_bits = loose[perplexity] / np.exp2(loose[name])
     ratio, of_bits = ratio[np.isfinite(ratio)], of_bits[np.isfinite(of_bits)]
-    if not len(ratio) or LEAST_RATIO < np.median(ratio) < MOST_RATIO:
+    a_sum = np.nanmedian(loose[name]) > SUM
+    if not a_sum and (not len(ratio) or LEAST_RATIO < np.median(ratio) < MOST_RATIO):
         return False
     if len(of_bits) and abs(np.median(of_bits) - 1) < 1 - LEAST_RATIO:
         _to_nats(name, loose, "its perplexity", problems)
         return True
+    if smoothed or a_sum:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            loose[name] = np.log(loose[perplexity])
+        what = "a sum" if a_sum else "smoothed"
+        problems.append(f"{name} is ln({perplexity}): the loss beside it is {what}")
+        return False
     problems.append(f"the perplexity is {np.median(ratio):.3g} times exp({name})")
     return False
 

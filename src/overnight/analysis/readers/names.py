@@ -77,6 +77,7 @@ OTHER_TASK = re.compile(
     r"(^|_)(acc[15]?|accuracy|f1|auc|[mg]?iou|dice|map|bbox|class_error|wer|cer|psnr|ssim|fid|mae"
     r"|rmse|top_?[15]|bleu|chrf|rouge|meteor)(_|$)|^(val|eval|test)_per$"
 )
+SMOOTHED = re.compile(r"(^|_)nll_loss$")
 PREFERENCE = re.compile(
     r"(^|_)(rewards?|logps|advantages?)(_|$)"
 )  # a language model's, not of text
@@ -136,7 +137,7 @@ def ours_of(name: str) -> str | None:
         ("train_", "perf_", "performance_", "optim_", "trainer_")
     ):
         found = OURS.get(plain.partition("_")[2])
-        return None if found in (*LOSSES, "perplexity", "val_perplexity") else found
+        return None if found in (*LOSSES, "perplexity", "val_perplexity", "val_bpb") else found
     return found
 
 
@@ -208,6 +209,11 @@ def tells_task(name: str) -> bool:
     """Whether a column of this name tells of what task a log is."""
     plain = normalise(name)
     return bool(PREFERENCE.search(plain) or OTHER_TASK.search(plain))
+
+
+def tells_smoothing(name: str) -> bool:
+    """Whether it stands beside a loss with label smoothing, as fairseq's `nll_loss`."""
+    return bool(SMOOTHED.search(normalise(name)))
 
 
 def of_file(path: Path) -> str:

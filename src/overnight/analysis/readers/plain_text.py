@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ..tables import Log
 from . import kinds
@@ -29,6 +29,7 @@ FEWEST = 3  # lines of the head or the tail that hold a step and a loss
 EPOCH = re.compile(r"\bepoch\W{0,3}(?P<epoch>\d+)", re.IGNORECASE)
 STEP = re.compile(r"\[step=(?P<step>\d+)/(?P<max_steps>\d+)")
 SUMMARY = re.compile(r"\b(?:best|lowest|min|minimum|previous|final|average)\b", re.IGNORECASE)
+MEASURED = ("loss", "val_loss", "test_loss", "val_bpb", "val_perplexity")
 LONE = ("val_loss", "val_perplexity")  # what may stand in a line of its own
 
 
@@ -37,10 +38,20 @@ def fits(path: Path, head: bytes) -> bool:
     return path.is_file() and is_text(head) and (_holds_rows(head) or _holds_rows(tail(path, TAIL)))
 
 
+class Way(NamedTuple):
+    """What the step of a line is, where it says none."""
+
+    by_batch: bool = False  # the batch of an epoch: not where batches are those of an evaluation
+    by_epoch: bool = False  # the epoch or the step above it
+
+
+WAYS = (Way(), Way(by_batch=True), Way(by_batch=True, by_epoch=True))  # in this order
+
+
 def _holds_rows(text: bytes) -> bool:
     lines = text.decode("utf-8", errors="replace").splitlines()
-    ways = (False,) if is_table(text) else (False, True)
-    return any(_are_enough(row for _, row in _read_lines(lines, by_epoch)) for by_epoch in ways)
+    ways = WAYS[:2] if is_table(text) else WAYS
+    return any(_are_enough(row for _, row in _read_lines(lines, way)) for way in ways)
 
 
 def _are_enough(rows: Iterator[dict[str, Any]]) -> bool:
@@ -53,11 +64,15 @@ def read(path: Path) -> Log:
     """The tables of a trainer's output; lines that hold no step and loss are passed over. Where
     hardly one has both, the epoch or the step above it is that of a loss."""
     problems: list[str] = []
-    with opened(path) as file:
-        by_epoch = not _are_enough(row for _, row in _read_lines(_lines(file, False, []), False))
+    way = next((way for way in WAYS[:2] if _is_enough(path, way)), WAYS[-1])
     with opened(path) as file:
         lines = _lines(file, torn(path), problems)
-        return tables(path, "text", _read_lines(lines, by_epoch), problems)
+        return tables(path, "text", _read_lines(lines, way), problems)
+
+
+def _is_enough(path: Path, way: Way) -> bool:
+    with opened(path) as file:
+        return _are_enough(row for _, row in _read_lines(_lines(file, False, []), way))
 
 
 def _lines(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[str]:
@@ -71,32 +86,34 @@ def _lines(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[str]:
         yield line
 
 
-def _read_lines(lines: Iterable[str], by_epoch: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of numbered lines; `by_epoch` with what stands above them."""
+def _read_lines(lines: Iterable[str], way: Way) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of numbered lines, with what stands above them where that is their step."""
     above: dict[str, Any] = {}
     for number, line in enumerate(lines, 1):
-        for form in (EPOCH, STEP) if by_epoch else ():
+        for form in (EPOCH, STEP) if way.by_epoch else ():
             above |= found.groupdict() if (found := form.search(line)) else {}
-        row = _row(line, by_epoch and bool(above))
+        row = _row(line, way._replace(by_epoch=bool(above)))
         if row is not None:
             yield number, above | row
 
 
-def _row(line: str, by_epoch: bool = False) -> dict[str, Any] | None:
+def _row(line: str, way: Way) -> dict[str, Any] | None:
     """The known names of a line with their numbers as text; None without a step and a loss. A
-    validation loss may stand alone, and what is printed as a dictionary without a step; `by_epoch`
-    so may any."""
+    validation loss may stand alone, and what is printed as a dictionary without a step; with an
+    epoch above so may any."""
     line = tidy(line[:MAX_LINE])
     dictionary = line.startswith("{'")
-    found, tag = pairs(line.replace("'", "") if "{'" in line else line)
+    found, tag = pairs(line.replace("'", "") if "{'" in line else line, way.by_batch)
     held = "test_loss" if tag in kinds.TEST else "val_loss"
     if tag and held not in found:
         found[held] = held, found.pop("loss")[1]
+        if held == "val_loss" and "perplexity" in found:
+            found["val_perplexity"] = "val_perplexity", found.pop("perplexity")[1]
     row = dict(found.values())
-    loss = not found.keys().isdisjoint(("loss", "val_loss", "test_loss", "val_bpb"))
+    loss = not found.keys().isdisjoint(MEASURED)
     if loss and ("step" in found or dictionary):
         return row
-    if loss and by_epoch and ("epoch" in found or not SUMMARY.search(line)):
+    if loss and way.by_epoch and ("epoch" in found or not SUMMARY.search(line)):
         return row
     if SUMMARY.search(line) or "test" in line.lower() or "{'" in line:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from . import kinds
-from .names import normalise, ours_of, tells_task
+from .names import normalise, ours_of, tells_smoothing, tells_task
 from .values import COUNTS
 from .values import number as parse
 
@@ -17,8 +17,29 @@ TIDY = (
     (re.compile(r"[ \t]+"), " "),
     # docker's, kubectl's time in front: `2024-05-01T10:00:00.5Z step 3 loss 2`
     (re.compile(r"^\S*\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? "), ""),
-    # llama2.c, build-nanogpt: `250 | loss 3.21`
-    (re.compile(r"^(\d+) (?:\| )?(?=(?:train|val|loss)\b)"), r"step \1 "),
+    # Python's logging: `2024-05-01 10:00:00,123 - INFO - joeynmt.training - `
+    (
+        re.compile(
+            r"^\d{4}-\d\d-\d\d[ T][\d:,.]+ - (?:[\w.]+ - )?(?:INFO|DEBUG|WARNING) - (?:[\w.]+ - )?"
+        ),
+        "",
+    ),
+    # llama2.c, build-nanogpt: `250 | loss 3.21`; parameter-golf: `500/20000 train_loss: 8.5`
+    (
+        re.compile(
+            r"^[\[(]?(\d+)( ?/ ?\d+)?[\])]?:?,? (?:\| )?(?=\(?(?:train|val|loss|epoch)(?:\b|_))"
+        ),
+        r"step \1\2 ",
+    ),
+    # Marian: `Ep. 1 : Up. 500 : Sen. 16,557 : Cost 5.75 * 407,343 … : L.r. 2.9e-04`
+    (re.compile(r"^.*?(?:(\[valid\]) )?Ep\. (\d+) : Up\. (\d+) : "), r"\1 epoch \2 step \3 "),
+    (re.compile(r"\bCost (?=\d)"), "loss "),
+    (re.compile(r"\bL\.r\. (?=\d)"), "lr "),
+    (re.compile(r"^(\[valid\].*)\bperplexity :"), r"\1 val_ppl :"),
+    # ms-swift: `'global_step/max_steps': '5/500'`
+    (re.compile(r"global_step/max_steps'?: ?'?(?=\d+/\d)"), "step: "),
+    # PyTorch's word_language_model: `| epoch 1 | 200/ 2983 batches | loss 7.1`
+    (re.compile(r"\b(\d+/ ?\d+) batches\b"), r"batch \1"),
     # a bar of progress, with figures that change as it grows: ` 45%|████ | 9/20 [00:01<00:02]`
     (re.compile(r"\d+%\|[^\]]*\]"), ""),
     # MiniMind: `Epoch:[1/2](10/39695) loss:8.9`
@@ -63,9 +84,10 @@ TIDY = (
 )
 PAIR = re.compile(
     r"([A-Za-z]\d?[A-Za-z_/ ().-]{0,63}?) ?[:= ] ?[#[]?"  # a name
-    r"([+-]?(?:\d+(?::\d\d){1,2}|\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"
+    r"([+-]?(?:(?:\d+[dhm] ?){1,3}\d+[ms]|\d+(?::\d\d){1,2}"  # a time
+    r"|\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"
     r"(?: (ms|s|sec|seconds|min|minutes|h|hours|[kKMB])\b(?!/| ?[:=]? ?[\d+-]))?"  # … and its unit
-    r"(?:/ ?(\d[\d,]*))?",  # and of how many
+    r"(?: ?/ ?(\d[\d,]*))?",  # and of how many
     re.IGNORECASE,
 )
 # What a loss is of: its first word, a word in brackets, the one next to the loss
@@ -90,9 +112,9 @@ def tidy(line: str) -> str:
     return line
 
 
-def pairs(line: str) -> tuple[dict[str, tuple[str, str]], str]:
+def pairs(line: str, by_batch: bool) -> tuple[dict[str, tuple[str, str]], str]:
     """The names in a line, by ours: the foreign one and its number, of several the first; and what
-    the line says that its loss is of."""
+    the line says that its loss is of. `by_batch`: the batch of an epoch is a step."""
     found: dict[str, tuple[str, str]] = {}
     tag = ""
     for pair in PAIR.finditer(line):
@@ -101,15 +123,17 @@ def pairs(line: str) -> tuple[dict[str, tuple[str, str]], str]:
                 found[ours] = name, number
                 tag = _tag(pair) if ours == "loss" else tag
     batch, batches = found.pop("batch", None), found.pop("batches", None)
-    if batch and batches and "step" not in found:  # of an epoch
+    if by_batch and batch and batches and "step" not in found:
         found |= {"step": batch, "planned": batches}
     return found, tag
 
 
 @lru_cache(maxsize=4096)
 def _named(name: str) -> tuple[str, str | None]:
-    """A name without the level that loggers put in front, and ours; its own, if it tells what task
-    the log is of."""
+    """A name without the level that loggers put in front, and ours; its own, if it tells what the
+    log is of."""
+    if ")" in name.partition("(")[0]:  # of what stood before: `step 100 (250ms) loss 3.2`
+        name = name.rpartition(")")[2].strip()
     name = SHORT.get(name, LEVEL.sub("", name)).strip().removesuffix(" is")
     ours = ours_of(name)
     return name, name if ours is None and tells_task(name) else ours
@@ -130,6 +154,8 @@ def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
     other = ours == "tokens_per_s" and "tok" not in name.lower()
     if other and OTHER_UNIT.match(pair.string, pair.end()):
         return
+    if tells_smoothing(name):
+        yield name, name, number
     yield name, ours, number
     if ours == "step" and of:
         yield "max_steps", "planned", of.rstrip(",")

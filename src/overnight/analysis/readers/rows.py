@@ -83,7 +83,7 @@ def _kind(row: dict[str, Any], loose: Loose, headed: bool) -> _Kind:
         known = {name: loose.known[name] for name in row if name in loose.known}
     else:
         known = _agreed(recognise(row), loose.known)
-        single = (name for name, value in row.items() if not isinstance(value, dict | list))
+        single = (n for n, v in row.items() if v is not None and not isinstance(v, dict | list))
         loose.seen |= dict.fromkeys(single)
         loose.known |= known
     factors = {name: scale(name, ours) for name, ours in known.items()}

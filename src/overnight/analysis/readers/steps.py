@@ -37,13 +37,16 @@ def with_steps(loose: Columns, problems: list[str]) -> tuple[Columns, str]:
 
 def _counted(loose: Columns) -> Array:
     """The number of each row; where some stand between them of evaluations alone, of those of
-    training."""
+    training, if there is one between two evaluations."""
     n = len(next(iter(loose.values())))
     trained, evaluated = (
         ~np.isnan(loose.get(name, np.full(n, np.nan))) for name in ("loss", "val_loss")
     )
-    between = trained.any() and trained.sum() >= (evaluated & ~trained).sum()
-    return np.cumsum(trained if between else np.ones(n)).astype(np.float64)
+    alone = evaluated & ~trained
+    between = trained.any() and trained.sum() >= alone.sum()
+    of_training = np.cumsum(trained)
+    several = len(np.unique(of_training[alone])) < alone.sum()  # behind one row of training
+    return (of_training if between and not several else np.arange(1, n + 1)).astype(np.float64)
 
 
 def _one_row_each(loose: Columns) -> bool:
@@ -74,6 +77,9 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
         problems.append(f"the last row falls back to step {steps[-1]:,.0f} and is left out")
         keep = np.delete(np.arange(len(loose["step"])), at[-1])
         return {name: values[keep] for name, values in loose.items()}
+    if (counted := _in_epochs(loose, at, falls)) is not None:
+        problems.append("steps begin again in every epoch: they are counted on")
+        return loose | {"step": counted}
     begins, ends = steps[np.append(0, falls)], steps[np.append(falls - 1, len(steps) - 1)]
     again = (begins == begins[0]).all() and (ends[:-1] == ends[0]).all() and ends[-1] <= ends[0]
     if again and _goes_on(loose, at, falls):
@@ -96,6 +102,23 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
         order = np.argsort(loose["step"], kind="stable")
         return {name: values[order] for name, values in loose.items()}
     return loose
+
+
+def _in_epochs(loose: Columns, at: Indices, falls: Indices) -> Array | None:
+    """Steps counted on by the number of the epoch, where each fall of the step is the next epoch
+    and the log says how many steps one has; the first may be cut."""
+    nothing = np.full(len(loose["step"]), np.nan)
+    epochs, of = (loose.get(name, nothing)[at] for name in ("epoch", "planned"))
+    if not (np.isfinite(epochs).all() and np.isfinite(of).all() and np.ptp(of) == 0):
+        return None
+    steps, rises = loose["step"][at], np.diff(epochs)
+    turns = np.flatnonzero(rises != 0) + 1
+    whole = (np.mod(epochs, 1) == 0).all() and (rises >= 0).all()
+    if not whole or not np.array_equal(turns, falls) or steps.max() > of[0]:
+        return None
+    counted = loose["step"].copy()
+    counted[at] = steps + (epochs - min(1.0, epochs[0])) * of[0]
+    return counted
 
 
 def _goes_on(loose: Columns, at: Indices, falls: Indices) -> bool:

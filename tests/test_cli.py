@@ -394,6 +394,18 @@ def test_a_text_that_looks_like_an_option(
     assert "name the file as ./-dash.txt" in capfd.readouterr().err
 
 
+def test_runs_of_the_same_second_get_names_of_their_own(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "now")
+    assert cli.run(["train", "good.txt", *SMALL]) == 0
+    (folder / "runs" / ".now-nanogpt-cpu-2.1.tmp").mkdir()  # of a process that makes it
+    assert cli.run(["train", "good.txt", *SMALL]) == 0
+    made = sorted(p.name for p in (folder / "runs").iterdir() if not p.name.startswith("."))
+    assert made == ["now-nanogpt-cpu", "now-nanogpt-cpu-2-2"]
+    assert "run       runs/now-nanogpt-cpu-2-2" in capfd.readouterr().err
+
+
 def test_a_finished_run_keeps_its_report(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
     report = folder / "run" / "report" / "report.html"

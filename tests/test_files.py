@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,10 +37,28 @@ def test_what_cannot_be_written_leaves_what_was_there(
 def test_a_link_under_the_other_name_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / f".report.{os.getpid()}.tmp").symlink_to("precious")
-    with pytest.raises(OSError):
-        files.replace(tmp_path / "report", b"theirs")
+    files.replace(tmp_path / "report", b"theirs")
     assert (tmp_path / "precious").read_text() == "mine"
-    assert not (tmp_path / "report").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "report"]
+
+
+def test_what_a_kill_left_of_a_file_goes_with_the_next_one(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for pid in (gone.pid, 1):  # the second is of another process, which lives
+        (tmp_path / f".report.{pid}.tmp").write_text("half")
+    files.replace(tmp_path / "report", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".report.1.tmp", "report"]
+
+
+def test_a_folder_that_another_process_makes_is_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / ".new.1.tmp").mkdir()
+    with (
+        pytest.raises(files.TakenError, match=r"another process is making it .*give another --out"),
+        files.appearing(tmp_path / "new", "--out"),
+    ):
+        raise AssertionError("was entered")
+    assert [path.name for path in tmp_path.iterdir()] == [".new.1.tmp"]
 
 
 def test_only_ordinary_files_of_a_size_are_read(tmp_path: Path) -> None:

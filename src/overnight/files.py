@@ -20,6 +20,7 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
     """Write a file under another name, then rename it: no reader ever sees half of one. A `durable`
     one is not lost with the power, either."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep_beginnings(path)
     try:
         with open(temporary, "wb", opener=not_linked) as file:
             file.write(content)
@@ -33,17 +34,25 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
         fsync_path(path.parent)
 
 
+class TakenError(UserError):
+    """Somebody has this name, or is about to."""
+
+
 @contextmanager
 def appearing(path: Path, option: str) -> Iterator[Path]:
     """A folder to write into; it appears at `path`, which `option` gave, by rename once it is whole
-    and durable, or not at all."""
+    and durable, or not at all. TakenError, at once, where another process makes it, too."""
     if os.path.lexists(path):  # a link that leads nowhere, too
-        raise UserError(f"{path} exists already: give another {option}.")
+        raise TakenError(f"{path} exists already: give another {option}.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _sweep_beginnings(path)
     try:
         make_folder(path.parent)
         temporary.mkdir()
+        if rivals := [left for left in _beginnings(path) if left != temporary]:
+            raise TakenError(
+                f"{path}: another process is making it ({rivals[0]}): give another {option}."
+            )
         yield temporary
         for entry in [*temporary.rglob("*"), temporary]:
             fsync_path(entry)
@@ -57,12 +66,20 @@ def appearing(path: Path, option: str) -> Iterator[Path]:
 
 
 def _sweep_beginnings(path: Path) -> None:
-    """Remove what processes that were killed had begun of this very folder."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    """Remove what processes that were killed had begun of this very file or folder."""
+    for left in _beginnings(path):
         pid = left.name.split(".")[-2]
         ours = pid == str(os.getpid())  # as of a container that was killed: each has a process 1
         if pid.isdecimal() and (ours or not psutil.pid_exists(int(pid))):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _beginnings(path: Path) -> list[Path]:
+    """What stands beside `path` under the names that are of it until it is whole."""
+    return list(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
 
 
 def make_folder(path: Path) -> None:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
+import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,38 @@ def test_a_folder_is_read_recursively_in_order(tmp_path):
     assert said[1].endswith("b/0.bin, b/1.bin, b/2.bin, b/3.bin, b/4.bin and 5 more")
     (tmp_path / "empty").mkdir()
     assert "no text files" in refused(tmp_path / "empty")
+
+
+def test_archives_and_linked_folders_are_named(tmp_path):
+    folder, said = tmp_path / "texts", []
+    (tmp_path / "elsewhere").mkdir()
+    folder.mkdir()
+    (folder / "a.txt").write_text("text")
+    (tmp_path / "elsewhere" / "b.txt").write_text("more text")
+    (folder / "linked").symlink_to("../elsewhere")
+    (folder / "b.txt").symlink_to("../elsewhere/b.txt")  # of a file: read
+    for name, mode in (("t.tar", "w"), ("t.tar.gz", "w:gz"), ("t.txt", "w")):
+        with tarfile.open(tmp_path / name, mode) as archive:
+            archive.add(folder / "a.txt", "a.txt")
+        assert "packed in a way that is not read" in refused(tmp_path / name)
+    (tmp_path / "t.tar.gz").rename(folder / "t.tar.gz")
+    assert [d.decode() for d in documents(folder)] == ["text", "more text"]
+    corpus.find([str(folder)], "text", said.append)
+    assert said == [
+        f"{folder}: left out, as it is no text: t.tar.gz",
+        f"{folder}: left out, as links to folders are not followed: linked",
+    ]
+
+
+def test_a_pipe_of_rows(tmp_path):
+    pipe, said = tmp_path / "p.jsonl", []
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=['{"text": "r1"}\n{"text": "r2"}\n'])
+    writer.start()
+    (source,) = corpus.find([str(pipe)], "text", said.append)
+    writer.join()
+    assert list(source.pieces()) == [(b"r1", True), (b"r2", True)]
+    assert not said
 
 
 def test_compressed_files(tmp_path):

@@ -182,6 +182,29 @@ def test_a_run_is_resumed_with_its_own_tokenizer(book, monkeypatch):
     assert np.array_equal(rebuilt.train, prepared.train)
 
 
+def test_a_resume_finds_the_tokens_of_the_run(book, monkeypatch):
+    """Nothing is read again but to be hashed: a full disk, say, has no room for the text."""
+    prepared = run(book, size=400)
+    monkeypatch.setattr(module._Job, "build", None)
+    given = {"fixed": prepared.tokenizer, "fingerprint": prepared.facts["fingerprint"]}
+    assert run(book, size=400, val_fraction=0.1, **given).folder == prepared.folder
+
+
+def test_a_text_that_changes_while_it_is_read_is_not_kept(book, cache, monkeypatch):
+    """Its tokens would be kept under the hash of what was there before."""
+    gather = module.parts.gather
+
+    def changing(sources, *more):
+        text = book.read_text()
+        book.write_text(text[::-1])
+        return gather(sources, *more)
+
+    monkeypatch.setattr(module.parts, "gather", changing)
+    with pytest.raises(UserError, match=r"changed while it was read: begin again\."):
+        run(book, size=400)
+    assert not list((cache / "texts").iterdir())
+
+
 @pytest.mark.parametrize("held", ["a part", "a text of its own"])
 def test_standard_input_is_resumed_from_the_cache(held, book, monkeypatch):
     class Stdin:

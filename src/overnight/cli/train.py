@@ -220,8 +220,8 @@ def _begin(
             return 0
         for line in plan.lines():
             progress.say(line)
-        progress.say(f"run       {path}")
-        return _finish(session.begin(plan, path, progress, _stop_reason), progress, json)
+        done = session.begin(plan, path, progress, _stop_reason, or_beside=out is None)
+        return _finish(done, progress, json)
 
 
 def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json: bool) -> int:

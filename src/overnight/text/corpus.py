@@ -35,6 +35,8 @@ KINDS = {".jsonl": "rows", ".ndjson": "rows", ".parquet": "parquet", ".arrow": "
 TABLES = ("parquet", "arrow")
 RAW = (".csv", ".tsv", ".json")  # of rows, which are not told apart
 OTHER_PACKED = (".bz2", ".xz", ".zip", ".7z", ".tar", ".tgz")
+OTHERWISE_PACKED = "packed in a way that is not read: unpack it, or use .gz."
+TAR = slice(257, 262)  # where an archive says "ustar"
 
 NAMED = 5  # files left out of a folder that are named
 FIELDS = 5  # of a row that are named
@@ -52,13 +54,23 @@ class Source:
         self.kind = KINDS.get(suffixes[-1] if suffixes else "", "text")
         if self.packing and self.kind in TABLES:
             self.kind = "text"
+        self._hashed: tuple[int, ...] = ()  # the state of the file then
         self.spool: Any = None  # keeps a temporary file alive
         self.without_text = 0  # rows, once they are read
 
     def digest(self) -> bytes:
         """SHA-256 of the bytes on disk."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        try:
+            with self.path.open("rb") as file:
+                self._hashed = _state(os.fstat(file.fileno()))
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise UserError(f"{self.name}: cannot be read: {error.strerror or error}.") from None
+
+    def check_unchanged(self) -> None:
+        """Of what was hashed and then read: the tokens are kept under the hash."""
+        if self._hashed != _state(self.path.stat()):
+            raise UserError(f"{self.name}: changed while it was read: begin again.")
 
     @property
     def form(self) -> str:
@@ -89,6 +101,8 @@ class Source:
         utf8 = codecs.getincrementaldecoder("utf-8")()
         offset = lines = 0
         piece = file.read(PIECE)
+        if piece[TAR] == b"ustar":
+            raise UserError(f"{self.name}: {OTHERWISE_PACKED}")
         if piece[:HEAD].count(0) * 10 > len(piece[:HEAD]):
             raise UserError(f"{self.name}: not text (NUL bytes). {_made_utf8(self.name, piece)}")
         if piece.startswith(codecs.BOM_UTF8):
@@ -103,9 +117,7 @@ class Source:
                 line = lines + piece.count(b"\n", 0, max(at, 0)) + 1
                 byte = error.object[error.start]
                 if self.name.lower().endswith(OTHER_PACKED):
-                    raise UserError(
-                        f"{self.name}: packed in a way that is not read: unpack it, or use .gz."
-                    ) from None
+                    raise UserError(f"{self.name}: {OTHERWISE_PACKED}") from None
                 raise UserError(
                     f"{self.name}: not UTF-8: byte 0x{byte:02x} at offset {offset + at:,} "
                     f"(line {line:,}). {_made_utf8(self.name, piece if not offset else b'')}"
@@ -156,6 +168,11 @@ class Source:
                 yield text.encode(), True
             except UnicodeEncodeError:
                 raise UserError(f"{self.name}: row {number:,} is not Unicode.") from None
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    """What is another one when somebody has written."""
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _made_utf8(name: str, beginning: bytes) -> str:
@@ -265,7 +282,7 @@ def _at(path: Path, text: str, text_field: str, say: Say) -> list[Source]:
         hint = did_you_mean(path.name, near).replace('"', f'"{text.removesuffix(path.name)}', 1)
         raise UserError(f"{text}: no such file or folder.{hint}")
     if not path.is_file():  # a pipe can be read only once, too
-        return [_spooled(path.open("rb"), text, say)]
+        return [_spooled(path.open("rb"), text, text_field, say)]
     _tell_form(Source(path, text, text_field), say)
     return [Source(path, text, text_field)]
 
@@ -275,14 +292,18 @@ def _folder(folder: Path, text_field: str, say: Say) -> list[Source]:
     folder that `datasets` saved is read as the data set that it is."""
     if saved := _saved_dataset(folder):
         return [Source(path, str(path), text_field) for path in saved]
-    found = []
+    found, linked = [], []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found += [Path(parent, f) for f in files if not f.startswith(".")]
+        linked += [path for f in folders if (path := Path(parent, f)).is_symlink()]
     sources, binary = [], []
     for path in (p for p in sorted(found) if p.is_file()):
         source = Source(path, str(path), text_field)
-        if source.packing or source.kind in TABLES or not _binary(path):
+        archive = path.name.lower().removesuffix(source.packing).endswith(OTHER_PACKED)
+        if archive:
+            binary.append(str(path.relative_to(folder)))
+        elif source.packing or source.kind in TABLES or not _binary(path):
             sources.append(source)
         else:
             binary.append(str(path.relative_to(folder)))
@@ -292,9 +313,16 @@ def _folder(folder: Path, text_field: str, say: Say) -> list[Source]:
     if tables:
         _tell_form(tables[0], say)
     if binary:
-        more = f" and {len(binary) - NAMED:,} more" if len(binary) > NAMED else ""
-        say(f"{folder}: left out, as it is no text: {', '.join(binary[:NAMED])}{more}")
+        say(f"{folder}: left out, as it is no text: {_listed(binary)}")
+    if linked:
+        inside = [str(path.relative_to(folder)) for path in linked]
+        say(f"{folder}: left out, as links to folders are not followed: {_listed(inside)}")
     return sources
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 class _DataFile(msgspec.Struct):
@@ -333,18 +361,20 @@ def _binary(path: Path) -> bool:
 def _standard_input(say: Say) -> Source:
     if sys.stdin is None:
         raise UserError("Standard input (-) is closed.")
-    return _spooled(sys.stdin.buffer, "-", say)
+    return _spooled(sys.stdin.buffer, "-", "", say)
 
 
-def _spooled(stream: IO[bytes], name: str, say: Say) -> Source:
+def _spooled(stream: IO[bytes], name: str, text_field: str, say: Say) -> Source:
     """A stream kept in a temporary file, which lives as long as the source."""
     spool = tempfile.NamedTemporaryFile(prefix="overnight-")  # noqa: SIM115
     shutil.copyfileobj(stream, spool, PIECE)
     spool.flush()
-    source = Source(Path(spool.name), name, "")
+    source = Source(Path(spool.name), name, text_field)
     source.spool = spool
     with source.path.open("rb") as file:
-        if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b'{"', b"[{")):
+        if source.kind == "text" and file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(
+            (b'{"', b"[{")
+        ):
             say(f"{name}: begins as JSON and is read as plain text; rows have to be in a .jsonl")
     return source
 

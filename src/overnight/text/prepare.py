@@ -78,9 +78,9 @@ def prepare(
 ) -> Prepared:
     """The token files of the text that `data` names.
 
-    `fixed`: the tokenizer of an existing run, instead of a new one. `fingerprint`: of its text;
-    needed only where that was standard input, which cannot be read again. `choose` is told every
-    setting that is chosen here, with its reason; `say` how far the work is.
+    `fixed`: the tokenizer of an existing run, instead of a new one. `fingerprint`: of its text,
+    whose tokens are taken where they are kept; standard input cannot be read again. `choose` is
+    told every setting that is chosen here, with its reason; `say` how far the work is.
     """
     if tokenizer.kind == "file" and fixed is None:
         fixed = existing.find(tokenizer.path)
@@ -92,7 +92,7 @@ def prepare(
             raise UserError("The text came from standard input and is not in the cache any more.")
         return prepared
     job = _Job(data, tokenizer, fixed, cache, say, workers)
-    remembered = job.remembered()
+    remembered = job.remembered() or (job.of_run(fingerprint) if fixed else None)
     prepared = _open(cache, remembered.fingerprint, names, say) if remembered else None
     if not (remembered and prepared):
         remembered = job.build()
@@ -198,12 +198,22 @@ class _Job:
         found: _Remembered | None = recall(self._memo, _Remembered)
         return found
 
+    def of_run(self, fingerprint: str) -> _Remembered | None:
+        """What a run with this tokenizer was made of, if that was this text."""
+        fraction = 0.0 if self.val_sources else self.data.val_fraction
+        assert self.fixed is not None
+        named = {self._fingerprint(fraction, self.fixed, uneven) for uneven in (False, True)}
+        return _Remembered(fingerprint, []) if fingerprint in named else None
+
+    def _fingerprint(self, fraction: float, tokenizer: Tokenizer, uneven: bool) -> str:
+        what = [FORMAT, self.content, fraction, tokenizer.hash]
+        return _hash([*what, "uneven"] if uneven else what)
+
     def build(self) -> _Remembered:
         with self.cache.building() as folder:
             split = self._split(folder)
             tokenizer = self.fixed or self._tokenizer(split.train)
-            what = [FORMAT, self.content, split.fraction, tokenizer.hash]
-            fingerprint = _hash([*what, "uneven"] if split.uneven else what)
+            fingerprint = self._fingerprint(split.fraction, tokenizer, split.uneven)
             if not self.cache.entry(fingerprint).exists():
                 entry = folder / "entry"
                 entry.mkdir()
@@ -230,6 +240,8 @@ class _Job:
     def _gathered(self, sources: list[corpus.Source], path: Path, name: str) -> parts.Documents:
         read = Progress(self.say, "reading text", 0)
         documents = parts.gather(sources, path, name, read.advance)
+        for source in sources:
+            source.check_unchanged()
         if without := sum(source.without_text for source in sources):
             self.say(f"{name}: {counted(without, 'row')} without text left out")
         return documents

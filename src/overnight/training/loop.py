@@ -302,7 +302,7 @@ class Trainer:
         step, clock = self.state.step, self.clock
         per_step = clock.train / clock.steps
         speed = self.updater.ledger.tokens_per_step / per_step
-        val = f"{self.best.val_loss:.3f}" if self.best and self.best.val_loss else "–"
+        val = f"{self.best.val_loss:.3f}" if self.best and self.best.val_loss is not None else "–"
         self.progress.show(
             f"step {step:,}/{self.steps:,}  ETA {duration(self._remaining(per_step))}  "
             f"loss {self.last_loss:.3f}  best val {val}  {speed:,.0f} tok/s  "

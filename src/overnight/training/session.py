@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 
 from .. import __version__
 from ..errors import Say, UserError
-from ..files import appearing
+from ..files import TakenError, appearing
 from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
@@ -56,7 +58,10 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
 
 
 def default_folder(preset: str) -> Path:
-    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{preset}"
+    """A new name by date and preset."""
+    path = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{preset}"
+    beside = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(p for p in itertools.chain([path], beside) if not os.path.lexists(p))
 
 
 def refuse_existing(path: Path) -> None:
@@ -74,10 +79,32 @@ def refuse_existing(path: Path) -> None:
         raise UserError(f"{path}: {above} is no folder that can be written: give another --out.")
 
 
-def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -> Summary:
-    """Make the run folder, which appears whole, and train in it."""
-    refuse_existing(path)
-    with appearing(path, "--out") as place:
+@contextmanager
+def _new_folder(path: Path, or_beside: bool) -> Iterator[tuple[Path, Path]]:
+    """The path of the run folder, and where it is to be written; `or_beside`: under the next name,
+    where another process was as quick."""
+    name = path.name
+    for number in itertools.count(2):
+        with ExitStack() as stack:
+            try:
+                place = stack.enter_context(appearing(path, "--out"))
+            except TakenError:
+                if not or_beside:
+                    raise
+                path = path.with_name(f"{name}-{number}")
+                continue
+            yield path, place
+            return
+
+
+def begin(
+    plan: Plan, path: Path, progress: Progress, stop_reason: StopReason, or_beside: bool = False
+) -> Summary:
+    """Make the run folder, which appears whole, and train in it; `or_beside`: under another name
+    where this one is taken."""
+    if not or_beside:
+        refuse_existing(path)
+    with _new_folder(path, or_beside) as (path, place):
         run = RunFolder(place)
         lock = RunLock(run.lock)
         run.evals.mkdir()
@@ -90,6 +117,7 @@ def begin(plan: Plan, path: Path, progress: Progress, stop_reason: StopReason) -
         if plan.initial:
             _keep_initial(run, log, plan)
         log.sync()  # which fails where a full disk has refused rows
+    progress.say(f"run       {path}")
     with lock:
         return train(
             Trainer(

@@ -85,7 +85,7 @@ def test_values_that_others_replace_are_said(tmp_path):
     rows += [{"step": 2000, "eval_loss": v} for v in (3.0, 3.0, 2.9)]
     run = run_of(tmp_path, "m.jsonl", rows)
     assert run.found.best.loss == 2.9
-    assert problem(run, "2 values of val_loss: their steps have a later one beside them")
+    assert problem(run, "2 values of val_loss: a later one stands at the same step")
 
 
 def test_of_several_evaluated_sets_the_first_is_read(tmp_path):

@@ -29,7 +29,7 @@ def test_zeros_for_ever_are_a_loss_that_broke(tmp_path: Path) -> None:
     verdict = run.found.verdict("divergence")
     assert (verdict.verdict, verdict.since_step) == ("yes", 900)
     assert told(run, "the last 31 training losses are exactly 0")
-    assert told(run, "4 validation losses are not a number")
+    assert told(run, "4 validation losses not a number")
     assert run.found.best.step < 900
 
 
@@ -177,7 +177,7 @@ def test_a_line_of_validation_is_no_training_loss(form: str, tmp_path: Path) -> 
     run = run_of(tmp_path, "log.txt", lines)
     assert losses(run) == [(s, falling(s)) for s in STEPS]
     assert evaluations(run) == [(s, val(s)) for s in STEPS if s % 100 == 0]
-    assert told(run, "have no step: taken for the one before") == (form in WITHOUT)
+    assert told(run, "without a step: taken for the one before") == (form in WITHOUT)
 
 
 def test_a_cell_of_validation_without_a_step(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_cell_of_validation_without_a_step(tmp_path: Path) -> None:
     assert evaluations(run) == [(0, 9.0), *((s, val(s)) for s in STEPS if s % 100 == 0)]
     mixed = run_of(tmp_path, "n.csv", [*rows, f"1300,{falling(1300)},{val(1300)}"])
     assert evaluations(mixed) == [(1300, val(1300))]
-    assert told(mixed, "13 validation losses have no step: left out")
+    assert told(mixed, "13 validation losses without a step: left out")
 
 
 # --- how lines name things ----------------------------------------------------------------------
@@ -316,8 +316,8 @@ def test_comments_and_short_tables_are_no_torn_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("is_nan", "words"),
     [
-        (lambda s: s in (300, 310, 450), "3 training losses are not a number, and later ones are"),
-        (lambda s: s == 300, "1 training loss is not a number, and later ones are"),
+        (lambda s: s in (300, 310, 450), "3 training losses not a number, and later ones are"),
+        (lambda s: s == 300, "1 training loss not a number, and later ones are"),
         (lambda s: s % 200 == 0, ""),  # a row for something else
         (lambda s: s % 100 > 40, ""),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
+from ...ledger import counted
 from ..tables import EVAL, TRAIN, Array, Columns, Log, select
 from . import names
 from .counters import counters
@@ -100,7 +101,7 @@ def _evaluations_with_steps(loose: Columns, problems: list[str]) -> Columns:
         return loose
     known = np.flatnonzero(~np.isnan(steps))
     if np.isfinite(loose["val_loss"][~without]).any() or not len(known):
-        problems.append(f"{without.sum():,} validation losses have no step: left out")
+        problems.append(f"{counted(without.sum(), 'validation loss')} without a step: left out")
         return loose
     begins = without[: known[0]].any()
     ends = without[known[-1] :].any()
@@ -111,7 +112,9 @@ def _evaluations_with_steps(loose: Columns, problems: list[str]) -> Columns:
     taken = steps[known[np.clip(near, 0, len(known) - 1)]]
     taken[near < 0] = 0
     side = "behind" if behind else "before"
-    problems.append(f"{without.sum():,} validation losses have no step: taken for the one {side}")
+    problems.append(
+        f"{counted(without.sum(), 'validation loss')} without a step: taken for the one {side}"
+    )
     return loose | {"step": np.where(without, taken, steps)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...ledger import counted
 from ..tables import Array, Columns, select
 from .values import LOSSES
 
@@ -31,7 +32,9 @@ def without_abandoned(loose: Columns, problems: list[str]) -> Columns:
     resumed = np.minimum.accumulate(begins[::-1])[::-1][1:]  # where any later session begins
     gone = ~trained & (steps > resumed[session])
     if gone.any():
-        problems.append(f"{gone.sum()} rows beyond a step to which the run went back: left out")
+        problems.append(
+            f"{counted(gone.sum(), 'row')} beyond a step to which the run went back: left out"
+        )
     return select(loose, ~gone)
 
 
@@ -51,7 +54,7 @@ def table(
     keep = _latest(rows["step"])
     if len(keep) < len(rows["step"]):
         problems.append(
-            f"{len(rows['step']) - len(keep)} rows were written again for the same steps "
+            f"{counted(len(rows['step']) - len(keep), 'row')} written again for the same steps "
             f"({needs[0]}); the later ones count"
         )
     missing = {name: np.full(len(keep), np.nan) for name in columns}
@@ -73,7 +76,7 @@ def _merge(table: Columns, problems: list[str]) -> Columns:
             lost = np.isfinite(values) & (values != np.repeat(merged[name], widths))
             if lost.any():
                 problems.append(
-                    f"{lost.sum():,} values of {name}: their steps have a later one beside them"
+                    f"{counted(lost.sum(), 'value')} of {name}: a later one stands at the same step"
                 )
     return merged
 

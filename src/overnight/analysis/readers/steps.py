@@ -147,8 +147,8 @@ def last_run(loose: Columns, problems: list[str]) -> Columns:
     if not begins:
         return loose
     problems.append(
-        f"not read: {at[begins[-1]]:,} rows of {counted(len(begins), 'earlier run')} in the same "
-        f"file: steps begin again at {steps[begins[-1]]:,.0f}"
+        f"not read: {counted(at[begins[-1]], 'row')} of {counted(len(begins), 'earlier run')} in "
+        f"the same file: steps begin again at {steps[begins[-1]]:,.0f}"
     )
     return {name: values[at[begins[-1]] :] for name, values in loose.items()}
 

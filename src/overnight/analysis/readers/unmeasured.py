@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...ledger import counted
 from ..tables import Array, Columns
 from .values import BROKEN, LOSSES
 
@@ -72,7 +73,7 @@ def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
     if main == "loss":
         broken &= np.isnan(columns.get("loss", np.full(len(broken), np.nan)))
         if broken.any():
-            problems.append(f"{broken.sum():,} validation losses are not a number: left out")
+            problems.append(f"{counted(broken.sum(), 'validation loss')} not a number: left out")
 
 
 def _tell_passing(logged: Array, columns: Columns, problems: list[str]) -> None:
@@ -87,8 +88,9 @@ def _tell_passing(logged: Array, columns: Columns, problems: list[str]) -> None:
     at = at[at < max(good, default=0)]
     seldom = 0 < len(at) <= PASSING * len(good)
     if seldom and (len(at) < REGULARLY or np.ptp(np.diff(at)) > 0):
-        one = "1 training loss is" if len(at) == 1 else f"{len(at):,} training losses are"
-        problems.append(f"{one} not a number, and later ones are: left out")
+        problems.append(
+            f"{counted(len(at), 'training loss')} not a number, and later ones are: left out"
+        )
 
 
 def _sessions(columns: Columns, n: int) -> Array:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -359,9 +358,10 @@ def test_who_interrupts_the_report_is_told_how_to_get_it(
 def test_an_interrupt_before_training_is_told_and_leaves_nothing(
     folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "overnight.training.session.plan_run", lambda *_: signal.raise_signal(signal.SIGINT)
-    )
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("overnight.training.session.plan_run", interrupt)
     assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 130
     assert capfd.readouterr().err == "overnight: interrupted.\n"
     assert not (folder / "run").exists()
@@ -371,9 +371,9 @@ def test_an_interrupt_before_training_is_told_and_leaves_nothing(
     "code",
     [
         # numpy and torch do so with what comes while they load
-        "import signal; from overnight.cli import loading\nwith loading():\n"
+        "from overnight.cli import loading\nwith loading():\n"
         "    try: signal.raise_signal(signal.SIGINT)\n    except KeyboardInterrupt: pass",
-        "import signal, sys\nclass Loads:\n"
+        "class Loads:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'cyclopts': signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Loads())\nfrom overnight.__main__ import main; main()",
@@ -381,8 +381,16 @@ def test_an_interrupt_before_training_is_told_and_leaves_nothing(
     ids=["a library", "the command line"],
 )
 def test_an_interrupt_while_something_loads_ends_at_once(code: str) -> None:
-    done = python("-c", code)
+    # a process behind & in a script, as this may be, has interrupts ignored
+    begin = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    done = python("-c", begin + code)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_interrupts_that_are_ignored_stay_so_while_something_loads() -> None:
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    loads = "from overnight.cli import loading\nwith loading(): signal.raise_signal(signal.SIGINT)"
+    assert python("-c", ignored + loads).returncode == 0
 
 
 def test_a_text_that_looks_like_an_option(

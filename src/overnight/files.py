@@ -34,6 +34,9 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
         fsync_path(path.parent)
 
 
+CLOCK = 60.0  # seconds that it may have been set by
+
+
 class TakenError(UserError):
     """Somebody has this name, or is about to."""
 
@@ -68,13 +71,25 @@ def appearing(path: Path, option: str) -> Iterator[Path]:
 def _sweep_beginnings(path: Path) -> None:
     """Remove what processes that were killed had begun of this very file or folder."""
     for left in _beginnings(path):
-        pid = left.name.split(".")[-2]
-        ours = pid == str(os.getpid())  # as of a container that was killed: each has a process 1
-        if pid.isdecimal() and (ours or not psutil.pid_exists(int(pid))):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+        if not _is_abandoned(left):
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _is_abandoned(left: Path) -> bool:
+    """Whether the process that its name tells is gone; another one may have the number by now."""
+    pid = left.name.split(".")[-2]
+    if pid == str(os.getpid()):  # as of a container that was killed: each has a process 1
+        return True
+    try:
+        return bool(psutil.Process(int(pid)).create_time() > left.lstat().st_mtime + CLOCK)
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, OSError, ValueError):
+        return False
 
 
 def _beginnings(path: Path) -> list[Path]:

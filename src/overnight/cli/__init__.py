@@ -73,7 +73,9 @@ def say(message: str) -> None:
 def loading() -> Iterator[None]:
     """While large libraries load, an interrupt ends the process at once: numpy and torch swallowed
     one of thirty that came then, and hours of training began."""
-    before = signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as it is behind & in a script
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,9 +38,10 @@ def test_what_cannot_be_written_leaves_what_was_there(
 def test_a_link_under_the_other_name_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / f".report.{os.getpid()}.tmp").symlink_to("precious")
-    files.replace(tmp_path / "report", b"theirs")
+    with pytest.raises(OSError):
+        files.replace(tmp_path / "report", b"theirs")
     assert (tmp_path / "precious").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["precious", "report"]
+    assert not (tmp_path / "report").exists()
 
 
 def test_what_a_kill_left_of_a_file_goes_with_the_next_one(tmp_path: Path) -> None:
@@ -47,12 +49,21 @@ def test_what_a_kill_left_of_a_file_goes_with_the_next_one(tmp_path: Path) -> No
     gone.wait()
     for pid in (gone.pid, 1):  # the second is of another process, which lives
         (tmp_path / f".report.{pid}.tmp").write_text("half")
+        os.utime(tmp_path / f".report.{pid}.tmp", (time.time() - 3600,) * 2)
+    (tmp_path / f".report.{gone.pid}0.tmp").write_text("of another machine, say")
+    (tmp_path / f".report.json.{os.getpid()}.tmp").write_text("of another file")
     files.replace(tmp_path / "report", b"whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".report.1.tmp", "report"]
+    left = {f".report.{gone.pid}0.tmp", f".report.json.{os.getpid()}.tmp", ".report.1.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} == {*left, "report"}
 
 
 def test_a_folder_that_another_process_makes_is_left_to_it(tmp_path: Path) -> None:
     (tmp_path / ".new.1.tmp").mkdir()
+    (tmp_path / ".other.b.1.tmp").mkdir()
+    with files.appearing(tmp_path / "other", "--out"):  # which is not other.b
+        pass
+    (tmp_path / ".other.b.1.tmp").rmdir()
+    (tmp_path / "other").rmdir()
     with (
         pytest.raises(files.TakenError, match=r"another process is making it .*give another --out"),
         files.appearing(tmp_path / "new", "--out"),

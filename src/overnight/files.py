@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
-import glob
+import fcntl
 import os
+import re
 import shutil
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -20,7 +22,7 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
     """Write a file under another name, then rename it: no reader ever sees half of one. A `durable`
     one is not lost with the power, either."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _sweep_beginnings(path)
+    _sweep_beginnings(path, older_than=STALE)  # on a shared disk a live one may look gone
     try:
         with open(temporary, "wb", opener=not_linked) as file:
             file.write(content)
@@ -35,6 +37,7 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
 
 
 CLOCK = 60.0  # seconds that it may have been set by
+STALE = 600.0  # seconds: nobody writes one file for so long
 
 
 class TakenError(UserError):
@@ -51,8 +54,10 @@ def appearing(path: Path, option: str) -> Iterator[Path]:
     _sweep_beginnings(path)
     try:
         make_folder(path.parent)
-        temporary.mkdir()
-        if rivals := [left for left in _beginnings(path) if left != temporary]:
+        with _alone_in(path.parent):
+            temporary.mkdir()
+            rivals = [left for left in _beginnings(path) if left != temporary]
+        if rivals:
             raise TakenError(
                 f"{path}: another process is making it ({rivals[0]}): give another {option}."
             )
@@ -68,9 +73,24 @@ def appearing(path: Path, option: str) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _sweep_beginnings(path: Path) -> None:
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Of the processes that ask for it one at a time, where the disk knows locks."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _sweep_beginnings(path: Path, older_than: float = 0.0) -> None:
     """Remove what processes that were killed had begun of this very file or folder."""
     for left in _beginnings(path):
+        with suppress(OSError):
+            if time.time() - left.lstat().st_mtime < older_than:
+                continue
         if not _is_abandoned(left):
             continue
         if left.is_dir() and not left.is_symlink():
@@ -94,7 +114,8 @@ def _is_abandoned(left: Path) -> bool:
 
 def _beginnings(path: Path) -> list[Path]:
     """What stands beside `path` under the names that are of it until it is whole."""
-    return list(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
+    named = re.compile(rf"\.{re.escape(path.name)}\.\d+\.tmp")
+    return [left for left in path.parent.glob(".*.tmp") if named.fullmatch(left.name)]
 
 
 def make_folder(path: Path) -> None:

@@ -30,7 +30,7 @@ from overnight.analysis.series import Series
 from overnight.analysis.tables import EVAL, TRAIN, Log, empty
 from overnight.analysis.verdicts import holm
 from overnight.config import Schedule
-from overnight.report import numbers
+from overnight.report import numbers, questions
 from overnight.schedule import rate
 
 
@@ -397,6 +397,47 @@ def test_one_goes_back_to_before_the_divergence(tmp_path):
     assert since > 30_300
     step = int(re.search(r"of step ([\d,]+) or before", found.advice[0].do)[1].replace(",", ""))
     assert 25_000 <= step <= 30_200
+
+
+def begun_with_weights(tmp_path, level):
+    """A run of 300 steps on `level`, which began with weights whose loss was 2."""
+    run = made.run_folder(tmp_path / "r", steps=300, every=30)
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    told = {"type": "event", "kind": "initial", "message": "begins with …", "data": {}}
+    rows.insert(1, {"attempt": 1, "seq": 0, "step": 0, **told})
+    for row in rows:
+        if row["type"] == "eval":
+            row["val_loss"] = 2.0 if row["step"] == 0 else level + 0.001 * (row["step"] % 7)
+    (run / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_run(run).found
+
+
+@pytest.mark.parametrize(("level", "said"), [(2.3, True), (1.8, False)])
+def test_weights_that_were_better_are_kept(level, said, tmp_path):
+    found = begun_with_weights(tmp_path, level)
+    advice = " ".join(a.do for a in found.advice)
+    assert ("Keep the weights it began with" in advice or "step 0" in advice) == said
+    assert found.verdict("repeats").verdict != "no"
+
+
+def test_evaluations_too_noisy_to_tell_want_more_tokens(tmp_path):
+    rng = np.random.default_rng(1)
+    loss = 3.0 - 0.0006 * np.arange(100)
+    found = logged(tmp_path, loss, loss + 0.1 * rng.standard_normal(100))
+    assert found.verdict("still_improving").verdict == "cannot_tell"
+    assert any(a.do.startswith("Evaluate on more held-out tokens") for a in found.advice)
+    quiet = logged(tmp_path, loss, loss + 0.001 * rng.standard_normal(100))
+    assert not any(a.do.startswith("Evaluate on more") for a in quiet.advice)
+
+
+def test_what_concerns_the_next_run_is_no_answer_to_what_next(tmp_path):
+    loss = 2 + 2 * np.exp(-np.arange(60) / 10)
+    found = logged(tmp_path, loss, loss)
+    found.advice = [a for a in found.advice if a.because == ["comparability"]]
+    assert found.advice
+    card = next(card for card in questions.cards(found) if card.question == "What next?")
+    assert card.answer == "nothing"
+    assert "For the next run: Log bits per byte" in card.detail
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path):

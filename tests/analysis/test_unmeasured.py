@@ -273,8 +273,10 @@ def test_a_validation_loss_with_a_name_leaves_the_other_its_own(tmp_path: Path) 
     ["val loss at step {s}: {v}", "Validation loss at step {s}: {v}", "Eval loss @ {s}: {v}",
      "[rank0] eval loss at step {s} is {v}", "val loss for step {s} = {v}",
      "val loss after {s} steps: {v}", "valid loss at iteration {s} | lm loss value: {v} | PPL: 7",
-     "step {s}: val loss improved from 9.0 to {v}", "step {s} | val loss is {v}",
-     "step {s} validation loss decreased ({v}9 --> {v}). Saving model ...",
+     "step {s} | val loss is {v}", "val loss at step {s}/1200: {v}",
+     "val loss at step {s} of 1200: {v}", "val loss at step {s} (1.0 min): {v}",
+     "step {s}: val loss {v} (best val loss at step 7: 1.5)",
+     "step {s} validation loss {v}\\nvalidation loss decreased (9.9 --> 2.3). Saving model ...",
      "step {s}: val loss: {v}, val loss did not improve from 0.5"],
 )  # fmt: skip
 def test_sentences_that_say_a_validation_loss(line: str, tmp_path: Path) -> None:
@@ -284,10 +286,50 @@ def test_sentences_that_say_a_validation_loss(line: str, tmp_path: Path) -> None
     assert evaluations(run) == [(s, val(s)) for s in STEPS]
 
 
-@pytest.mark.parametrize("words", ["did not improve from 0.5", "of epoch 3", "after 3 epochs: 2"])
+@pytest.mark.parametrize(
+    "words",
+    ["did not improve from 0.5", "improved from 9.0 to 2.3", "of epoch 3", "after 3 epochs: 2",
+     "for 50 batches: 3.2"],
+)  # fmt: skip
 def test_sentences_that_say_none(words: str, tmp_path: Path) -> None:
     lines = [f"step {s} | loss {falling(s)}\nstep {s} val loss {words}" for s in STEPS]
     assert not evaluations(run_of(tmp_path, "log.txt", lines))
+
+
+@pytest.mark.parametrize(
+    "end", ["Best val loss at step 500: 2.6", "final val loss after 2 steps: 2"]
+)
+def test_a_summary_at_the_end_is_no_evaluation(end: str, tmp_path: Path) -> None:
+    lines = [f"step {s}: train loss {falling(s)}, val loss {val(s)}" for s in STEPS]
+    run = run_of(tmp_path, "log.txt", [*lines, end])
+    assert evaluations(run) == [(s, val(s)) for s in STEPS]
+
+
+@pytest.mark.parametrize("rank", ["0: epoch 1 | ", "[0] epoch 0 ", "[0] train ", "0: "])
+def test_a_rank_is_no_step(rank: str, tmp_path: Path) -> None:
+    lines = [f"{rank}step {s} loss {falling(s)}" for s in STEPS]
+    assert losses(run_of(tmp_path, "log.txt", lines)) == [(s, falling(s)) for s in STEPS]
+
+
+@pytest.mark.parametrize("behind", ['timers={"time": 1.5}', "{}", 'extra {"mem": 1}'])
+def test_objects_behind_a_printed_line_are_no_rows(behind: str, tmp_path: Path) -> None:
+    lines = [f"step {s} loss {falling(s)} {behind}" for s in STEPS]
+    assert losses(run_of(tmp_path, "log.txt", lines)) == [(s, falling(s)) for s in STEPS]
+    lines = [f'step {s}: {{"loss": {falling(s)}}}' for s in STEPS]
+    assert losses(run_of(tmp_path, "o.txt", lines)) == [(s, falling(s)) for s in STEPS]
+
+
+@pytest.mark.parametrize("name", ["step,loss,ppl", "num_updates,loss,ppl,nll_loss"])
+@pytest.mark.parametrize("broken", [400, 1000])
+def test_a_loss_that_breaks_beside_a_perplexity(broken: int, name: str, tmp_path: Path) -> None:
+    rows = [
+        f"{s},nan,nan" if s >= broken else f"{s},{falling(s)},{2 ** (falling(s) - 0.3)}"
+        for s in STEPS
+    ]
+    more = ",1" if "nll" in name else ""
+    run = run_of(tmp_path, "m.csv", [name, *(row + more for row in rows)])
+    verdict = run.found.verdict("divergence")
+    assert (verdict.verdict, verdict.since_step) == ("yes", broken)
 
 
 def test_a_bare_loss_that_breaks_is_read(tmp_path: Path) -> None:
@@ -402,12 +444,21 @@ def test_a_smoothed_loss_gives_way_to_its_perplexity(name: str, tmp_path: Path) 
     """fairseq's are in bits, and its perplexity is 2 to the nll_loss."""
     lines = []
     for s in STEPS:
-        bits = falling(s) / math.log(2)
-        row = {"loss": bits + 0.3, "nll_loss": bits, "ppl": 2**bits, "num_updates": s}
-        printed = ", ".join(f"{key}={value}" for key, value in row.items())
-        lines.append(json.dumps(row) if name.endswith("l") else f"| train_inner | {printed}")
+        for of, loss in (("", falling(s)), ("valid", val(s))):
+            if of and s % 100:
+                continue
+            bits = loss / math.log(2)
+            row = {"loss": bits + 0.3, "nll_loss": bits, "ppl": 2**bits, "num_updates": s}
+            printed = " | ".join(f"{key} {value}" for key, value in row.items())
+            row = {f"{of}_{key}".lstrip("_"): value for key, value in row.items()}
+            lines.append(
+                json.dumps(row) if name.endswith("l") else f"{of or 'train_inner'} | {printed}"
+            )
     run = run_of(tmp_path, name, lines)
     assert losses(run) == [(s, pytest.approx(falling(s))) for s in STEPS]
+    evaluated = [(s, pytest.approx(val(s))) for s in STEPS if s % 100 == 0]
+    assert evaluations(run) == evaluated
+    assert not told(run, "nll_loss")
 
 
 def test_several_evaluations_behind_one_row_of_training(tmp_path: Path) -> None:
@@ -420,6 +471,11 @@ def test_several_evaluations_behind_one_row_of_training(tmp_path: Path) -> None:
         lines.append(str({"eval_loss": 4.1 - epoch / 10, "epoch": float(epoch)}))
     run = run_of(tmp_path, "log.txt", lines)
     assert [v for _, v in evaluations(run)] == pytest.approx([4.1 - e / 10 for e in range(1, 13)])
+    # one more evaluation at the end, as many a script makes: rows of training stay the steps
+    rows = [str({"loss": falling(s), "epoch": s / 100}) for s in STEPS]
+    lines = [line for i in range(0, 120, 20) for line in (*rows[i : i + 20], "{'eval_loss': 2.9}")]
+    run = run_of(tmp_path, "end.txt", [*lines, "{'eval_loss': 2.8}"])
+    assert [s for s, _ in evaluations(run)] == [20, 40, 60, 80, 100, 120]
 
 
 def test_a_log_that_begins_within_an_epoch(tmp_path: Path) -> None:
@@ -443,6 +499,8 @@ def test_a_table_of_experiments_is_no_log(tmp_path: Path) -> None:
     rows = [f"{s:07x}\t{1 - s / 2000}\t44.1\tkeep\ttried {s}" for s in STEPS]
     with pytest.raises(UserError, match="one of commit: a table of results"):
         run_of(tmp_path, "r.tsv", ["commit\tval_bpb\tmemory_gb\tstatus\tdescription", *rows])
+    rows = [f"{falling(s)},{val(s)},mine" for s in STEPS]
+    assert len(losses(run_of(tmp_path, "l.csv", ["loss,val_loss,experiment_name", *rows]))) == 120
 
 
 def test_a_column_without_values_tells_no_task(tmp_path: Path) -> None:

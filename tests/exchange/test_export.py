@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,9 @@ def test_without_counterpart(settings: dict[str, Any], words: str, tmp_path: Pat
         export(tmp_path / "run", tmp_path / "hf")
     assert caught.value.code == 2
     assert "\n" not in str(caught.value)
+    (presets,) = re.findall(r"It has those of (.*)\.$", str(caught.value))
+    assert {"nanogpt-cpu", "llama-mini"} <= set(presets.split(", "))
+    assert "fast" not in presets
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -47,7 +47,8 @@ def test_out_writes_there_and_says_so_on_stderr(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words", [["report", "/nowhere"], ["report"], ["watch", "/nowhere"],
-                                   ["explain"], ["explain", "--loss", "-1"]])  # fmt: skip
+                                   ["explain"], ["explain", "--loss", "-1"],
+                                   ["explain", "--loss", "3", "--batch", "8"]])  # fmt: skip
 def test_bad_input_is_one_line_and_exit_2(words, capsys):
     assert cli.run(words) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

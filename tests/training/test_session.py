@@ -405,6 +405,10 @@ def test_given_weights_that_nothing_beats_are_the_best(
     assert find_step(run, "best") == 0
     best = load_run(out).findings["best"]
     assert (best["step"], best["pick"], best["pick_saved"]) == (0, 0, True)
+    found = load_run(out).found
+    assert found.about.begins_with == f"begins with the weights of step 24 of {whole}"
+    assert found.verdict("repeats").verdict in ("yes", "cannot_tell")
+    assert any("held-out text is new to it" in line for line in found.cannot_conclude)
     shutil.rmtree(run.checkpoint_path(0))  # without it: the lowest of those that are there
     losses = {row.step: row.val_loss for row in read_log(run.log).of(Eval)}
     there = min((losses[step], step) for step in run.checkpoint_steps() if step in losses)[1]

@@ -15,6 +15,8 @@ from ..config import WITH_WEIGHTS, Config, Model
 from ..errors import UserError
 from ..files import appearing
 from ..generation.load import find_step, load_model
+from ..model.decoder import complete
+from ..model.size import with_vocabulary
 from ..runfolder import RunFolder
 from ..settings import load_config, of_preset, preset_names
 from ..text.tokenizers import Tokenizer
@@ -77,7 +79,7 @@ def export(
 
 def _exportable() -> list[str]:
     """The presets whose models have a counterpart."""
-    models = {name: of_preset(name).resolve().model for name in preset_names()}
+    models = {n: complete(with_vocabulary(of_preset(n).resolve()).model) for n in preset_names()}
     return [name for name, model in models.items() if not isinstance(counterpart(model), str)]
 
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import IO, Any
@@ -69,7 +70,10 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Of what was hashed and then read: the tokens are kept under the hash."""
-        if self._hashed != _state(self.path.stat()):
+        now: tuple[int, ...] = ()
+        with suppress(OSError):  # or it is gone
+            now = _state(self.path.stat())
+        if self._hashed != now:
             raise UserError(f"{self.name}: changed while it was read: begin again.")
 
     @property

@@ -6,7 +6,6 @@ loss, both, or neither, and a resumed run may have appended from an earlier step
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from .values import LOSSES
 
 FEWEST_ROWS = 5  # of a run
 VALIDATED = ("val_loss", "val_perplexity", "val_bpb")
-EXPERIMENT = ("commit", "git_hash", "sha", "description", "hypothesis", "experiment_name")
 LOOKS = 2  # at a test set, at least, before it is one that was evaluated all along
 SUMMARY, FARTHER = 2, 2.0  # rows at the end of a log, and how far beyond it they may be
 
@@ -42,7 +40,7 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     loose = measured(loose, problems)
     per_byte = in_nats(path, loose, gathered.known, gathered.seen, problems)
     problems += names.scaled(gathered.known)
-    _refuse_experiments(path, loose, gathered.seen)
+    _refuse_experiments(path, loose, gathered)
     loose, step_is = with_steps(loose, problems)
     loose = _evaluations_with_steps(loose, problems)
     loose = last_run(in_order(loose, problems), problems)
@@ -128,9 +126,9 @@ def _refuse_results(path: Path, loose: Columns) -> None:
         )
 
 
-def _refuse_experiments(path: Path, loose: Columns, seen: Iterable[str]) -> None:
-    """Nor is one without a step that says what each row tried."""
-    tried = next((name for name in seen if names.normalise(name) in EXPERIMENT), None)
+def _refuse_experiments(path: Path, loose: Columns, gathered: Loose) -> None:
+    """Nor is one without a step that says in words what each row tried."""
+    tried = next((name for name, said in gathered.said.items() if len(said) > FEWEST_ROWS), None)
     if tried is not None and not {"step", "epoch", "time", "tokens"} & set(loose):
         raise UserError(
             f"{path}: no column of steps, but one of {tried[:40]}: a table of results, not the log "

@@ -10,6 +10,9 @@ VALIDATION, TEST = ("val", "valid", "validation", "eval", "evaluation", "dev"), 
 # A column that says of each row which run it is of
 RUN_FIELDS = ("run", "run_id", "run_name", "experiment", "exp", "trial", "model", "model_name")
 
+# A column that says what a row tried, in a table of experiments
+TRIED_FIELDS = ("commit", "git_hash", "sha", "description", "hypothesis", "experiment_name")
+
 
 def named(names: tuple[str, ...], fields: Iterable[str]) -> list[str]:
     """The `fields` that are among `names`, in any case, in the order of those."""

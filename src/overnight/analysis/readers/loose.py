@@ -23,6 +23,7 @@ class Loose:
         self.known: dict[str, str] = {}  # foreign name → ours
         self.seen: dict[str, None] = {}  # every foreign name, in order
         self.runs: dict[str, int] = {}  # what a column of runs says → its number
+        self.said: dict[str, set[str]] = {}  # what columns say that tell what a row tried
         self.held: tuple[object, ...] = ()  # the step evaluated last, and the set that was first
         self.problems = problems
 

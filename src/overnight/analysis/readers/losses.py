@@ -12,7 +12,7 @@ from ..tables import Columns
 from . import names
 from .values import LOSSES
 
-SUM = 30.0  # nats: no mean over tokens
+SUM, BEGIN = 30.0, 10  # nats: no mean over tokens; losses that show it
 LEAST_RATIO, MOST_RATIO = 0.98, 1.1  # of a perplexity to exp(loss): a mean over batches is above
 
 
@@ -61,7 +61,8 @@ def _in_bits(
         ratio = loose[perplexity] / np.exp(loose[name])
         of_bits = loose[perplexity] / np.exp2(loose[name])
     ratio, of_bits = ratio[np.isfinite(ratio)], of_bits[np.isfinite(of_bits)]
-    a_sum = np.nanmedian(loose[name]) > SUM
+    begin = loose[name][np.isfinite(loose[name])][:BEGIN]
+    a_sum = bool(len(begin)) and np.median(begin) > SUM  # later it may have diverged
     if not a_sum and (not len(ratio) or LEAST_RATIO < np.median(ratio) < MOST_RATIO):
         return False
     if len(of_bits) and abs(np.median(of_bits) - 1) < 1 - LEAST_RATIO:
@@ -69,7 +70,8 @@ def _in_bits(
         return True
     if smoothed or a_sum:
         with np.errstate(divide="ignore", invalid="ignore"):
-            loose[name] = np.log(loose[perplexity])
+            told = np.log(loose[perplexity])
+        loose[name] = np.where(np.isinf(loose[name]), loose[name], told)  # one that broke stays
         what = "a sum" if a_sum else "smoothed"
         problems.append(f"{name} is ln({perplexity}): the loss beside it is {what}")
         return False

@@ -56,10 +56,8 @@ PREFIXES = ("metrics", "metric", "logs", "log", "scalars", "scalar", "data", "st
 RATE = re.compile(
     r"lr[-_/ ](\w*adam|sgd|muon|lion|adagrad|rmsprop|adafactor|group|pg)", re.IGNORECASE
 )
-# Where several sets are evaluated: transformers' `eval_c4_loss`, `val/wiki/loss`, `val_loss_wiki`;
-# but words that follow are no set: `val loss did not improve from 3.2`
+# Where several sets are evaluated: transformers' `eval_c4_loss`, `val/wiki/loss`, `val_loss_wiki`
 OF_ONE_SET = re.compile(r"(eval|val|valid|validation)_(\w+_(loss|cross_entropy)|loss_[a-z]\w*)")
-SAID_OF_IT = re.compile(r"loss \w", re.IGNORECASE)
 STATISTIC = re.compile(  # no set, but something about a loss, or a part of it
     r"_(best|min|max|lowest|std|stdev|se|sem|stderr|err|var|ema|smooth(ed)?|delta|diff|change|prev"
     r"|previous|first|last|count|n|num|step|steps|epoch|time|ratio|weight|scale|bits|bpb|ppl|aux"
@@ -130,8 +128,7 @@ def ours_of(name: str) -> str | None:
         if plain not in OURS:
             plain = plain.removeprefix(f"{prefix}_")
     found = OURS.get(plain)
-    one_set = OF_ONE_SET.fullmatch(plain) and not SAID_OF_IT.search(name)
-    if found is None and one_set and not STATISTIC.search(plain):
+    if found is None and OF_ONE_SET.fullmatch(plain) and not STATISTIC.search(plain):
         return "val_loss"
     if found is None and plain.startswith(
         ("train_", "perf_", "performance_", "optim_", "trainer_")
@@ -233,7 +230,9 @@ def unread(names: Iterable[str], known: set[str]) -> list[str]:
     left = [
         name[:60]
         for name in names
-        if not {name, name.lower()} & known and name.strip() and not name.endswith(SPREAD)
+        if not {name, name.lower()} & known
+        and name.strip()
+        and not (name.endswith(SPREAD) or tells_smoothing(name))
     ]
     if not left:
         return []

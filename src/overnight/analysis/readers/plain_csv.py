@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import UserError
 from ..tables import Log
 from .files import is_text, opened, torn
-from .kinds import KIND_FIELDS, RUN_FIELDS, named
+from .kinds import KIND_FIELDS, RUN_FIELDS, TRIED_FIELDS, named
 from .loose import MAX_COLUMNS, note
 from .names import losses_by_run, normalise, of_file, recognise, run_of
 from .rows import tables
@@ -70,7 +70,9 @@ def read(path: Path) -> Log:
                 f"nor a first line with known columns: {header_line.strip()[:120]}"
             )
         problems += _other_runs(header, known)
-        told = {*known, *named(KIND_FIELDS, header), *named(RUN_FIELDS, header)}
+        told = {*known}
+        for fields in (KIND_FIELDS, RUN_FIELDS, TRIED_FIELDS):
+            told |= set(named(fields, header))
         return tables(path, "csv", _rows(rows, before, header, told, problems), problems, header)
 
 

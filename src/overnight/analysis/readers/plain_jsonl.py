@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +14,14 @@ from ...runfolder import MAX_ROW_BYTES
 from ..tables import Log
 from .files import JSON_NAMES, decoded, is_text, opened
 from .loose import note
+from .names import recognise
 from .rows import tables
+from .values import LOSSES
 
 MARK = codecs.BOM_UTF8
 FEWEST = 3  # objects that the head of a log holds
+LOGGED = {*LOSSES, "perplexity", "val_perplexity", "val_bpb"}
+STEP = re.compile(r"\b(?:step|iter|iteration)\W{0,3}(\d+)", re.IGNORECASE)
 
 
 def fits(path: Path, head: bytes) -> bool:
@@ -58,10 +63,15 @@ def _objects(file: Any, problems: list[str]) -> Iterator[tuple[int, dict[str, An
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
-    """The object that a line is, or ends with."""
+    """The object that a line is; or ends with, if that has a loss: behind a logger's words, which
+    may say the step."""
     line = line.removeprefix(MARK).strip()
-    for begin in (0, max(0, line.find(b"{"))):
-        with suppress(ValueError, RecursionError):
-            row = decoded(line[begin:])
-            return row if isinstance(row, dict) else None
+    begin = max(0, line.find(b"{"))
+    with suppress(ValueError, RecursionError):
+        row = decoded(line[begin:])
+        if not isinstance(row, dict):
+            return None
+        said = STEP.search(line[:begin].decode("utf-8", errors="replace"))
+        step = {"step": said[1]} if said else {}
+        return step | row if not begin or LOGGED & set(recognise(row).values()) else None
     return None

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from . import kinds
-from .names import normalise, ours_of, tells_smoothing, tells_task
+from .names import OURS, normalise, ours_of, tells_smoothing, tells_task
 from .values import COUNTS
 from .values import number as parse
 
+STEPS = "step|iter|iteration|update"
 # What stands where a name and a number are wanted, and what it says; in this order
 TIDY = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),  # colours
@@ -28,6 +29,7 @@ TIDY = (
     (
         re.compile(
             r"^[\[(]?(\d+)( ?/ ?\d+)?[\])]?:?,? (?:\| )?(?=\(?(?:train|val|loss|epoch)(?:\b|_))"
+            rf"(?!.*\b(?:{STEPS})s?\b\W*\d)"  # then it is a rank
         ),
         r"step \1\2 ",
     ),
@@ -60,31 +62,34 @@ TIDY = (
         ),
         r"step \1 val_loss \2",
     ),
-    # `Val loss at step 100: 3.2`, `eval loss after 100 steps is 3.2`
+    # `Val loss at step 100: 3.2`, `eval loss after 100 steps is 3.2`, `Eval loss @ 100: 3.2`
     (
         re.compile(
-            r"^.*?\b((?:val|valid|validation|eval|evaluation|dev)[ _]loss) ?(?:at|after|for|@) ?"
-            r"(?:(?:step|iter|iteration|update)s?[ :#]*)?(\d[\d,]*)"
-            r"(?: (?:step|iter|iteration|update)s)? ?(?:is|was|[:=|-])? ?(?=[\d.+-]|nan|inf)",
+            r"^(?:(?!\b(?:loss|best|lowest|min|minimum|previous|final|average|"
+            rf"(?:{STEPS})s?\W{{0,3}}\d)).)*?"
+            r"\b((?:val|valid|validation|eval|evaluation|dev)[ _]loss) ?(?:at|after|for|@) ?(?:"
+            rf"(?:{STEPS})s?[ :#]*(\d[\d,]*)(?![\d,])|(\d[\d,]*)(?![\d,]) (?:{STEPS})s\b|"
+            r"(?<=@ )(\d[\d,]*)(?=:))(?: ?(?:/|of) ?\d[\d,]*)?(?: ?\([^)]*\))?"
+            r"(?: (?:is|was) | ?[:=|-] ?| )(?=[+-]?(?:\d|\.\d|nan|inf))",
             re.IGNORECASE,
         ),
-        r"step \2 \1: ",
+        r"step \2\3\4 \1: ",
     ),
-    # what early stopping says: `val loss decreased (3.5 --> 3.4)`, `improved from 3.5 to 3.4`
+    # what early stopping says is said of the best, and rounded: `val loss improved from 3.5 to 3.4`
     (
         re.compile(
-            r"\b(loss) (?:has )?(?:improved|decreased|fell|dropped) ?\(?(?:from )?[\w.+-]+ ?"
-            r"(?:to|-+>|→) ?",
+            r"\b(?:val|valid|validation|eval|dev)[ _]loss (?:has )?"
+            r"(?:improved|decreased|fell|dropped|did not)\b.*$",
             re.IGNORECASE,
         ),
-        r"\1 ",
+        "",
     ),
     # torchtitan: `validate step: 100  loss:  3.2`
     (re.compile(r"^.*?validate step:\s*(\d+)\s+loss:\s*(\S+).*$"), r"step \1 val_loss \2"),
 )
 PAIR = re.compile(
     r"([A-Za-z]\d?[A-Za-z_/ ().-]{0,63}?) ?[:= ] ?[#[]?"  # a name
-    r"([+-]?(?:(?:\d+[dhm] ?){1,3}\d+[ms]|\d+(?::\d\d){1,2}"  # a time
+    r"([+-]?(?:(?-i:(?:\d+[dhm] ?){1,3}\d+[ms])|\d+(?::\d\d){1,2}"  # a time
     r"|\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"
     r"(?: (ms|s|sec|seconds|min|minutes|h|hours|[kKMB])\b(?!/| ?[:=]? ?[\d+-]))?"  # … and its unit
     r"(?: ?/ ?(\d[\d,]*))?",  # and of how many
@@ -97,11 +102,13 @@ TAG = re.compile(
 )
 WHOLE = re.compile(r"[\d,]+%?")
 BARE = {"train", "val", "valid", "validation"}  # losses as the header of a table; here often not
+SAID_OF_IT = re.compile(r"loss \w", re.IGNORECASE)
 OTHER_UNIT = re.compile(
     r" ?(?:samples?|seqs?|sequences?|imgs?|images?|it|iters?|steps?)\b(?! ?[:=]? ?\d)",
     re.IGNORECASE,
 )
 LEVEL = re.compile(r"^.*\b(?:info|debug|warning|root)\b[\s-]*", re.IGNORECASE)
+SMOOTHED = "beside_nll_loss"  # a column that is seen and not read
 SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
 
 
@@ -136,6 +143,8 @@ def _named(name: str) -> tuple[str, str | None]:
         name = name.rpartition(")")[2].strip()
     name = SHORT.get(name, LEVEL.sub("", name)).strip().removesuffix(" is")
     ours = ours_of(name)
+    if ours == "val_loss" and normalise(name) not in OURS and SAID_OF_IT.search(name):
+        ours = None  # `val loss of epoch 3`: words behind a loss are no set
     return name, name if ours is None and tells_task(name) else ours
 
 
@@ -155,7 +164,7 @@ def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
     if other and OTHER_UNIT.match(pair.string, pair.end()):
         return
     if tells_smoothing(name):
-        yield name, name, number
+        yield SMOOTHED, SMOOTHED, number
     yield name, ours, number
     if ours == "step" and of:
         yield "max_steps", "planned", of.rstrip(",")

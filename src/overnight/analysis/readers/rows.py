@@ -15,7 +15,7 @@ from ...errors import UserError
 from ..tables import Log
 from . import settings
 from .columns import build
-from .kinds import KIND_FIELDS, RUN_FIELDS, named, of_row
+from .kinds import KIND_FIELDS, RUN_FIELDS, TRIED_FIELDS, named, of_row
 from .loose import MAX_COLUMNS, Loose, note
 from .names import normalise, of_one_run, rank, recognise, scale
 from .values import BROKEN, LOSSES
@@ -31,6 +31,7 @@ class _Kind(NamedTuple):
     factors: dict[str, float]  # what a name is multiplied by
     about: list[str]  # fields that say what a row is of
     run: str | None  # the field that says of which run it is
+    tried: list[str]  # fields that say what a row tried
 
 
 def tables(
@@ -59,6 +60,8 @@ def tables(
                 continue
             kinds[fields] = _kind(flat, loose, bool(header))
         kind = kinds[fields]
+        for name in kind.tried:
+            loose.said.setdefault(name, set()).add(str(row[name])[:80])
         values = _values(flat, kind, number, problems)
         if "val_loss" in values and not _first_set(values, flat, kind, loose):
             del values["val_loss"]
@@ -87,7 +90,8 @@ def _kind(row: dict[str, Any], loose: Loose, headed: bool) -> _Kind:
         loose.seen |= dict.fromkeys(single)
         loose.known |= known
     factors = {name: scale(name, ours) for name, ours in known.items()}
-    return _Kind(known, factors, named(KIND_FIELDS, row), next(iter(named(RUN_FIELDS, row)), None))
+    run = next(iter(named(RUN_FIELDS, row)), None)
+    return _Kind(known, factors, named(KIND_FIELDS, row), run, named(TRIED_FIELDS, row))
 
 
 def _values(row: dict[str, Any], kind: _Kind, number: int, problems: list[str]) -> dict[str, float]:

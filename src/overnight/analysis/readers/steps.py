@@ -45,7 +45,8 @@ def _counted(loose: Columns) -> Array:
     alone = evaluated & ~trained
     between = trained.any() and trained.sum() >= alone.sum()
     of_training = np.cumsum(trained)
-    several = len(np.unique(of_training[alone])) < alone.sum()  # behind one row of training
+    early = of_training[alone & (of_training < trained.sum())]  # at the end one more is usual
+    several = len(np.unique(early)) < len(early)  # behind one row of training
     return (of_training if between and not several else np.arange(1, n + 1)).astype(np.float64)
 
 

@@ -34,14 +34,17 @@ TIDY = (
         r"step \1\2 ",
     ),
     # Marian: `Ep. 1 : Up. 500 : Sen. 16,557 : Cost 5.75 * 407,343 … : L.r. 2.9e-04`
-    (re.compile(r"^.*?(?:(\[valid\]) )?Ep\. (\d+) : Up\. (\d+) : "), r"\1 epoch \2 step \3 "),
-    (re.compile(r"\bCost (?=\d)"), "loss "),
-    (re.compile(r"\bL\.r\. (?=\d)"), "lr "),
+    (
+        re.compile(r"^(?:\[[^\]]*\] )??(?:(\[valid\]) )?Ep\. (\d+) : Up\. (\d+) :"),
+        r"\1 epoch \2 step \3 :",
+    ),
+    (re.compile(r": Cost (?=\d)"), ": loss "),
+    (re.compile(r": L\.r\. (?=\d)"), ": lr "),
     (re.compile(r"^(\[valid\].*)\bperplexity :"), r"\1 val_ppl :"),
     # ms-swift: `'global_step/max_steps': '5/500'`
     (re.compile(r"global_step/max_steps'?: ?'?(?=\d+/\d)"), "step: "),
     # PyTorch's word_language_model: `| epoch 1 | 200/ 2983 batches | loss 7.1`
-    (re.compile(r"\b(\d+/ ?\d+) batches\b"), r"batch \1"),
+    (re.compile(r"\| (\d+/ ?\d+) batches\b"), r"| batch \1"),
     # a bar of progress, with figures that change as it grows: ` 45%|████ | 9/20 [00:01<00:02]`
     (re.compile(r"\d+%\|[^\]]*\]"), ""),
     # MiniMind: `Epoch:[1/2](10/39695) loss:8.9`
@@ -65,7 +68,8 @@ TIDY = (
     # `Val loss at step 100: 3.2`, `eval loss after 100 steps is 3.2`, `Eval loss @ 100: 3.2`
     (
         re.compile(
-            r"^(?:(?!\b(?:loss|best|lowest|min|minimum|previous|final|average|"
+            r"^(?=.*[ _]loss ?(?:at|after|for|@))"  # seldom; what follows takes long
+            r"(?:(?!\b(?:loss|best|lowest|min|minimum|previous|final|average|"
             rf"(?:{STEPS})s?\W{{0,3}}\d)).)*?"
             r"\b((?:val|valid|validation|eval|evaluation|dev)[ _]loss) ?(?:at|after|for|@) ?(?:"
             rf"(?:{STEPS})s?[ :#]*(\d[\d,]*)(?![\d,])|(\d[\d,]*)(?![\d,]) (?:{STEPS})s\b|"

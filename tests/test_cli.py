@@ -412,6 +412,9 @@ def test_runs_of_the_same_second_get_names_of_their_own(
     made = sorted(p.name for p in (folder / "runs").iterdir() if not p.name.startswith("."))
     assert made == ["now-nanogpt-cpu", "now-nanogpt-cpu-2-2"]
     assert "run       runs/now-nanogpt-cpu-2-2" in capfd.readouterr().err
+    (folder / ".mine.1.tmp").mkdir()  # a name that is asked for is that or none
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "mine"]) == 2
+    assert "another process is making it" in capfd.readouterr().err
 
 
 def test_a_finished_run_keeps_its_report(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -397,11 +397,22 @@ def test_one_goes_back_to_before_the_divergence(tmp_path):
     assert since > 30_300
     step = int(re.search(r"of step ([\d,]+) or before", found.advice[0].do)[1].replace(",", ""))
     assert 25_000 <= step <= 30_200
+    alone = logged(tmp_path, loss, np.full(400, np.nan)).verdict("divergence")
+    assert alone.evidence["good_step"] <= 30_200 < alone.since_step
+
+
+def test_a_median_is_that_of_an_odd_number(tmp_path):
+    """Else it is no value of them, and of two the upper one would be taken."""
+    loss = 2 + np.exp(-np.arange(500) / 50)
+    found = logged(tmp_path, loss, np.full(500, np.nan)).verdict("divergence")
+    assert found.evidence["width"] == 11
+    assert found.evidence["now"] == pytest.approx(float(np.median(loss[-11:])), abs=1e-4)
 
 
 def begun_with_weights(tmp_path, level):
     """A run of 300 steps on `level`, which began with weights whose loss was 2."""
-    run = made.run_folder(tmp_path / "r", steps=300, every=30)
+    ledger = made.LEDGER | {"train_tokens": 10**9}
+    run = made.run_folder(tmp_path / "r", steps=300, every=150, ledger=ledger)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     told = {"type": "event", "kind": "initial", "message": "begins with …", "data": {}}
     rows.insert(1, {"attempt": 1, "seq": 0, "step": 0, **told})
@@ -416,8 +427,8 @@ def begun_with_weights(tmp_path, level):
 def test_weights_that_were_better_are_kept(level, said, tmp_path):
     found = begun_with_weights(tmp_path, level)
     advice = " ".join(a.do for a in found.advice)
-    assert ("Keep the weights it began with" in advice or "step 0" in advice) == said
-    assert found.verdict("repeats").verdict != "no"
+    assert ("Keep the weights it began with" in advice) == said
+    assert found.verdict("repeats").verdict == "cannot_tell"
 
 
 def test_evaluations_too_noisy_to_tell_want_more_tokens(tmp_path):

@@ -478,6 +478,19 @@ def test_several_evaluations_behind_one_row_of_training(tmp_path: Path) -> None:
     assert [s for s, _ in evaluations(run)] == [20, 40, 60, 80, 100, 120]
 
 
+def test_a_loss_that_is_nan_at_the_end_is_not_followed_by_others(tmp_path: Path) -> None:
+    lines = [f"{s},{'nan' if s in (300, 310, 330, 1200) else falling(s)},1" for s in STEPS]
+    run = run_of(tmp_path, "m.csv", ["step,loss,lr", *lines])
+    assert told(run, "3 training losses not a number, and later ones are")
+
+
+def test_a_resume_is_no_new_epoch(tmp_path: Path) -> None:
+    steps = [*range(10, 610, 10), *range(500, 910, 10)]
+    rows = [f"{s},{(s - 1) // 300 + 1},1200,{falling(s)}" for s in steps]
+    run = run_of(tmp_path, "m.csv", ["step,epoch,max_steps,loss", *rows])
+    assert [s for s, _ in losses(run)] == list(range(10, 910, 10))
+
+
 def test_a_log_that_begins_within_an_epoch(tmp_path: Path) -> None:
     rows = [(e, b) for e in (16, 17, 18) for b in range(0, 1330, 50) if (e, b) >= (16, 900)]
     lines = [f"Epoch: {e} | Batch: {b}/1330 | Loss: {falling(e)}" for e, b in rows]

@@ -437,6 +437,15 @@ def test_evaluations_too_noisy_to_tell_want_more_tokens(tmp_path):
     found = logged(tmp_path, loss, loss + 0.1 * rng.standard_normal(100))
     assert found.verdict("still_improving").verdict == "cannot_tell"
     assert any(a.do.startswith("Evaluate on more held-out tokens") for a in found.advice)
+    rates = 1e-3 * np.linspace(1, 0, 100)
+    rows = zip(
+        range(0, 10_000, 100), loss, loss + 0.1 * rng.standard_normal(100), rates, strict=True
+    )
+    path = tmp_path / "annealed.csv"
+    path.write_text(
+        "step,loss,val_loss,lr\n" + "".join(f"{s},{t},{v},{r}\n" for s, t, v, r in rows)
+    )
+    assert not any(a.do.startswith("Evaluate on more") for a in load_run(path).found.advice)
     quiet = logged(tmp_path, loss, loss + 0.001 * rng.standard_normal(100))
     assert not any(a.do.startswith("Evaluate on more") for a in quiet.advice)
 

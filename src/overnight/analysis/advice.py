@@ -42,7 +42,7 @@ def advise(case: Case, verdicts: list[Verdict]) -> list[Advice]:
         *_yardstick(v, case, simple=False),
         *_schedule(v, case),
         *_stability(v),
-        *_quieter(v),
+        *_quieter(v, case),
         *_trust(v, sure=False),
         *_units_of_loss(case),
     ]
@@ -303,9 +303,12 @@ def _more_looks(v: Verdicts, case: Case) -> list[Advice]:
     ]
 
 
-def _quieter(v: Verdicts) -> list[Advice]:
-    """Evaluations enough, whose noise hides what happens at the end."""
-    improving = v["still_improving"]
+def _quieter(v: Verdicts, case: Case) -> list[Advice]:
+    """Evaluations enough, whose noise hides what happens at the end; where the learning rate has
+    come down, that is the end of its schedule."""
+    improving, ratio = v["still_improving"], case.schedule.end_ratio
+    if ratio is not None and ratio < ANNEALED:
+        return []
     if improving.verdict != "cannot_tell" or v["overfitting"].n < LOOKS:
         return []
     return [

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -385,6 +386,13 @@ def test_an_interrupt_while_something_loads_ends_at_once(code: str) -> None:
     begin = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     done = python("-c", begin + code)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_when_all_is_loaded_an_interrupt_is_what_it_was() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with cli.loading():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_interrupts_that_are_ignored_stay_so_while_something_loads() -> None:

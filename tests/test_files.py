@@ -119,3 +119,25 @@ def test_what_cannot_be_kept_is_found_again(tmp_path: Path) -> None:
     assert recall(tmp_path / "a.json", list[str]) is None
     (tmp_path / "a.json").write_bytes(b"[1.5")
     assert recall(tmp_path / "a.json", list[float]) is None
+
+
+def test_a_folder_is_durable_before_it_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it, then itself, then its name; and processes look for rivals one at a time."""
+    done: list[tuple[str, bool]] = []
+    real, lock = files.fsync_path, files.fcntl.flock
+
+    def synced(path: Path) -> None:
+        done.append((path.name.removesuffix(f".{os.getpid()}.tmp"), (tmp_path / "new").exists()))
+        real(path)
+
+    def locked(fd: int, how: int) -> None:
+        done.append(("lock", any(tmp_path.iterdir())))
+        lock(fd, how)
+
+    monkeypatch.setattr(files, "fsync_path", synced)
+    monkeypatch.setattr(files.fcntl, "flock", locked)
+    with files.appearing(tmp_path / "new", "--out") as place:
+        (place / "log").touch()
+    assert done == [("lock", False), ("log", False), (".new", False), (tmp_path.name, True)]

@@ -279,7 +279,7 @@ def test_an_underscore_too_few_in_the_environment_is_said(
 def test_prompts_may_begin_with_a_dash(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
     capfd.readouterr()
-    for prompt in ("- It was", "--it", "-5", "--see fig. 1"):
+    for prompt in ("- It was", "--it", "-5", "--see fig. 1", "--foo.bar"):
         words = ["generate", "run", "--prompt", prompt, "--max-tokens", "2", "--stop", "-x"]
         assert cli.run([*words, "--json"]) == 0
         assert json.loads(capfd.readouterr().out)[0]["prompt"] == prompt

@@ -94,7 +94,7 @@ class Test002:
         assert gap.evidence["mean"] == pytest.approx(0.0005, abs=5e-5)
         assert gap.evidence["mean_se"] == pytest.approx(0.0061, abs=1e-4)
         assert gap.n == 24
-        assert "mean gap +0.0005 ± 0.0061 nats" in text
+        assert "evaluations +0.0005 ± 0.0061 nats" in text
         assert found.verdict("divergence").verdict == "no"
         assert "Overfitting: validation got worse" not in text
         assert "The run diverged" not in text

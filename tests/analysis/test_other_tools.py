@@ -497,3 +497,48 @@ def test_a_step_that_falls_is_no_resume_by_itself(tmp_path):
         if r
     ]
     assert kept(ranks) == 12
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"),
+    [("iter {i}: loss {loss}, time 35.50ms, mfu 10.41%", 0.0355),  # nanoGPT
+     ("step {i}/99 | loss {loss} (+nanz)| norm 1.5 | lr 8.5e-07 | 3179.50 ms | 46.2% bf16 MFU",
+      3.1795),  # llm.c
+     ("{i} | loss {loss} | lr 5.0e-04 | 123.00ms | mfu 1.10%", 0.123),  # llama2.c
+     (" iteration {i}/ 99 | elapsed time per iteration (ms): 620.0 | lm loss: {loss} |", 0.62),
+     ("step {i} | loss: {loss} | dt: 338.00ms | norm: 1.0", 0.338)],
+)  # fmt: skip
+def test_the_time_of_a_step(line, seconds, tmp_path):
+    run = run_of(
+        tmp_path, "out.txt", "\n".join(line.format(i=i, loss=4 - i / 100) for i in range(60))
+    )
+    assert run.found.ledger.step_seconds == pytest.approx(seconds)
+    assert not problem(run, "count up")
+    speed = run.found.verdict("throughput")
+    assert (speed.verdict, speed.evidence["median"]) == ("no", pytest.approx(1 / seconds))
+
+
+def test_tokens_per_second_of_what_counts_tokens_and_times_a_step(tmp_path):
+    """Megatron; the batch grows: 1,000 tokens a step, then 3,000."""
+    rows = [(10 * i, 3, 10_000 * i + 20_000 * max(i - 30, 0), 0.5) for i in range(1, 61)]
+    run = run_of(tmp_path, "m.csv", table("step,loss,tokens,step_time", rows))
+    speeds = [row["tokens_per_s"] for row in run.tables["train"]]
+    assert (speeds[0], speeds[1], speeds[-1]) == (None, 2000, 6000)
+    micro = table("step,loss,total_tokens,iter_time", rows)
+    assert run_of(tmp_path, "litgpt.csv", micro).found.ledger.tokens_per_s is None
+
+
+@pytest.mark.parametrize(
+    ("first", "falls", "advised"), [(4.17, True, False), (4.17, False, True), (8.0, True, True)]
+)
+def test_a_first_loss_tells_letters_from_pieces_of_words(first, falls, advised, tmp_path):
+    """A model of 65 letters that knows nothing begins at ln 65; one that is tuned further begins
+    low, too, and hardly falls; pieces of words are thousands."""
+    end = 1.3
+    rows = [
+        (i, first if not i else end + (first - end) * math.exp(-i / (20 if falls else 500)))
+        for i in range(2000)
+    ]
+    run = run_of(tmp_path, "m.csv", table("step,loss", rows))
+    assert ("few" in run.found.verdict("too_good").evidence) is not advised
+    assert any("padding" in advice.do for advice in run.found.advice) is advised

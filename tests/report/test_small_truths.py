@@ -128,8 +128,8 @@ def test_one_evaluation_has_no_rival(every: int, says: bool, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("steps", "batch", "block", "tokens", "says"),
-    [(183, 64, 256, 300_000, "1 more finish pass 10"), (10, 3, 10, 100, "pass 3 is complete"),
-     (0, 3, 10, 100, "4 more finish pass 1"), (9, 3, 10, 100, "1 more finish pass 3")],
+    [(183, 64, 256, 300_000, "1 more finishes pass 10"), (10, 3, 10, 100, "pass 3 is complete"),
+     (0, 3, 10, 100, "4 more finish pass 1"), (9, 3, 10, 100, "1 more finishes pass 3")],
 )  # fmt: skip
 def test_steps_that_finish_a_pass(
     steps: int, batch: int, block: int, tokens: int, says: str

@@ -29,15 +29,6 @@ def test_adamw_is_the_published_update() -> None:
         torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_muon_holds_the_hidden_matrices_only() -> None:
-    parts = Optimizers(model_with_gradients(), Optimizer(kind="muon")).parts
-    held = {kind: {len(p.shape) for g in part.param_groups for p in g["params"]}
-            for kind, part in parts.items()}  # fmt: skip
-    assert held["muon"] == {2}
-    names = Optimizers(model_with_gradients(), Optimizer(kind="muon")).state()
-    assert names == {}
-
-
 def test_muon_updates_are_nearly_orthogonal() -> None:
     """Five Newton–Schulz steps bring the singular values of the update near 1, whatever the
     gradient's are (all but the very smallest ones)."""

@@ -110,13 +110,16 @@ def _trust(v: Verdicts, sure: bool) -> list[Advice]:
     """Too good to be true; not `sure`: if tokens are pieces of words, which no log says."""
     found = v["too_good"]
     low = found.evidence.get("loss", math.inf) < found.evidence.get("low", -math.inf)
+    low &= "few" not in found.evidence
     if found.verdict != ("yes" if sure else "cannot_tell") or not (sure or low):
         return []
-    look = "ook for padding in the loss, for validation text in the training text, and count the "
+    look = (
+        "look for padding in the loss, for validation text in the training text, and count the "
+        "passes over the data."
+    )
     return [
         Advice(
-            do=("L" if sure else "If its tokens are pieces of words, l") + look + "passes over "
-            "the data.",
+            do=f"L{look[1:]}" if sure else f"If its tokens are pieces of words, {look}",
             because=["too_good"],
             expected="either the cause, or a loss that can be believed.",
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .findings import VALIDATION, About, Best, Ledger, Schedule, Verdict, Whole, make
+from .ledger import speeds
 from .tables import Array, Log
 
 FEWEST_SPEEDS = 10
@@ -153,8 +154,8 @@ def resume(log: Log, counted: Ledger) -> Verdict:
 
 def throughput(log: Log, counted: Ledger) -> Verdict:
     """`yes`: the speed did not hold (many slow rows, or slower at the end)."""
-    speed = log.train["tokens_per_s"][np.isfinite(log.train["tokens_per_s"])]
-    if len(speed) < FEWEST_SPEEDS or counted.tokens_per_s is None:
+    speed, unit = speeds(log)
+    if len(speed) < FEWEST_SPEEDS:
         why = "Too few logged speeds: {n}, at least {needed} are needed."
         if not len(speed):
             why = "No speed was logged."
@@ -163,12 +164,14 @@ def throughput(log: Log, counted: Ledger) -> Verdict:
     begin, end = float(np.median(speed[:fifth])), float(np.median(speed[-fifth:]))
     slow = 100 * (counted.slow_share or 0.0)
     facts = {
-        "n": len(speed), "median": counted.tokens_per_s, "slow": slow, "begin": begin, "end": end,
-        "estimator": "tokens per second of the training rows",
+        "n": len(speed), "median": float(np.median(speed)), "slow": slow, "begin": begin,
+        "end": end, "estimator": f"{unit} per second of the training rows",
     }  # fmt: skip
+    form = ",.0f" if unit == "tokens" else ".3g"
     why = (
-        "Median {median:,.0f} tokens per second, {begin:,.0f} in the first fifth and {end:,.0f} in "
-        "the last; {slow:.0f} % of the rows are slower than 80 % of the median."
+        f"Median {{median:{form}}} {unit} per second, {{begin:{form}}} in the first fifth and "
+        f"{{end:{form}}} in the last; {{slow:.0f}} % of the rows are slower than 80 % of the "
+        "median."
     )
     parts = [float(np.median(part)) for part in np.array_split(speed, PARTS)]
     fell = any(part < FALLEN * max(parts[: i + 1]) for i, part in enumerate(parts))

@@ -7,8 +7,8 @@ import math
 import msgspec
 
 from ..ledger import Ledger, perplexity
+from .findings import Number, known
 
-Number = float | None
 DEFAULT_BYTES = 4.3  # of English text per token, for vocabularies of 16,000–50,000 word pieces
 
 
@@ -16,7 +16,7 @@ class Explained(msgspec.Struct, kw_only=True):
     """What the given numbers say; None where they do not."""
 
     loss: float
-    perplexity: float
+    perplexity: Number
     chance: Number  # ln V
     bits_per_token: float
     bits_per_byte: Number
@@ -64,7 +64,7 @@ def explain(
     per_pass = units.steps_per_pass if units else None
     return Explained(
         loss=loss,
-        perplexity=perplexity(loss),
+        perplexity=known(perplexity(loss)),
         chance=math.log(vocab) if vocab else None,
         bits_per_token=loss / math.log(2),
         bits_per_byte=loss / math.log(2) / size if size else None,

@@ -99,6 +99,7 @@ class Ledger(_Finding):
     eval_seconds: Number
     save_seconds: Number
     tokens_per_s: Number  # median of the train rows
+    step_seconds: Number  # of one step, likewise, where a foreign log says it
     slow_share: Number  # share of train rows slower than 80 % of the median
     logged_points: int
     log_every: Number  # median distance of train rows, steps

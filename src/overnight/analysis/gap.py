@@ -44,7 +44,7 @@ def gap(series: Series) -> Verdict:
         "final": float(gaps[-1]),
         "estimator": f"least squares over the last three quarters; {series.gap_estimator}",
     }
-    about = "mean gap {mean:+.4f} nats, last {final:+.4f}"
+    about = "mean gap of all {n} evaluations {mean:+.4f} nats, last {final:+.4f}"
     level = about.replace(" nats", " ± {mean_se:.4f} nats")
     if not noise.known:
         return make("gap", "stable", f"It does not change: {about}.", **facts)
@@ -56,7 +56,8 @@ def gap(series: Series) -> Verdict:
         lags = "; the train side is a mean over earlier steps, which lags while the loss falls"
         about, level = about + lags, level + lags
     if trend.change_ci[0] > 0 and trend.change > USEFUL:
-        return make("gap", "growing", f"It changed by {CHANGE}; {about}.{without}", **facts)
+        below = " It is still below 0." if gaps[-1] < 0 else ""
+        return make("gap", "growing", f"It changed by {CHANGE}; {about}.{below}{without}", **facts)
     if trend.change_ci[1] < 0 and trend.change < -USEFUL:
         return make("gap", "shrinking", f"It changed by {CHANGE}; {about}.{without}", **facts)
     if max(map(abs, trend.change_ci)) <= LOOSE:

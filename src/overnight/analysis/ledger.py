@@ -42,8 +42,8 @@ def ledger(log: Log) -> Ledger:
     last = int(max([*ends, *reached], default=0))
     first = int(min((t[0] for t in (train["step"], log.eval["step"]) if len(t)), default=0))
     tokens = own.tokens(last) if own else _last(train["tokens"])
-    speeds = train["tokens_per_s"][np.isfinite(train["tokens_per_s"])]
-    median = float(np.median(speeds)) if len(speeds) else None
+    paces, _ = speeds(log)
+    middle = _median(paces)
     every = _log_every(train["step"])
     sessions = [_session(s, log) for s in log.session]
     return Ledger(
@@ -60,8 +60,9 @@ def ledger(log: Log) -> Ledger:
         train_seconds=_total(s.train_seconds for s in sessions),
         eval_seconds=_total(s.eval_seconds for s in sessions),
         save_seconds=_total(s.save_seconds for s in sessions),
-        tokens_per_s=median,
-        slow_share=float(np.mean(speeds < SLOW * median)) if median else None,
+        tokens_per_s=_median(train["tokens_per_s"]),
+        step_seconds=_median(train["step_seconds"]),
+        slow_share=float(np.mean(paces < SLOW * middle)) if middle else None,
         logged_points=len(train["step"]),
         log_every=every,
         missing_points=_missing(train["step"]),
@@ -70,11 +71,17 @@ def ledger(log: Log) -> Ledger:
     )
 
 
+def speeds(log: Log) -> tuple[Array, str]:
+    """The speed of each training row that tells it, and what it counts in a second."""
+    tokens, seconds = log.train["tokens_per_s"], log.train["step_seconds"]
+    if np.isfinite(tokens).any():
+        return tokens[np.isfinite(tokens)], "tokens"
+    return 1 / seconds[np.isfinite(seconds)], "steps"
+
+
 def _session(session: dict[str, Any], log: Log) -> Session:
     worked: dict[int, int] = session.get("worked") or {session["attempt"]: 0}
     mine = np.isin(log.train["attempt"], list(worked))
-    speeds = log.train["tokens_per_s"][mine]
-    speeds = speeds[np.isfinite(speeds)]
     steps, own = sum(worked.values()), _units(session)
     wall = session["ended"] - session["started"]
     train = log.train["seconds"][mine]
@@ -90,7 +97,7 @@ def _session(session: dict[str, Any], log: Log) -> Session:
         train_seconds=session.get("train_seconds", float(np.nansum(train))),
         eval_seconds=session.get("eval_seconds", float(np.nansum(evaluating))),
         save_seconds=session.get("save_seconds"),
-        tokens_per_s=float(np.median(speeds)) if len(speeds) else None,
+        tokens_per_s=_median(log.train["tokens_per_s"][mine]),
         reason=session.get("reason"),
         started=session["started"],
     )
@@ -205,6 +212,11 @@ def _missing(steps: Array) -> int:
     before, behind = (ndimage.median_filter(gaps, AROUND, mode="mirror", origin=side)
                       for side in (AROUND // 2, -(AROUND // 2)))  # fmt: skip
     return int(np.maximum(np.round(gaps / np.maximum(before, behind)) - 1, 0).sum())
+
+
+def _median(column: Array) -> Number:
+    finite = column[np.isfinite(column)]
+    return float(np.median(finite)) if len(finite) else None
 
 
 def _last(column: Array) -> float | None:

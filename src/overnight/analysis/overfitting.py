@@ -11,7 +11,6 @@ simulated plateaus, which are the curves that never rise on which the maximum is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,15 +57,6 @@ def stop_reason(steps: list[int], losses: list[float]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Trend:
-    """The steepest rise that reaches the end: z, its first index, p against no rise at all."""
-
-    z: float
-    start: int
-    p: float
-
-
 def harm(
     steps: Array,
     losses: Array,
@@ -98,7 +88,7 @@ def harm(
         noise = scatter(steps, losses)
     if not noise.known:
         return _still(losses, logged)
-    trend = rise(losses, noise)
+    z, p = rise(losses, noise)
     lowest = int(np.argmin(losses))
     effect, effect_noise = above_lowest(losses, lowest, noise)
     effect_se = effect_noise
@@ -107,10 +97,10 @@ def harm(
     shown = logged | {
         "effect_nats": effect,
         "ci": (effect - noise.reach * effect_se, effect + noise.reach * effect_se),
-        "p": trend.p,
-        "p_raw": trend.p,
+        "p": p,
+        "p_raw": p,
         "estimator": "largest trend over the last m evaluations, every m",
-        "z": trend.z,
+        "z": z,
         "critical": critical(logged["n"]),
         "rho": noise.rho,
     }
@@ -203,17 +193,16 @@ def _judged(shown: dict[str, Any], later: int, still_up: bool) -> Verdict:
     return make("harm", verdict, because, since_step=since, **shown)
 
 
-def rise(losses: Array, noise: Scatter) -> Trend:
-    """The largest z over the trends of the last m values, m from SHORTEST to all."""
+def rise(losses: Array, noise: Scatter) -> tuple[float, float]:
+    """The largest z over the trends of the last m values, m from SHORTEST to all; and its p
+    against no rise at all."""
     back = losses[::-1] - losses[-1]
     m = np.arange(1, len(back) + 1)
     # Σ over the last m values of (centred index)·value, from two running sums.
     ramp = (m - 1) / 2 * np.cumsum(back) - np.cumsum(np.arange(len(back)) * back)
     variance = noise.variances @ _ramp_variance(len(back), noise.rhos)
-    z = ramp[SHORTEST - 1 :] / np.sqrt(variance[SHORTEST - 1 :])
-    at = int(np.argmax(z))
-    p = p_value(float(z[at]), len(losses), noise.degrees)
-    return Trend(float(z[at]), len(losses) - SHORTEST - at, p)
+    z = float((ramp[SHORTEST - 1 :] / np.sqrt(variance[SHORTEST - 1 :])).max())
+    return z, p_value(z, len(losses), noise.degrees)
 
 
 def critical(n: int) -> float:

@@ -16,6 +16,8 @@ IMPLAUSIBLE = 0.6  # bits per byte: natural text from a small model does not go 
 BYTES_PER_WORD_PIECE = 4.3  # of English in a vocabulary of 16,000–50,000
 HIGH = 13.0  # ln of 442,000, more than vocabularies have
 FRESH = 10  # steps
+FEW_TOKENS = 1000  # fewer than vocabularies of word pieces have
+FALLS = 0.7  # of its first loss, and lower, is a fresh model of them within a tenth of the run
 LOW = 1.5  # nats per token below which a word-piece vocabulary would be implausible
 
 
@@ -26,12 +28,7 @@ def init_loss(series: Series, about: About) -> Verdict:
             "init_loss", "cannot_tell",
             "Steps were not logged: how much training came before the first loss is not known.",
         )  # fmt: skip
-    firsts = [
-        (s[0], v[0])
-        for s, v in ((series.steps, series.val), (series.train_steps, series.train_loss))
-        if len(s) and not (v is series.val and series.log.per_byte)
-    ]
-    step, loss = min(firsts, default=(math.inf, math.nan))
+    step, loss = _first(series)
     if step > EARLY or about.vocab_size is None or about.vocab_size < 2:
         why = (
             "The vocabulary is not known."
@@ -52,7 +49,28 @@ def init_loss(series: Series, about: About) -> Verdict:
     )  # fmt: skip
 
 
-def too_good(best: Best | None, about: About, counted: Ledger) -> Verdict:
+def _first(series: Series) -> tuple[float, float]:
+    """The step of the first loss per token, and that loss; infinity and NaN where there is none."""
+    firsts = [
+        (s[0], v[0])
+        for s, v in ((series.steps, series.val), (series.train_steps, series.train_loss))
+        if len(s) and not (v is series.val and series.log.per_byte)
+    ]
+    return min(firsts, default=(math.inf, math.nan))
+
+
+def _began_with(series: Series) -> int | None:
+    """How many tokens the first loss is that of a fresh model of, where those are too few to be
+    pieces of words. Not where the loss hardly falls: a model that is tuned further begins low."""
+    step, loss = _first(series)
+    if series.log.step_is != "step" or step > EARLY or not 0 < loss < math.log(FEW_TOKENS):
+        return None
+    early = series.train_loss if len(series.train_loss) else series.val
+    fell = np.median(early[: max(len(early) // 10, 2)][1:]) < FALLS * loss
+    return round(math.exp(loss)) if fell else None
+
+
+def too_good(best: Best | None, about: About, counted: Ledger, series: Series) -> Verdict:
     """Below what a small model reaches on natural text: a leak, padding, or memorisation."""
     if best is None:
         return make("too_good", "cannot_tell", "No loss was logged.")
@@ -106,6 +124,13 @@ def too_good(best: Best | None, about: About, counted: Ledger) -> Verdict:
     if words:
         cause = "Suspect memorisation or padding in the loss, and count the passes over the data."
         return make("too_good", "yes", piece + cause, **facts)
+    few = _began_with(series)
+    if few is not None:
+        return make(
+            "too_good", "cannot_tell",
+            "The first loss is that of a fresh model of some {few} tokens: bytes or characters, "
+            "for one of which {loss:.4f} nats is possible.", few=few, **facts,
+        )  # fmt: skip
     return make(
         "too_good", "cannot_tell",
         piece + "If tokens are bytes or characters, it is possible; if not, suspect memorisation "

@@ -20,7 +20,7 @@ Columns = dict[str, Array]
 
 TRAIN = (
     *("step", "steps", "loss", "objective", "lr", "grad_norm", "tokens", "passes", "epoch"),
-    *("time", "seconds", "tokens_per_s", "attempt"),
+    *("time", "seconds", "step_seconds", "tokens_per_s", "attempt"),
 )
 EVAL = (
     *("step", "tokens", "passes", "epoch", "time", "seconds", "attempt"),

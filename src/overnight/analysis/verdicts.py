@@ -80,7 +80,7 @@ def judge(case: Case) -> list[Verdict]:
     return [
         spikes(case.series),
         plausible.init_loss(case.series, about),
-        plausible.too_good(case.best, about, counted),
+        plausible.too_good(case.best, about, counted, case.series),
         plausible.below_yardstick(case.yardsticks),
         books.units(counted),
         books.schedule_mismatch(case.schedule, about, counted),

@@ -137,7 +137,8 @@ def run(tokens: Sequence[str]) -> int:
     if sys.stdout is None:  # closed by `>&-`
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
-        result = app(spell_out(tokens), exit_on_error=False, print_error=False)
+        words = spell_out(tokens) if tokens[:1] == ["train"] else list(tokens)
+        result = app(words, exit_on_error=False, print_error=False)
     except UserError as error:  # one line, whatever a file is called
         say("overnight: " + str(error).replace("\n", "\\n"))
         return error.code

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
-from . import Flag, Whole, say
+from . import Flag, Whole, say, write_json
 
 
 def explain(
@@ -51,7 +51,6 @@ def explain(
     json
         Print the numbers as JSON on stdout.
     """
-    import sys
 
     import msgspec
 
@@ -80,8 +79,7 @@ def explain(
     )  # fmt: skip
     measured = _measure(text) if text is not None else None
     if json:
-        shown = msgspec.to_builtins(found) | {"yardsticks": measured}
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(shown), indent=1) + b"\n")
+        write_json(msgspec.to_builtins(found) | {"yardsticks": measured})
         return 0
     for line in lines(found, measured):
         print(line)

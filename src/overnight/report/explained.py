@@ -66,7 +66,8 @@ def _data(e: Explained) -> list[str]:
     if e.steps is not None and e.tokens is not None:
         found.append(f"{counted(e.steps, 'step')} saw {e.tokens:,} tokens.")
     if e.passes is not None and e.steps_per_pass is not None and e.blocks is not None:
-        left = f"{e.steps_left:,} more finish pass {max(1, math.ceil(e.passes))}"
+        finish = "finishes" if e.steps_left == 1 else "finish"
+        left = f"{e.steps_left:,} more {finish} pass {max(1, math.ceil(e.passes))}"
         if not e.steps_left:
             left = f"pass {math.floor(e.passes)} is complete"
         found.append(

@@ -84,6 +84,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def seconds(value: float | None) -> str:
+    """Of one step: `35.8 ms`, `3.82 s`."""
+    if value is None:
+        return DASH
+    return f"{1000 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
 def size(n_bytes: float | None) -> str:
     if n_bytes is None:
         return DASH

@@ -123,6 +123,13 @@ def _card_time(f: Findings) -> Card:
     elif led.pause_seconds:
         detail = f"from the first row to the last, {n.duration(led.pause_seconds)} of it pauses"
     answer = n.duration(led.seconds) if led.seconds is not None else "not logged"
+    if led.seconds is None and led.step_seconds is not None and f.source.step_is == "step":
+        made = led.steps - led.first_step
+        answer = f"about {n.duration(made * led.step_seconds)}"
+        detail = (
+            f"{made:,} steps at a median of {n.seconds(led.step_seconds)}; what evaluations and "
+            "saves took is not logged"
+        )
     return Card("How long did it take?", answer, detail, "", "ledger")
 
 
@@ -141,10 +148,14 @@ def _card_passes(f: Findings) -> Card:
 
 def _card_speed(f: Findings) -> Card:
     led = f.ledger
-    if led.tokens_per_s is None:
+    if led.tokens_per_s is not None:
+        answer = f"{n.count(led.tokens_per_s)} tokens/s"
+    elif led.step_seconds is not None:
+        answer = f"{n.seconds(led.step_seconds)} a step"
+    else:
         return Card("How fast?", "not logged", "", "open", "ledger")
     detail = f"the median; {n.percent(led.slow_share)} of the rows were slower than 80 % of it"
-    return Card("How fast?", f"{n.count(led.tokens_per_s)} tokens/s", detail, "", "ledger")
+    return Card("How fast?", answer, detail, "", "ledger")
 
 
 def _card_lr(f: Findings) -> Card:

@@ -226,6 +226,7 @@ def ledger_rows(f: Findings) -> list[list[str]]:
         ["of it evaluation and samples", n.duration(led.eval_seconds)],
         ["of it saving", n.duration(led.save_seconds)],
         ["tokens per second, median", n.count(led.tokens_per_s)],
+        ["one step, median", n.seconds(led.step_seconds)],
         ["rows slower than 80 % of it", n.percent(led.slow_share)],
         ["logged training points", n.count(led.logged_points)],
         ["first logged step", n.count(led.first_step)],

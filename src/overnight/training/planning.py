@@ -131,26 +131,22 @@ def _choose_length(settings: Settings, ledger: Ledger, seconds: Seconds, val_tok
         kept = min(max(KEPT, whole + KEPT_BESIDE), MOST_KEPT)
         steps = max(1, math.floor(60 * length.minutes * (1 - kept) / seconds.step))
         reason = (
-            f"{_minutes(length.minutes)} at {1 / seconds.step:.3g} steps/s, measured, "
+            f"{counted(length.minutes, 'minute')} at {1 / seconds.step:.3g} steps/s, measured, "
             f"with {kept:.0%} kept for what is not training"
         )
         most = ledger.steps_for_passes(MOST_PASSES)
         if settings.get("model.size") == "auto" and steps > most:
             reason = (
-                f"{MOST_PASSES:g} passes, more than which the text does not bear: "
-                f"{_minutes(length.minutes)} would be {ledger.passes(steps):.0f}"
+                f"{counted(MOST_PASSES, 'pass')}, more than which the text does not bear: "
+                f"{counted(length.minutes, 'minute')} would be {ledger.passes(steps):.0f}"
             )
             steps = most
     else:
         passes = length.passes or 1.0
         steps = ledger.steps_for_passes(passes)
-        reason = f"{passes:g} passes" if length.passes else "one pass, as no length was given"
+        reason = counted(passes, "pass") if length.passes else "one pass, as no length was given"
     settings.add({"length.steps": steps}, reason)
     return steps
-
-
-def _minutes(minutes: float) -> str:
-    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
 
 
 def _choose_warmup(settings: Settings, steps: int) -> None:

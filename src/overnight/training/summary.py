@@ -30,7 +30,8 @@ def summarise(run: RunFolder, reason: str, seconds: float) -> Summary:
     written = read_log(run.log).rows
     rows = current(written)
     sessions = [row for row in written if isinstance(row, Start | End)]
-    ledger = Ledger(**next(row.ledger for row in reversed(sessions) if isinstance(row, Start)))
+    started = next(row for row in reversed(sessions) if isinstance(row, Start))
+    ledger = msgspec.convert(started.ledger, Ledger)
     evals = [row for row in rows if isinstance(row, Eval) and row.step]
     best = best_evaluation(rows, among=run.checkpoint_steps())
     whole = [row for row in rows if isinstance(row, Full) and best and row.step == best.step]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tables import Array, Columns
+from ..tables import Array, Columns, finite
 
 DAY = 86_400.0  # seconds
 EPOCHS = 50  # rows of a log that may have one for each
@@ -27,9 +27,23 @@ def counters(loose: Columns, problems: list[str]) -> Columns:
             if not _rises(loose[name]) or (name == "time" and _of_rows(loose[name])):
                 problems.append(f"{name} does not count up: it is of a row and not of the run")
                 del loose[name]
-    if "tokens_per_s" in loose:  # 0 is what a tool writes that did not measure it
-        loose["tokens_per_s"] = np.where(loose["tokens_per_s"] > 0, loose["tokens_per_s"], np.nan)
+    for name in ("tokens_per_s", "step_seconds"):
+        if name in loose:  # 0 is what a tool writes that did not measure it
+            loose[name] = np.where(loose[name] > 0, loose[name], np.nan)
+    if "tokens_per_s" not in loose and {"tokens", "step_seconds"} <= loose.keys():
+        loose["tokens_per_s"] = _speed(loose)
+        problems.append("tokens per second: from the tokens counted and the time of a step")
     return loose
+
+
+def _speed(loose: Columns) -> Array:
+    """Tokens per second of rows that count tokens and say how long a step took."""
+    rows = np.flatnonzero(finite(loose["step"], loose["tokens"], loose["step_seconds"]))
+    speed = np.full(len(loose["step"]), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a_step = np.diff(loose["tokens"][rows]) / np.diff(loose["step"][rows])
+        speed[rows[1:]] = a_step / loose["step_seconds"][rows[1:]]
+    return np.where(np.isfinite(speed) & (speed > 0), speed, np.nan)
 
 
 def _in_seconds(time: Array) -> Array:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...errors import UserError
-from .values import COUNTS, LOSSES, SECONDS, SUFFIX
+from .values import COUNTS, LOSSES, SECONDS, SUFFIX, TIMES
 
 SYNONYMS = {
     "step": "global_step trainer_global_step step steps iter iters iteration iterations "
@@ -48,6 +48,10 @@ SYNONYMS = {
     "wall_time walltime wall time_s elapsed_hours elapsed_minutes runtime "
     "wall_time_s wall_time_sec wall_time_seconds",
     "duration": "train_runtime",  # of the whole run
+    # litgpt's iter_time is that of a micro-step
+    "step_seconds": "step_seconds elapsed_time_per_iteration time_per_iteration time_per_step "
+    "step_time seconds_per_step sec_per_step s_per_step time_per_step_ms step_time_ms ms_per_step "
+    "step_ms dt dt_ms",
     "planned": "max_steps total_steps total_iterations",  # the step at which it is to end
 }
 OURS = {name: ours for ours, names in SYNONYMS.items() for name in names.split()}
@@ -97,8 +101,9 @@ def scale(name: str, ours: str) -> float:
         return LN_2 if BITS.search(name.lower()) else 1.0
     found = re.search(r"[(\[]\s*(\w+)\s*[)\]]", name)
     unit = found.group(1) if found else ""
-    if ours in ("time", "duration"):
-        unit = unit or normalise(name).rpartition("_")[2]
+    if ours in TIMES:
+        plain = normalise(name)
+        unit = unit or ("ms" if plain.startswith("ms_") else plain.rpartition("_")[2])
         return SECONDS.get(unit.lower(), 1.0)
     return SUFFIX.get(unit, 1.0) if ours in COUNTS else 1.0
 

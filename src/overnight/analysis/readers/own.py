@@ -17,6 +17,7 @@ from ..tables import EVAL, TRAIN, Columns, Log
 
 MAX_JSON_BYTES = 4 * 2**20
 MAX_EVAL_BYTES = 64 * 2**20  # four bytes a block
+STARTED = ("version", "config", "reasons", "environment", "data", "parameters", "ledger")
 FORECASTS = "forecasts.jsonl"  # in the report folder: one line per forecast that was made
 
 
@@ -117,9 +118,7 @@ def _sessions(rows: list[AnyRow]) -> list[dict[str, Any]]:
         session["ended"] = max(row.time, session.get("ended", row.time))
         if isinstance(row, runfolder.Start):
             fields = _dict(row)
-            for name in ("version", "config", "reasons", "environment"):
-                session[name] = fields[name]
-            for name in ("data", "parameters", "ledger"):
+            for name in STARTED:
                 session[name] = fields[name]
             if row.attempt == session["attempt"]:
                 session["from_step"] = fields["from_step"]

@@ -8,7 +8,7 @@ from datetime import datetime
 NAN = float("nan")
 BROKEN = float("-inf")  # a loss that was written as not a number; `unmeasured` decides on it
 LOSSES = ("loss", "val_loss", "train_loss", "test_loss")
-TIMES = ("time", "duration")
+TIMES = ("time", "duration", "step_seconds")
 COUNTS = ("step", "planned", "tokens", "tokens_per_s", *TIMES)  # a comma in them parts thousands
 MISSING = {"", "none", "null", "na", "n/a", "-", "--", "–", "?", "undefined"}
 SUFFIX = {"k": 1e3, "K": 1e3, "m": 1e6, "M": 1e6, "b": 1e9, "B": 1e9, "G": 1e9}

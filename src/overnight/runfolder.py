@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -111,8 +111,19 @@ class Checkpoint(Row, kw_only=True):
     reason: str  # interval, best, last, signal, initial
 
 
+# fmt: off
+EventKind = Literal[
+    "initial", "import", "resume", "incomparable", "warning",  # how a session begins
+    "non_finite", "rewind", "spike",  # what training met with
+    "early_stop", "signal", "failed",  # why it ended
+    "checkpoint", "disk", "log", "torn_log",  # what could not be written, or read
+]
+# fmt: on
+STRIKES = 3  # updates in a row that are not finite, behind which a run goes back ("rewind")
+
+
 class Event(Row, kw_only=True):
-    kind: str
+    kind: str  # an EventKind; of a newer version perhaps another one
     message: str
     data: dict[str, Any] = {}
 
@@ -351,8 +362,8 @@ def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
-INCOMPARABLE = "incomparable"  # the event behind which rows compare with none before it
-INITIAL = "initial"  # the event of weights that are not drawn
+INCOMPARABLE: Final = "incomparable"  # the event behind which rows compare with none before it
+INITIAL: Final = "initial"  # the event of weights that are not random
 
 
 def current(rows: Iterable[AnyRow]) -> list[AnyRow]:

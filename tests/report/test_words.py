@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ import simulator
 from overnight.analysis.analyse import analyse
 from overnight.analysis.findings import Findings, plain
 from overnight.analysis.run import load_run
-from overnight.report import headlines, html, markdown
+from overnight.report import headlines, html, markdown, words
 from overnight.report.document import Cards, Document, Items, Text, build
+from overnight.runfolder import EventKind
 
 CONSTANTS = {95, 2, 80, 1, 1000, 4, 10}  # of the fixed sentences: 95 %, ±2σ, 80 % of the median …
 OWN_WORDS = ("because", "do", "expected", "reason", "method", "rule", "estimator", "gap_estimator")
@@ -200,3 +202,7 @@ def test_every_yes_names_what_its_id_asks(tmp_path):
     assert any("machine" in a.do for a in found.advice)
     steady = load_run(tmp_path / "r").found.verdict("throughput")
     assert (steady.verdict, headlines.headline(steady)) == ("no", "The speed did not fall")
+
+
+def test_every_kind_of_event_has_words() -> None:
+    assert set(words.EVENTS) == set(get_args(EventKind))

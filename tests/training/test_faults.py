@@ -19,6 +19,7 @@ from overnight import cli, load_run
 from overnight.errors import UserError
 from overnight.model import checkpoint
 from overnight.runfolder import (
+    STRIKES,
     Eval,
     Event,
     LogWriter,
@@ -80,7 +81,7 @@ def test_repeated_bad_updates_go_back_to_other_data(
 ) -> None:
     poison(monkeypatch, {12, 13, 14}, times=3)
     assert train(tmp_path / "run", text) == 0
-    assert len(events(tmp_path / "run", "non_finite")) == guard.STRIKES
+    assert len(events(tmp_path / "run", "non_finite")) == STRIKES
     (event,) = events(tmp_path / "run", "rewind")
     assert event.step == 9  # the last checkpoint
     assert event.data["from_step"] == 14
@@ -592,7 +593,7 @@ def test_bad_updates_that_are_far_apart_do_not_add_up(
 ) -> None:
     poison(monkeypatch, {5, 11, 19})
     assert train(tmp_path / "run", text) == 0
-    assert len(events(tmp_path / "run", "non_finite")) == guard.STRIKES
+    assert len(events(tmp_path / "run", "non_finite")) == STRIKES
     assert events(tmp_path / "run", "rewind") == []
 
 

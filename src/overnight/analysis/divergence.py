@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from ..runfolder import STRIKES
 from .findings import Verdict, make
 from .readers.names import PREFERENCE, normalise
 from .series import Series
@@ -21,7 +22,6 @@ LEVEL = (
     "lowest level {lowest:.4f} at step {lowest_step:,}"
 )
 LASTING = 20  # rows; so two of four real logs whose spikes looked so on the way give no alarm
-STRIKES = 3  # skipped updates after which a run goes back (training/guard.py)
 
 
 def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verdict:

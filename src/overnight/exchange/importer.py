@@ -53,7 +53,7 @@ def import_folder(source: Path, out: Path, tokenizer_file: Path | None = None) -
     tokenizer = _tokenizer(source, tokenizer_file)
     settings = _settings(source, read, tokenizer)
     model = complete(settings.resolve().model)
-    if settings.reasons["model.layers"] == folder.OURS:
+    if (source / folder.OURS).is_file():
         _refuse_other(tree, family, model)
     if model.vocab_size != tokenizer.vocab_size:
         raise UserError(

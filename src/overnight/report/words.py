@@ -29,7 +29,7 @@ def advice(a: Advice) -> str:
 NO_ADVICE = "Nothing in this log calls for a change."
 
 
-EVENTS = {
+EVENTS = {  # of every runfolder.EventKind
     "resume": "resumed",
     "warning": "warning",
     "incomparable": "another model or text",

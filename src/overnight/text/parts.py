@@ -19,8 +19,7 @@ from .corpus import PIECE, Source
 
 MIN_DOCUMENTS = 20  # fewer are split by position
 SMALL_TEXT = 5_000_000  # bytes; below it a tenth is held out, above it a twentieth
-UNEVEN = 3.0  # times the share that is wanted, or that part of it, is too far from it
-UNEVENLY = "by position, as documents differ much in size"
+UNEVEN = 3.0  # a held-out share that is off by more than this factor is split otherwise
 MAX_VAL = 20_000_000  # bytes that a chosen split holds out at most
 
 
@@ -111,6 +110,16 @@ class Part:
                 yield self.text[start : min(start + PIECE, span.end)]
 
 
+class Split(msgspec.Struct, frozen=True):
+    """Training part and held-out part of a text."""
+
+    train: Part
+    val: Part
+    fraction: float  # held out; 0: a separate validation text
+    words: str  # the rule, for a reader
+    uneven: bool = False  # documents would have been held out, were they of more equal sizes
+
+
 def _until(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
     for piece in pieces:
         yield piece[:limit]
@@ -132,8 +141,8 @@ def suggest_fraction(n_bytes: int) -> tuple[float, str]:
     return round(MAX_VAL / n_bytes, 6), f"about {MAX_VAL // 10**6} MB are enough to measure on"
 
 
-def split(documents: Documents, fraction: float) -> tuple[Part, Part, str]:
-    """Training part, held-out part, and the rule in words.
+def split(documents: Documents, fraction: float) -> Split:
+    """Hold out `fraction` of the text.
 
     From 20 documents on every k-th one is held out, k = round(1/fraction), from the middle of
     each k; otherwise, and where these happen to be far larger or smaller than the others, the
@@ -141,21 +150,23 @@ def split(documents: Documents, fraction: float) -> tuple[Part, Part, str]:
     """
     n = len(documents.ends)
     every = max(2, round(1 / fraction))
-    if n >= max(MIN_DOCUMENTS, every):
+    by_document = n >= max(MIN_DOCUMENTS, every)
+    if by_document:
         held = np.arange(n) % every == every // 2
         words = f"by document: every {_ordinal(every)} of {n:,} held out"
         train, val = _documents(documents, ~held), _documents(documents, held)
         if 1 / UNEVEN < val.size / (documents.size * fraction) < UNEVEN:
-            return train, val, words
+            return Split(train, val, fraction, words)
     characters = _count_characters(documents.text)
     kept = int((1 - fraction) * characters)
     if not 0 < kept < characters:
         raise UserError(
             f"The text has {characters:,} characters: too few to hold out {fraction:.3g} of it."
         )
-    why = UNEVENLY if n >= max(MIN_DOCUMENTS, every) else "by position"
+    why = "by position, as documents differ much in size" if by_document else "by position"
     words = f"{why}: the first {kept:,} of {characters:,} characters train, the rest held out"
-    return *_cut(documents, _character_offset(documents.text, kept)), words
+    train, val = _cut(documents, _character_offset(documents.text, kept))
+    return Split(train, val, fraction, words, uneven=by_document)
 
 
 def _documents(documents: Documents, chosen: NDArray[np.bool_]) -> Part:

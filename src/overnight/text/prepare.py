@@ -134,18 +134,6 @@ def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepare
     return Prepared(train, val, tokenizer, facts, folder / "yardsticks.json", folder)
 
 
-class _Split(msgspec.Struct, frozen=True):
-    train: parts.Part
-    val: parts.Part
-    fraction: float  # 0: a separate validation text
-    words: str
-
-    @property
-    def uneven(self) -> bool:
-        """Whether documents would have been held out, were they of more equal sizes."""
-        return self.words.startswith(parts.UNEVENLY)
-
-
 class _Job:
     """One preparation: settings in, an entry of the cache out."""
 
@@ -223,19 +211,18 @@ class _Job:
         keep(self._memo, remembered)
         return remembered
 
-    def _split(self, folder: Path) -> _Split:
+    def _split(self, folder: Path) -> parts.Split:
         name = ", ".join(corpus.names(self.data.text))
         documents = self._gathered(self.sources, folder / "text", name)
         if self.val_sources:
             held = self._gathered(self.val_sources, folder / "held", ", ".join(self.data.val))
             words = "a separate validation text"
-            return _Split(parts.whole(documents), parts.whole(held), 0.0, words)
+            return parts.Split(parts.whole(documents), parts.whole(held), 0.0, words)
         fraction = self.data.val_fraction
         if not fraction:
             fraction, reason = parts.suggest_fraction(documents.size)
             self.choices.append(("data.val_fraction", fraction, reason))
-        train, val, words = parts.split(documents, fraction)
-        return _Split(train, val, fraction, words)
+        return parts.split(documents, fraction)
 
     def _gathered(self, sources: list[corpus.Source], path: Path, name: str) -> parts.Documents:
         read = Progress(self.say, "reading text", 0)
@@ -294,7 +281,9 @@ class _Job:
             self.choices.append(("tokenizer.vocab_size", made.vocab_size, reason))
         return made
 
-    def _write(self, entry: Path, tokenizer: Tokenizer, split: _Split, fingerprint: str) -> None:
+    def _write(
+        self, entry: Path, tokenizer: Tokenizer, split: parts.Split, fingerprint: str
+    ) -> None:
         done = Progress(self.say, "encoding", split.train.size + split.val.size)
         train, val = (
             encode.write_tokens(part, tokenizer, entry / name, done.advance, self.workers)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 REMEMBERED = 64  # losses a spike is judged against
 SPIKE_Z = 6.0  # robust standard deviations of the log loss
-STRIKES = 3  # bad updates in a row before the run goes back
 REWINDS = 3  # times it may go back
 
 

@@ -19,9 +19,11 @@ from ..errors import UserError
 from ..model import checkpoint
 from ..model.checkpoint import State, Window
 from ..runfolder import (
+    STRIKES,
     End,
     Eval,
     Event,
+    EventKind,
     LogWriter,
     RunFolder,
     Start,
@@ -34,7 +36,7 @@ from ..runfolder import (
 from ..text.prepare import Prepared
 from . import memory
 from .evaluate import StoppedError
-from .guard import REMEMBERED, REWINDS, SPIKE_Z, STRIKES
+from .guard import REMEMBERED, REWINDS, SPIKE_Z
 from .measuring import Measuring, described
 from .progress import Progress, duration
 from .saving import FailedError, Saver, Snapshot, restore
@@ -167,10 +169,8 @@ class Trainer:
 
     def _strike(self, update: Update) -> None:
         """An update was judged unfit: log it; after some in a row that are not finite, go back."""
-        self._event(
-            update.skipped,
-            f"update skipped: loss {update.loss:.4g}, gradient norm {update.grad_norm:.4g}",
-        )
+        message = f"update skipped: loss {update.loss:.4g}, gradient norm {update.grad_norm:.4g}"
+        self._event("spike" if update.skipped == "spike" else "non_finite", message)
         if update.skipped == "spike":  # the level may have moved: then spikes are the new one
             self._remember(update.loss)
             return
@@ -197,7 +197,7 @@ class Trainer:
         self.saver.forget(self.best.step if self.best else None)
         self._event("rewind", f"back from step {bad.step} to {step}, on other data", bad.step)
 
-    def _event(self, kind: str, message: str, from_step: int | None = None) -> None:
+    def _event(self, kind: EventKind, message: str, from_step: int | None = None) -> None:
         data = {} if from_step is None else {"from_step": from_step}
         self.log.write(Event(step=self.state.step, kind=kind, message=message, data=data))
         self.progress.say(f"step {self.state.step:,}: {message}")

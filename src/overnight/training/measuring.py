@@ -18,7 +18,7 @@ from ..files import fsync_path, not_linked
 from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.decoder import in_float32
-from ..runfolder import Eval, Full, LogWriter, RunFolder, Sample
+from ..runfolder import Eval, EventKind, Full, LogWriter, RunFolder, Sample
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
 from .evaluate import Score, StoppedError, full_tokens, score
@@ -39,7 +39,7 @@ class Measuring:
     config: Config
     updater: Updater
     prepared: Prepared
-    event: Callable[[str, str], None]  # kind and message
+    event: Callable[[EventKind, str], None]  # kind and message
     progress: Progress
     given: bool  # whether the weights of step 0 are more than drawn ones
 

@@ -18,8 +18,6 @@ from .memory import gigabytes
 from .progress import duration
 from .update import Updater
 
-SHORTENED = "half of"  # how the reason of a shortened warm-up begins
-
 
 class Plan(msgspec.Struct):
     """What is about to be run."""
@@ -31,6 +29,7 @@ class Plan(msgspec.Struct):
     parameters: dict[str, int]
     seconds: float  # expected, for the whole run with evaluations
     step_seconds: float
+    shortened: bool  # the warm-up, to half of the run
     initial: str = ""  # where its first weights come from, if they are not drawn
 
     @property
@@ -88,8 +87,8 @@ class Plan(msgspec.Struct):
                 "lossy     the tokenizer loses part of the text, such as case, accents and spaces: "
                 "bits per byte compare with nothing"
             )
-        if (why := self.reasons.get("schedule.warmup", "")).startswith(SHORTENED):
-            warmup = self.config.schedule.warmup
+        if self.shortened:
+            warmup, why = self.config.schedule.warmup, self.reasons["schedule.warmup"]
             warnings.append(f"warm-up   {counted(warmup, 'step')}: {why}")
         return warnings
 

@@ -21,7 +21,7 @@ from . import memory
 from .evaluate import full_tokens, score
 from .forms import choose_form
 from .machine import choose_machine, settle
-from .plan import SHORTENED, Plan
+from .plan import Plan
 from .sizing import MOST_PASSES, choose_size
 from .timing import update_seconds
 from .update import FAR, Updater
@@ -62,7 +62,7 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
         raise UserError(
             f"{steps:,} steps at {seconds.step:.2g} s each would take longer than ten years."
         )
-    _choose_warmup(settings, steps)
+    shortened = _shorten_warmup(settings, steps)
     _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))
     updater.config = config = settings.resolve().having(model=updater.model.config)
     evaluations = steps // config.eval.every + 2
@@ -76,6 +76,7 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
         parameters=count_parameters(config.model),
         seconds=steps * seconds.step + evaluated * seconds.eval_token,
         step_seconds=seconds.step,
+        shortened=shortened,
     )
 
 
@@ -96,7 +97,7 @@ def _choose_micro_batch(settings: Settings, prepared: Prepared, device: torch.de
 
 
 class Seconds(NamedTuple):
-    """That an update takes, and a token that is evaluated."""
+    """Measured: of one update, and of each token that is evaluated."""
 
     step: float
     eval_token: float
@@ -149,13 +150,16 @@ def _choose_length(settings: Settings, ledger: Ledger, seconds: Seconds, val_tok
     return steps
 
 
-def _choose_warmup(settings: Settings, steps: int) -> None:
-    """At most half of the run, as `schedule.rate` would have it; but said, and saved."""
+def _shorten_warmup(settings: Settings, steps: int) -> bool:
+    """To half of the run, as `schedule.rate` would have it; but said, and saved. Whether it was
+    longer."""
     given = settings.get("schedule.warmup")
-    if given > steps // 2:
-        source = settings.reasons.get("schedule.warmup", "default")
-        reason = f"{SHORTENED} {counted(steps, 'step')}; {given:,} ({source}) is more"
-        settings.choose("schedule.warmup", steps // 2, reason)
+    if given <= steps // 2:
+        return False
+    source = settings.reasons.get("schedule.warmup", "default")
+    reason = f"half of {counted(steps, 'step')}; {given:,} ({source}) is more"
+    settings.choose("schedule.warmup", steps // 2, reason)
+    return True
 
 
 def _choose_evaluation(settings: Settings, ledger: Ledger, steps: int, val_tokens: int) -> None:

@@ -21,6 +21,7 @@ from ..runfolder import (
     Checkpoint,
     End,
     Event,
+    EventKind,
     LogRead,
     LogWriter,
     RunFolder,
@@ -104,7 +105,7 @@ def _resume(
         replace(run.config, dump_config(updater.config, row.reasons).encode(), durable=True)
     warnings += told(changed)
     warnings += inexact(first, row.environment, state.step) if first else []
-    events = {
+    events: dict[EventKind, list[str]] = {
         INCOMPARABLE: incomparable(changed),
         "torn_log": ["the last row was torn by a kill; it is sealed"] if log.sealed else [],
         "log": [f"log.jsonl, {problem}" for problem in read.problems[:MAX_PROBLEMS]],
@@ -243,7 +244,9 @@ def _shifted(state: State, before: Ledger, now: Ledger) -> int:
     return seen - state.step * now.batch
 
 
-def _tell(events: dict[str, list[str]], step: int, log: LogWriter, progress: Progress) -> None:
+def _tell(
+    events: dict[EventKind, list[str]], step: int, log: LogWriter, progress: Progress
+) -> None:
     """Messages by the kind of their event, to the log and to the user."""
     for kind, messages in events.items():
         for message in messages:

@@ -16,7 +16,7 @@ from .. import config
 from ..errors import UserError
 from ..model import checkpoint
 from ..model.checkpoint import State
-from ..runfolder import Checkpoint, LogWriter, RunFolder
+from ..runfolder import Checkpoint, EventKind, LogWriter, RunFolder
 from .update import Updater
 
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.01  # between saves, of which each may cost 1 % of that time
@@ -85,7 +85,7 @@ class Saver:
         run: RunFolder,
         log: LogWriter,
         settings: config.Save,
-        event: Callable[[str, str], None],
+        event: Callable[[EventKind, str], None],
     ) -> None:
         self.run, self.log, self.settings, self.event = run, log, settings, event
         self.best_step: int | None = None  # its checkpoint is never pruned

@@ -22,7 +22,8 @@ from overnight.settings import Settings, of_preset
 from overnight.text.batches import fixed_blocks
 from overnight.text.prepare import Prepared, prepare
 from overnight.training.evaluate import score
-from overnight.training.machine import choose_machine, settle
+from overnight.training.machine import choose_machine
+from overnight.training.settle import settle
 from overnight.training.update import FAR, Updater
 
 ROUNDS = 4  # of timing, and updates in each

@@ -30,7 +30,8 @@ from overnight.model.decoder import Decoder
 from overnight.model.size import flops_per_token
 from overnight.settings import Settings, of_preset
 from overnight.training.bench import product_rate
-from overnight.training.machine import has_bfloat16, settle
+from overnight.training.machine import has_bfloat16
+from overnight.training.settle import settle
 from overnight.training.update import FAR, Updater
 
 SMALL = {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch": 12}

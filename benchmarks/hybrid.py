@@ -25,7 +25,8 @@ import torch
 import peers
 from overnight.model.decoder import Decoder
 from overnight.settings import of_preset
-from overnight.training.machine import has_bfloat16, settle
+from overnight.training.machine import has_bfloat16
+from overnight.training.settle import settle
 from overnight.training.update import FAR
 
 BATCH, MICRO, CONTEXT, VOCABULARY = 16, 4, 128, 256

@@ -61,18 +61,19 @@ def _determinism(folder: Path, pairs: int) -> Outcome:
 
     from overnight.settings import Settings
     from overnight.text.prepare import prepare
-    from overnight.training import machine
+    from overnight.training.machine import choose_machine
+    from overnight.training.settle import settle
     from overnight.training.update import Updater
 
     settings = Settings()
     given = {name.replace("__", "."): value for name, value in REAL.items()}
     given |= {"train.threads": torch.get_num_threads(), "data.text": [str(folder / "lines.txt")]}
     settings.add(tiny.SETTINGS | given, "campaign")
-    machine.choose_machine(settings)
+    choose_machine(settings)
     prepared = prepare(settings.resolve().data, settings.resolve().tokenizer)
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "from the tokenizer")
     config = settings.resolve()
-    device = machine.settle(config.train.device, config.train.threads)
+    device = settle(config.train.device, config.train.threads)
     updater = Updater(config, prepared.train, device)
     ratios = []
     _seconds(updater, 3)

@@ -15,7 +15,7 @@ from overnight import cli
 from overnight.config import Config, Model, Train, effect
 from overnight.model import loss
 from overnight.settings import Settings
-from overnight.training import machine, update
+from overnight.training import compiling, machine, update
 from overnight.training.update import Updater
 
 TINY = Model(layers="A", width=16, heads=2, context=8, vocab_size=11)
@@ -53,7 +53,7 @@ def test_every_part_is_compiled(
         return real(function, backend="aot_eager", **more)
 
     monkeypatch.setattr(torch, "compile", trace)
-    monkeypatch.setattr(machine, "compiler_trouble", lambda device: "")
+    monkeypatch.setattr(compiling, "compiler_trouble", lambda device: "")
     tokens = 2 * TINY.context  # of a micro-batch
     monkeypatch.setitem(loss.SLICE_ELEMENTS, "cpu", 11 * (tokens if loss_too else tokens - 1))
     eager, ours = (updater(form, dtype, **grammar) for form in ("off", "on"))
@@ -128,9 +128,9 @@ def test_without_a_compiler_one_line(
         raise RuntimeError("\nNo working C++ compiler found\nSet TORCHDYNAMO_VERBOSE=1")
 
     monkeypatch.setattr(torch, "compile", fails)
-    machine.compiler_trouble.cache_clear()
+    compiling.compiler_trouble.cache_clear()
     assert train(tmp_path / "run", text, train__compile="on") == 2
-    machine.compiler_trouble.cache_clear()
+    compiling.compiler_trouble.cache_clear()
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert "torch cannot compile on this machine (No working C++ compiler found)" in error
     assert "train.compile = off" in error

@@ -14,7 +14,7 @@ from overnight.training import machine
 
 SETTLED = """
 import json, resource, torch
-from overnight.training.machine import settle
+from overnight.training.settle import settle
 settle("cpu", 1)
 for _ in range(10):  # the first time, memory has to come from the system
     torch.ones(2**23)

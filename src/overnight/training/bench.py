@@ -17,8 +17,9 @@ from ..model.decoder import count_parameters
 from ..model.size import describe, flops_per_token, with_vocabulary
 from ..settings import Settings, of_preset, preset_names
 from .forms import choose_form
-from .machine import choose_machine, processor_name, settle
+from .machine import choose_machine, processor_name
 from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
+from .settle import settle
 from .timing import update_seconds, wait
 from .update import FAR, Updater
 

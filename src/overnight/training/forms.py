@@ -17,7 +17,7 @@ import torch
 
 from ..errors import Say
 from ..settings import Settings
-from .machine import compiler_trouble
+from .compiling import compiler_trouble
 from .once import once
 from .timing import own_clock, update_seconds
 from .update import Updater, knows_fused

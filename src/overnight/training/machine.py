@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import platform
 import re
-import warnings
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import psutil
@@ -18,6 +13,7 @@ import torch
 from ..errors import UserError
 from ..settings import Settings
 from . import limits
+from .compiling import compiler_trouble
 
 AMPERE = (8, 0)  # the first GPUs of NVIDIA's that multiply bfloat16; torch emulates it on others
 
@@ -94,90 +90,9 @@ def emulated(device: str, dtype: str) -> str:
     return ""
 
 
-@cache
-def compiler_trouble(device: str) -> str:
-    """Why torch cannot compile for `device`, or "": tried on an addition."""
-    try:
-        torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
-    except Exception as error:  # of the compiler, of its backend, of the system
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return lines[0].strip() if lines else type(error).__name__
-    return ""
-
-
-def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """`function` as compiled code for the shapes it is called with. Whole or not at all: what
-    falls back to eager code here and not there is no repetition."""
-    trouble = compiler_trouble(str(device))
-    if trouble:
-        raise UserError(f"torch cannot compile on this machine ({trouble}): train.compile = off.")
-    torch.use_deterministic_algorithms(True)  # the compiler's own flag as well
-    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")
-    return torch.compile(function, fullgraph=True, dynamic=False)
-
-
 def has_bfloat16() -> bool:
     """Whether the CPU has bfloat16 matrix instructions (AVX-512 BF16 or AMX)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def settle(device: str, threads: int) -> torch.device:
-    """Make torch deterministic on `device` with `threads` CPU threads."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by deterministic cuBLAS
-    torch.set_num_threads(threads)
-    # the flag of `use_deterministic_algorithms`, without its import of the compiler (1.2 s)
-    torch.set_deterministic_debug_mode("error")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    settled = torch.device(device)
-    _take_fast_float32(settled)
-    _keep_memory()
-    return settled
-
-
-def _keep_memory() -> None:
-    """Let the allocator keep what is freed, in pages of 2 MiB where the system has them.
-
-    By default glibc returns every large tensor to the system and faults it in again, page by page,
-    in each update: 31,000 faults and 14 % of the time; and small pages cost another 4 to 10 %
-    (docs/lab-notes.md, 2026-11-21). Elsewhere than under glibc there are no such calls.
-    """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
-        return
-    trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-    libc.mallopt(trim_threshold, -1)  # never
-    libc.mallopt(mmap_max, 0)
-    with contextlib.suppress(OSError):
-        _ask_for_large_pages(libc)
-
-
-def _ask_for_large_pages(libc: ctypes.CDLL) -> None:
-    """For the heap, and as much again as a large run takes: addresses, no memory yet. Not where
-    a large page is hundreds of MiB, as on some ARM systems."""
-    with open("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", encoding="ascii") as file:
-        if int(file.read()) > 2**22:
-            return
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes = [ctypes.c_void_p]
-    libc.free(libc.malloc(psutil.virtual_memory().total // 4))  # it stays in the heap
-    huge_pages = 14  # madvise(2): MADV_HUGEPAGE
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        for line in maps:
-            if line.rstrip().endswith("[heap]"):
-                begin, end = (int(part, 16) for part in line.split()[0].split("-"))
-                libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), huge_pages)
-
-
-def _take_fast_float32(device: torch.device) -> None:
-    """Let float32 products go to oneDNN, which the precision "medium" opens: on AMD it is more
-    than twice as fast as the default library (docs/lab-notes.md, 2026-11-20). The word allows it
-    to round to bfloat16, or to TF32 on a GPU; only where it does not, as measured, is it taken."""
-    torch.set_float32_matmul_precision("medium")
-    x = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
-    y = x.to(device)
-    error = float(((y @ y).cpu().double() - x.double() @ x.double()).abs().max())
-    if error > 1e-3:  # float32 leaves 3e-5, TF32 some 0.02, bfloat16 0.2
-        torch.set_float32_matmul_precision("highest")
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:

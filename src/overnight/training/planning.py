@@ -20,8 +20,9 @@ from ..text.tokenizers import Cost
 from . import memory
 from .evaluate import full_tokens, score
 from .forms import choose_form
-from .machine import choose_machine, settle
+from .machine import choose_machine
 from .plan import Plan
+from .settle import settle
 from .sizing import MOST_PASSES, choose_size
 from .timing import update_seconds
 from .update import FAR, Updater

@@ -44,10 +44,11 @@ from .changes import (
     with_changes,
 )
 from .loop import StopReason, Trainer
-from .machine import check_device, check_threads, emulated, settle
+from .machine import check_device, check_threads, emulated
 from .progress import Progress
 from .saving import restore
 from .session import start_rows, train
+from .settle import settle
 from .summary import Summary, summarise
 from .update import Updater
 

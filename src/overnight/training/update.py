@@ -15,8 +15,8 @@ from ..model.decoder import Decoder
 from ..model.loss import losses, slice_rows
 from ..schedule import rate
 from ..text.batches import Batches
+from .compiling import compiled
 from .guard import SPIKE_Z, is_finite, spike_z
-from .machine import compiled
 from .optimizers import Optimizers
 from .rows import Touched, looked_up, touch
 

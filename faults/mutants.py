@@ -167,7 +167,7 @@ MUTANTS = [
            "self._held, self.best_step = None, best_step", "self.best_step = best_step", REPLAY),
     Mutant("best is saved where a run fails", "training/loop.py",
            "        self.saver.save_held()  # where the run failed\n", "", REPLAY),
-    Mutant("the lock", "runfolder.py",
+    Mutant("the lock", "runlock.py",
            "            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "            pass", NIGHT + " -k owner"),
     Mutant("losses that are not finite", "training/update.py",
            "if not is_finite(update.nats, update.grad_norm):", "if False:", NIGHT),

@@ -23,6 +23,7 @@ GROUND = [
     "files",
     "cache",
     "runfolder",
+    "runlock",
 ]
 WRITING = ["text", "model", "generation", "training"]
 EXCHANGE = ["text", "model", "generation", "exchange"]  # beside training

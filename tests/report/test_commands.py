@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 import made
 
 from overnight import cli
-from overnight.runfolder import RunLock
+from overnight.runlock import RunLock
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
 QUESTION_001 = ["explain", "--loss", "3.9", "--steps", "3000", "--batch", "4"]

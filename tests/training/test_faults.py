@@ -24,13 +24,13 @@ from overnight.runfolder import (
     Event,
     LogWriter,
     RunFolder,
-    RunLock,
     Start,
     Train,
     best_evaluation,
     current,
     read_log,
 )
+from overnight.runlock import RunLock
 from overnight.training import changes, guard, loop, machine, resume, saving, session, update
 from overnight.training.measuring import Measuring
 

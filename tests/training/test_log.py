@@ -21,12 +21,12 @@ from overnight.runfolder import (
     Event,
     Full,
     LogWriter,
-    RunLock,
     Start,
     best_evaluation,
     current,
     read_log,
 )
+from overnight.runlock import RunLock
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, times: int) -> None:

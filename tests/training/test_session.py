@@ -25,13 +25,13 @@ from overnight.runfolder import (
     Full,
     LogWriter,
     RunFolder,
-    RunLock,
     Sample,
     Start,
     Train,
     current,
     read_log,
 )
+from overnight.runlock import RunLock
 from overnight.text.batches import Batches
 from overnight.text.tokenizers import Tokenizer
 from overnight.training import measuring, update

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..ledger import counted, perplexity
-from ..runfolder import INITIAL, RunFolder, is_locked
+from ..runfolder import INITIAL, RunFolder
+from ..runlock import is_locked
 from .findings import About, Best, Source, Whole, known
 from .tables import Log
 

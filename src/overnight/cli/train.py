@@ -10,7 +10,8 @@ from cyclopts import Parameter
 
 from ..config import Effect, all_settings, takes_list
 from ..errors import UserError, did_you_mean
-from ..runfolder import RunFolder, RunLock
+from ..runfolder import RunFolder
+from ..runlock import RunLock
 from ..settings import Settings, environment_layer, flatten, read_preset, read_toml
 from ..shown import printable
 from . import Flag, Whole, loading, write_json

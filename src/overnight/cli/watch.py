@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..runfolder import RunFolder, is_locked
+from ..runfolder import RunFolder
+from ..runlock import is_locked
 from . import Flag, Whole, say
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from ..runfolder import (
     LogRead,
     LogWriter,
     RunFolder,
-    RunLock,
     Start,
     read_log,
 )
+from ..runlock import RunLock
 from ..settings import dump_config, load_config
 from ..text.prepare import Prepared, prepare
 from ..text.tokenizers import Tokenizer

@@ -19,7 +19,8 @@ from ..files import TakenError, appearing
 from ..model import checkpoint
 from ..model.checkpoint import State
 from ..model.decoder import count_parameters
-from ..runfolder import INITIAL, Checkpoint, Event, LogWriter, RunFolder, RunLock, Start
+from ..runfolder import INITIAL, Checkpoint, Event, LogWriter, RunFolder, Start
+from ..runlock import RunLock
 from ..settings import Settings, dump_config
 from ..text.prepare import Prepared, prepare
 from .awake import awake

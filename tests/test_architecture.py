@@ -14,6 +14,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "overnight"
 # From the ground up. A room imports from rooms before its own; the two towers stand side by side.
 GROUND = [
     "errors",
+    "wording",
     "shown",
     "keyed",
     "ledger",

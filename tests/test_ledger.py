@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from overnight.ledger import Ledger, bits_per_byte, counted, perplexity
+from overnight.ledger import Ledger, bits_per_byte, perplexity
+from overnight.wording import counted
 
 
 def test_document_001() -> None:

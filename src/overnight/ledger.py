@@ -12,13 +12,6 @@ import msgspec
 from msgspec import structs
 
 
-def counted(number: float, unit: str) -> str:
-    """`1 step`, `2,000 steps`, `3 passes`, `0.5 minutes`."""
-    plural = unit + ("es" if unit.endswith("s") else "s")
-    shown = f"{number:g}" if isinstance(number, float) else f"{number:,}"
-    return f"{shown} {unit if number == 1 else plural}"
-
-
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """What one step costs and what a pass is.
 

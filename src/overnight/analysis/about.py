@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..ledger import counted, perplexity
+from ..ledger import perplexity
 from ..runfolder import INITIAL, RunFolder
 from ..runlock import is_locked
+from ..wording import counted
 from .findings import About, Best, Source, Whole, known
 from .tables import Log
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 
-from ..ledger import counted as number_of
+from ..wording import counted as number_of
 from .case import Case
 from .findings import Advice, Verdict
 from .plateau import USEFUL

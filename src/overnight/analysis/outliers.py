@@ -6,7 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
-from ..ledger import counted
+from ..wording import counted
 from .tables import Array, Mask
 
 FEWEST = 20  # values below which neighbours are too few to say

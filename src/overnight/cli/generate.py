@@ -10,8 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ..errors import UserError
-from ..ledger import counted
 from ..shown import printable
+from ..wording import counted
 from . import Flag, Whole, say, write_json
 
 

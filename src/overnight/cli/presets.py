@@ -7,6 +7,7 @@ from typing import Any
 from .. import config
 from ..settings import preset_names
 from ..shown import printable
+from ..wording import size
 from . import Flag, write_json
 
 LAST = 24  # of the last column, at least
@@ -25,7 +26,7 @@ def presets(*, json: Flag = False) -> None:
     rows = [describe(name) for name in preset_names()]
     if not json:
         for row in rows:
-            row["memory"] = f"{row['memory_bytes'] / 1e6:,.0f} MB"
+            row["memory"] = size(row["memory_bytes"])
     columns = "name parameters vocabulary context tokens_per_update memory source"
     _print(rows, json, columns.split())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..analysis.explain import Explained
 from ..analysis.plausible import IMPLAUSIBLE
-from ..ledger import counted
+from ..wording import counted
 from . import numbers as n
 from .words import yardstick
 

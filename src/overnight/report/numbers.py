@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .. import wording
+
 DASH = "–"
 MOST_ROWS = 1000  # of a table or a line, beyond which nobody reads and a page grows slow
 
@@ -72,16 +74,7 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`4 h 27 min`, `12 min 5 s`, `7.3 s`."""
-    if seconds is None:
-        return DASH
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return DASH if seconds is None else wording.duration(float(seconds))
 
 
 def seconds(value: float | None) -> str:
@@ -92,12 +85,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(n_bytes: float | None) -> str:
-    if n_bytes is None:
-        return DASH
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= scale:
-            return f"{n_bytes / scale:.1f} {unit}"
-    return f"{n_bytes:.0f} B"
+    return DASH if n_bytes is None else wording.size(n_bytes)
 
 
 def interval(ci: tuple[float, float] | None) -> str:

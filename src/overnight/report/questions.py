@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..analysis.findings import Best, Findings
-from ..ledger import counted
+from ..wording import counted
 from . import numbers as n
 from . import words
 from .headlines import tone

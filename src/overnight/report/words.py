@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..analysis.findings import Advice, Best, Findings, Ledger, Whole
-from ..ledger import counted
+from ..wording import counted
 from . import numbers as n
 
 BEATEN = {"yes": "yes", "no": "no", "cannot_tell": "cannot tell"}

@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..ledger import counted
+from ..wording import counted
 from .order import Order
 
 

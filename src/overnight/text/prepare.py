@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .. import __version__, config
 from ..cache import Cache, keep, recall
 from ..errors import Say, UserError
-from ..ledger import counted
+from ..wording import counted
 from . import corpus, encode, existing, makers, parts
 from .progress import Progress
 from .tokenizers import Tokenizer

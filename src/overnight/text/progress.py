@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from ..errors import Say
+from ..wording import duration
 
 
 class Progress:
@@ -28,7 +29,7 @@ class Progress:
         line = f"{self._what}: {self._done / 1e6:,.0f}"
         if self._total:
             left = (now - self._start) * (self._total / self._done - 1)
-            line += f" of {self._total / 1e6:,.0f} MB, {left:,.0f} s left"
+            line += f" of {self._total / 1e6:,.0f} MB, {duration(round(left))} left"
         else:
             line += " MB"
         self._say(line)

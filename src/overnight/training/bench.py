@@ -16,9 +16,10 @@ from ..config import AUTO
 from ..model.decoder import count_parameters
 from ..model.size import describe, flops_per_token, with_vocabulary
 from ..settings import Settings, of_preset, preset_names
+from ..wording import size
 from .forms import choose_form
 from .machine import choose_machine, processor_name
-from .memory import SHARE, gigabytes, is_out_of_memory, memory, needed, release
+from .memory import SHARE, is_out_of_memory, memory, needed, release
 from .settle import settle
 from .timing import update_seconds, wait
 from .update import FAR, Updater
@@ -162,8 +163,8 @@ def _measure(row: Measured, machine: Machine, seconds: float, patience: float) -
     row.dtype = config.train.dtype
     free, wanted = memory(device)[0], needed(config)
     if wanted > SHARE * free:
-        may = gigabytes(SHARE * free)
-        row.skipped = f"needs {gigabytes(wanted)} of memory, {may} may be taken of what is free"
+        may = size(SHARE * free)
+        row.skipped = f"needs {size(wanted)} of memory, {may} may be taken of what is free"
         return
     per_update = config.train.batch * config.model.context
     parts = count_parameters(config.model)

@@ -34,11 +34,12 @@ from ..runfolder import (
     read_log,
 )
 from ..text.prepare import Prepared
+from ..wording import duration
 from . import memory
 from .evaluate import StoppedError
 from .guard import REMEMBERED, REWINDS, SPIKE_Z
 from .measuring import Measuring, described
-from .progress import Progress, duration
+from .progress import Progress
 from .saving import FailedError, Saver, Snapshot, restore
 from .stop import StopSignal
 from .update import Update, Updater
@@ -304,7 +305,7 @@ class Trainer:
         speed = self.updater.ledger.tokens_per_step / per_step
         val = f"{self.best.val_loss:.3f}" if self.best and self.best.val_loss is not None else "–"
         self.progress.show(
-            f"step {step:,}/{self.steps:,}  ETA {duration(self._remaining(per_step))}  "
+            f"step {step:,}/{self.steps:,}  ETA {duration(round(self._remaining(per_step)))}  "
             f"loss {self.last_loss:.3f}  best val {val}  {speed:,.0f} tok/s  "
             f"passes {self.updater.ledger.passes(step):.2f}  lr {self.last_lr:.2e}"
         )

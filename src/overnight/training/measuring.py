@@ -21,8 +21,9 @@ from ..model.decoder import in_float32
 from ..runfolder import Eval, EventKind, Full, LogWriter, RunFolder, Sample
 from ..text.batches import FixedBlocks, fixed_blocks
 from ..text.prepare import Prepared
+from ..wording import duration
 from .evaluate import Score, StoppedError, full_tokens, score
-from .progress import Progress, duration
+from .progress import Progress
 from .stop import StopSignal
 from .update import Updater
 
@@ -173,7 +174,7 @@ class Measuring:
 
         def show(done: int) -> None:
             left = (time.monotonic() - scoring) * (tokens / done - 1)
-            self.progress.show(f"{what}: {done / tokens:.0%}  ETA {duration(left)}")
+            self.progress.show(f"{what}: {done / tokens:.0%}  ETA {duration(round(left))}")
 
         whole = self._score(self.whole, stop, show)
         self.log.write(

@@ -12,6 +12,7 @@ from ..config import Config
 from ..errors import UserError
 from ..model.decoder import count_parameters
 from ..model.size import checkpoint_bytes, memory_bytes
+from ..wording import size
 from . import limits
 from .update import FAR, Updater
 
@@ -105,14 +106,14 @@ def advice(config: Config, device: torch.device) -> str:
     smaller = [m for m in divisors(config) if m < micro and needed(config, m) <= SHARE * free]
     said = (
         f"out of memory: micro-batches of {micro} sequences take about "
-        f"{gigabytes(needed(config, micro))}, {gigabytes(free)} are free; "
+        f"{size(needed(config, micro))}, {size(free)} are free; "
     )
     if not smaller:
-        one = gigabytes(needed(config, 1))
+        one = size(needed(config, 1))
         return said + f"one sequence takes about {one}: take a smaller model or model.context"
     best = smaller[0]
     return said + (
-        f"train.micro_batch = {best} would take about {gigabytes(needed(config, best))} "
+        f"train.micro_batch = {best} would take about {size(needed(config, best))} "
         "and leave the batch as it is (auto tries it out)"
     )
 
@@ -128,9 +129,5 @@ def check(config: Config, device: torch.device) -> None:
     if least > total:
         raise UserError(
             f"The model has {parameters['total']:,} parameters: weights, gradients and optimizer "
-            f"state take {gigabytes(least)}, {gigabytes(total)} are all there is."
+            f"state take {size(least)}, {size(total)} are all there is."
         )
-
-
-def gigabytes(n: float) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"

@@ -8,14 +8,13 @@ from typing import Any
 import msgspec
 
 from ..config import Config
-from ..ledger import Ledger, counted
+from ..ledger import Ledger
 from ..model.size import checkpoint_bytes, memory_bytes
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
+from ..wording import counted, duration, size
 from . import memory
 from .machine import emulated
-from .memory import gigabytes
-from .progress import duration
 from .update import Updater
 
 
@@ -128,10 +127,10 @@ class Plan(msgspec.Struct):
             f"{ledger.tokens(steps):,} tokens, {ledger.passes(steps):.2f} passes",
             f"measured  every {counted(config.eval.every, 'step')} on {evaluated:,} val tokens "
             f"({why('eval.every')})",
-            f"needs     {gigabytes(self.memory_bytes)} of memory, {gigabytes(self.disk_bytes)} "
-            f"of disk: {config.save.keep + 2} checkpoints of {gigabytes(self.checkpoint_bytes)}",
+            f"needs     {size(self.memory_bytes)} of memory, {size(self.disk_bytes)} "
+            f"of disk: {config.save.keep + 2} checkpoints of {size(self.checkpoint_bytes)}",
             *self._warnings(),
-            f"expected  {duration(self.seconds)} "
+            f"expected  {duration(round(self.seconds))} "
             f"({ledger.tokens_per_step / self.step_seconds:,.0f} tokens/s), until {end}",
         ]
 

@@ -11,12 +11,13 @@ import torch
 
 from ..config import AUTO
 from ..errors import Say, UserError
-from ..ledger import Ledger, counted
+from ..ledger import Ledger
 from ..model.decoder import count_parameters
 from ..settings import Settings
 from ..text.batches import fixed_blocks
 from ..text.prepare import Prepared
 from ..text.tokenizers import Cost
+from ..wording import counted
 from . import memory
 from .evaluate import full_tokens, score
 from .forms import choose_form

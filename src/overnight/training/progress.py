@@ -17,14 +17,6 @@ from ..shown import printable
 PLAIN_SECONDS = 10.0  # between plain lines
 
 
-def duration(seconds: float) -> str:
-    """`3 h 05 min`, `2 min 09 s`, `41 s`."""
-    seconds = round(seconds)
-    if seconds >= 3600:
-        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-    return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
-
-
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """rich would end the process: a run must outlive who reads its messages."""

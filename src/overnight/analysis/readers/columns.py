@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import UserError
-from ...ledger import counted
+from ...wording import counted
 from ..tables import EVAL, TRAIN, Array, Columns, Log, select
 from . import names
 from .counters import counters

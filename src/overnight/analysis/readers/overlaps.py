@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ledger import counted
+from ...wording import counted
 from ..tables import Array, Columns, select
 from .values import LOSSES
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...ledger import counted
 from ...runfolder import MAX_ROW_BYTES
+from ...wording import counted
 from ..tables import Log
 from .files import JSON_NAMES, decoded, is_text, opened
 from .loose import note

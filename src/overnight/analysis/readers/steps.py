@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ledger import counted
+from ...wording import counted
 from ..tables import Array, Columns
 from .values import LOSSES
 

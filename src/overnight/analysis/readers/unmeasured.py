@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ledger import counted
+from ...wording import counted
 from ..tables import Array, Columns
 from .values import BROKEN, LOSSES
 

@@ -162,13 +162,13 @@ def targets(whole: Path) -> list[Target]:
 
 
 def _log(work: Path, data: bytes) -> None:
-    from overnight.runfolder import Event, LogWriter, best_evaluation, current, read_log
+    from overnight.runfolder import Event, LogWriter, current, lowest_evaluation, read_log
 
     path = work / "log.jsonl"
     path.write_bytes(data)
     read = read_log(path)
     current(read.rows)
-    best_evaluation(read.rows)
+    lowest_evaluation(read.rows)
     writer = LogWriter(path, read.attempts + 1)
     writer.write(Event(step=0, kind="x", message="y"))
     writer.close()

@@ -56,12 +56,12 @@ def test_a_wrong_setting_is_one_clear_line(layer: dict, part: str) -> None:
 
 def test_what_is_given_is_not_free() -> None:
     settings = Settings()
-    assert settings.is_free("train.threads")  # left open by its default
+    assert settings.program_chooses("train.threads")  # left open by its default
     settings.choose("train.threads", 2, "cores")
-    assert settings.is_free("train.threads")
+    assert settings.program_chooses("train.threads")
     settings.add({"train.threads": 2}, "command line")
-    assert not settings.is_free("train.threads")
-    assert not settings.is_free("train.batch")
+    assert not settings.program_chooses("train.threads")
+    assert not settings.program_chooses("train.batch")
 
 
 def test_a_whole_number_may_be_written_as_a_power_of_ten() -> None:
@@ -136,12 +136,12 @@ def test_unknown_preset_gets_a_suggestion() -> None:
 def test_a_presets_value_is_open_until_somebody_else_gives_it() -> None:
     settings = Settings()
     settings.add_preset(Preset("mine", "", "", {"model.width": 64, "model.heads": 4}))
-    assert settings.left_open("model.width")
-    assert settings.left_open("model.layers")
+    assert settings.not_given("model.width")
+    assert settings.not_given("model.layers")
     settings.choose("model.width", 128, "by trying")
     settings.add({"model.heads": 4}, "command line")
-    assert not settings.left_open("model.width")
-    assert not settings.left_open("model.heads")
+    assert not settings.not_given("model.width")
+    assert not settings.not_given("model.heads")
 
 
 def test_a_length_that_is_replaced_leaves_no_reason() -> None:

@@ -297,7 +297,7 @@ WITH_WEIGHTS = (
 )  # fmt: skip
 
 # What stands where a choice is left to the program, which makes it when a run begins
-OPEN = {
+UNCHOSEN = {
     "train.device": "auto", "train.dtype": "auto", "train.threads": 0, "train.compile": "auto",
     "train.attention": "auto", "train.micro_batch": 0, "eval.every": 0, "eval.tokens": 0,
     "sample.every": 0,

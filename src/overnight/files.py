@@ -24,7 +24,7 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _sweep_beginnings(path, older_than=STALE)  # on a shared disk a live one may look gone
     try:
-        with open(temporary, "wb", opener=not_linked) as file:
+        with open(temporary, "wb", opener=open_no_follow) as file:
             file.write(content)
             if durable:
                 file.flush()
@@ -36,7 +36,7 @@ def replace(path: Path, content: bytes, durable: bool = False) -> None:
         fsync_path(path.parent)
 
 
-CLOCK = 60.0  # seconds that it may have been set by
+CLOCK_SKEW = 60.0  # seconds that the clock may have been set by
 STALE = 600.0  # seconds: nobody writes one file for so long
 
 
@@ -105,7 +105,7 @@ def _is_abandoned(left: Path) -> bool:
     if pid == str(os.getpid()):  # as of a container that was killed: each has a process 1
         return True
     try:
-        return bool(psutil.Process(int(pid)).create_time() > left.lstat().st_mtime + CLOCK)
+        return bool(psutil.Process(int(pid)).create_time() > left.lstat().st_mtime + CLOCK_SKEW)
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, OSError, ValueError):
@@ -147,6 +147,6 @@ def read_bounded(path: Path, most: int) -> bytes:
     return content
 
 
-def not_linked(path: str, flags: int) -> int:
+def open_no_follow(path: str, flags: int) -> int:
     """An opener for `open`: what a link in somebody's folder leads to is not ours to write."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import UserError
-from .files import not_linked
+from .files import open_no_follow
 
 MAX_ROW_BYTES = 4 * 2**20  # a longer line is reported, not decoded
 CLOSE_TRIES, CLOSE_PAUSE = 5, 1.0  # for the last rows of a log; seconds between
@@ -206,7 +206,7 @@ class LogWriter:
         self.sealed = _ends_torn(path)
         self._waiting = b"\n" if self.sealed else b""
         self._begun = time.time() - _steady()  # a clock that is set jumps, and durations with it
-        self._fd = not_linked(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._fd = open_no_follow(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def write(self, row: AnyRow) -> None:
         row.attempt, row.seq, row.time = self.attempt, self.seq, self._begun + _steady()
@@ -333,24 +333,24 @@ def _comparable(rows: list[AnyRow]) -> list[AnyRow]:
 
 
 def begins_with_weights(rows: Iterable[AnyRow]) -> bool:
-    """Whether step 0 is something to go back to, and not weights as they were drawn."""
+    """Whether step 0 is something to go back to, and not random weights."""
     return any(isinstance(row, Event) and row.kind == INITIAL for row in rows)
 
 
-def best_evaluation(rows: Iterable[AnyRow], among: Container[int] | None = None) -> Eval | None:
+def lowest_evaluation(rows: Iterable[AnyRow], among: Container[int] | None = None) -> Eval | None:
     """The evaluation with the lowest finite val loss of all rows that count (the first of equals):
     what *best* means, across all attempts. `among`: of these steps alone, which are on disk.
 
-    Step 0 counts where the run begins with weights; drawn ones are measured on a few blocks.
+    Step 0 counts where the run begins with weights; random ones are measured on a few blocks.
     """
     rows = current(rows)
-    given = begins_with_weights(rows)
+    pretrained = begins_with_weights(rows)
     evals = [
         row
         for row in rows
         if isinstance(row, Eval)
         and row.val_loss is not None
-        and (row.step or given)
+        and (row.step or pretrained)
         and (among is None or row.step in among)
     ]
     return min(evals, key=lambda r: (r.val_loss, r.step), default=None)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from .errors import UserError
-from .files import not_linked
+from .files import open_no_follow
 
 TRIES = 10  # to lock, before somebody else has it
 
@@ -20,7 +20,7 @@ class RunLock:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._fd = not_linked(str(path), os.O_RDWR | os.O_CREAT)
+            self._fd = open_no_follow(str(path), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UserError(f"{path}: cannot be locked: {error.strerror}.", 1) from None
         try:

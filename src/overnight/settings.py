@@ -17,13 +17,13 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from .config import AUTO, OPEN, Config, all_settings
+from .config import AUTO, UNCHOSEN, Config, all_settings
 from .errors import UserError, did_you_mean, within_sentence
 
 PRESETS = Path(__file__).parent / "presets"
 MAX_TOML_BYTES = 4 * 2**20
 ENVIRONMENT_PREFIX = "OVERNIGHT_"
-# of this prefix, and for others to read
+# variables with our prefix that are not settings
 NO_SETTINGS = ("OVERNIGHT_CACHE_GB", "OVERNIGHT_CONDITION", "OVERNIGHT_RUN")
 SPOKEN = {("train.micro_batch", "auto"): AUTO}
 
@@ -81,7 +81,7 @@ class Settings:
         self.values: Layer = {}
         self.reasons: dict[str, str] = {}
         self.preset = ""
-        self.open: set[str] = set()  # given by a preset and by nobody after it
+        self.from_preset: set[str] = set()  # given by a preset and by nobody after it
         self.chosen: set[str] = set()  # by the program
 
     def add(self, layer: Mapping[str, Any], source: str) -> None:
@@ -99,21 +99,21 @@ class Settings:
         for name, value in layer.items():
             self.values[name] = check_setting(name, value, source)
             self.reasons[name] = source
-            self.open.discard(name)
+            self.from_preset.discard(name)
             self.chosen.discard(name)
 
     def add_preset(self, preset: Preset) -> None:
-        """Lay a preset over what is there; its values stay open to `model.size = "auto"`."""
+        """Lay a preset over what is there; `model.size = "auto"` may choose otherwise."""
         self.add(preset.layer, f"preset {preset.name}")
-        self.open |= preset.layer.keys()
+        self.from_preset |= preset.layer.keys()
 
-    def left_open(self, name: str) -> bool:
+    def not_given(self, name: str) -> bool:
         """Whether `name` has the default or a preset's own value, and not the user's."""
-        return name not in self.values or name in self.open
+        return name not in self.values or name in self.from_preset
 
-    def is_free(self, name: str) -> bool:
+    def program_chooses(self, name: str) -> bool:
         """Whether the program is to choose `name`, or has chosen it so far."""
-        return name in self.chosen or self.get(name) == OPEN.get(name)
+        return name in self.chosen or self.get(name) == UNCHOSEN.get(name)
 
     def get(self, name: str) -> Any:
         """The value so far: given, chosen, or the default."""
@@ -123,7 +123,7 @@ class Settings:
         """Fill `name` with the program's choice, whatever stands there, and say why."""
         self.values[name] = check_setting(name, value, "chosen")
         self.reasons[name] = reason
-        self.open.discard(name)
+        self.from_preset.discard(name)
         self.chosen.add(name)
 
     def resolve(self) -> Config:

@@ -345,7 +345,7 @@ def test_the_size_of_the_text_decides_what_a_token_is(tmp_path, monkeypatch):
     assert makers.suggest_kind(3 * 10**6)[0] == "bpe"  # 1.344 and 1.504 bits, docs/lab-notes.md
     (tmp_path / "a.txt").write_text("so short a text, so short " * 9)
     for limit, size, kind in ((10**6, 0, "bytes"), (10, 0, "bpe"), (10**6, 258, "bpe")):
-        monkeypatch.setattr(makers, "SMALL_TEXT", limit)
+        monkeypatch.setattr(makers, "FEW_BYTES", limit)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{limit}-{size}"))
         for _ in range(2):  # made, and found in the cache
             chosen = {}

@@ -26,8 +26,8 @@ from overnight.runfolder import (
     RunFolder,
     Start,
     Train,
-    best_evaluation,
     current,
+    lowest_evaluation,
     read_log,
 )
 from overnight.runlock import RunLock
@@ -395,7 +395,7 @@ def test_another_model_or_text_is_judged_by_what_follows_alone(
     assert [row.step for row in current(kept) if isinstance(row, Eval)] == [24]
     (trained,) = [row for row in current(kept) if isinstance(row, Train)]
     assert (trained.step, trained.steps) == (24, 2)  # the window holds none of the other text
-    best = best_evaluation(kept)
+    best = lowest_evaluation(kept)
     assert best is not None
     assert load_run(out).found.best.step == best.step == 24
     assert cli.run(["generate", str(out), "--max-tokens", "2"]) == 0

@@ -13,7 +13,7 @@ import pytest
 
 from overnight import runfolder
 from overnight.errors import UserError
-from overnight.files import not_linked
+from overnight.files import open_no_follow
 from overnight.runfolder import (
     Checkpoint,
     End,
@@ -22,8 +22,8 @@ from overnight.runfolder import (
     Full,
     LogWriter,
     Start,
-    best_evaluation,
     current,
+    lowest_evaluation,
     read_log,
 )
 from overnight.runlock import RunLock
@@ -68,7 +68,7 @@ def evaluation(step: int, attempt: int, val: float | None) -> Eval:
 
 def test_best_is_the_lowest_that_counts_and_the_first_of_equals() -> None:
     def best(*rows: Eval) -> tuple[int, int]:
-        found = best_evaluation(rows)
+        found = lowest_evaluation(rows)
         assert found is not None
         return found.attempt, found.step
 
@@ -78,14 +78,14 @@ def test_best_is_the_lowest_that_counts_and_the_first_of_equals() -> None:
     two = [evaluation(9, 2, None), evaluation(16, 2, 2.5), evaluation(24, 2, 2.6)]
     assert best(*one, *two) == (2, 16)
     drawn = [evaluation(0, 1, 1.0), evaluation(8, 1, None)]
-    assert best_evaluation(drawn) is None
-    given = best_evaluation([Event(step=0, kind="initial", message=""), *drawn])
+    assert lowest_evaluation(drawn) is None
+    given = lowest_evaluation([Event(step=0, kind="initial", message=""), *drawn])
     assert given is not None
     assert given.step == 0
-    kept = best_evaluation(one, among=[8, 24])
+    kept = lowest_evaluation(one, among=[8, 24])
     assert kept is not None
     assert kept.step == 24
-    assert best_evaluation(one, among=[9]) is None
+    assert lowest_evaluation(one, among=[9]) is None
 
 
 def test_which_rows_count_by_brute_force() -> None:
@@ -166,5 +166,5 @@ def test_a_link_in_a_run_folder_is_not_followed(name: str, tmp_path: Path) -> No
     with pytest.raises((OSError, UserError)):
         LogWriter(tmp_path / name, 1) if name == "log.jsonl" else RunLock(tmp_path / name)
     with pytest.raises(OSError, match="symbolic link"):
-        not_linked(str(tmp_path / name), os.O_WRONLY)
+        open_no_follow(str(tmp_path / name), os.O_WRONLY)
     assert victim.read_text() == "mine\n"

@@ -442,7 +442,7 @@ def test_the_summary_of_a_stop_counts_what_was_trained(
 def test_weights_just_drawn_are_scored_in_part_and_others_whole(
     whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "DRAWN_TOKENS", 32)
+    monkeypatch.setattr(measuring, "RANDOM_TOKENS", 32)
     assert train(tmp_path / "drawn", text, max_steps="8") == 0
     scored = {row.step: row.val_tokens for row in read_log(tmp_path / "drawn/log.jsonl").of(Eval)}
     assert scored == {0: 32, 8: 256}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 
-from ..wording import counted as number_of
+from ..wording import counted
 from .case import Case
 from .findings import Advice, Verdict
 from .plateau import USEFUL
@@ -33,7 +33,7 @@ def advise(case: Case, verdicts: list[Verdict]) -> list[Advice]:
         *_overfit(v, case),
         *_began_better(v, case),
         *_trust(v, sure=True),
-        *_twins(v),
+        *_duplicates(v),
         *(() if improving else _yardstick(v, case, simple=True)),
         *_go_on(v, case),
         *_longer(v, case),
@@ -126,7 +126,7 @@ def _trust(v: Verdicts, sure: bool) -> list[Advice]:
     ]
 
 
-def _twins(v: Verdicts) -> list[Advice]:
+def _duplicates(v: Verdicts) -> list[Advice]:
     """Held-out text that xz finds in the training text."""
     known = v["below_yardstick"].evidence
     alone, after = known.get("xz"), known.get("xz_after_training_text")
@@ -299,7 +299,7 @@ def _more_looks(v: Verdicts, case: Case) -> list[Advice]:
     return [
         Advice(
             do="Evaluate more often: for these questions a run needs more than "
-            f"{number_of(seen, 'evaluation')}.",
+            f"{counted(seen, 'evaluation')}.",
             because=["overfitting", "still_improving"],
             expected="it can be told whether it overfits and whether it still improves.",
         )

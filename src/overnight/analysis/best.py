@@ -43,7 +43,7 @@ def best(log: Log, series: Series, risen: bool) -> Best | None:
     None where there is neither. `risen`: validation is proven to have got worse."""
     if series.n:
         points = Points(
-            series.steps, series.val, series.val_se, series.bpb, series.bpb_se, series.wiggle,
+            series.steps, series.val, series.val_se, series.bpb, series.bpb_se, series.val_noise,
             VALIDATION,
         )  # fmt: skip
         mask, how = _tied(series)
@@ -78,8 +78,8 @@ def _tied(series: Series) -> tuple[Mask, str]:
         return tied_on_blocks(series.val, series.difference_se), (
             "tied: paired differences on the same blocks, 95 %"
         )
-    if series.wiggle.known:
-        return tied(series.val, series.wiggle), "tied: scatter between evaluations, 95 %"
+    if series.val_noise.known:
+        return tied(series.val, series.val_noise), "tied: scatter between evaluations, 95 %"
     return tied_by_se(series.val, series.val_se)
 
 

@@ -18,16 +18,16 @@ WARMUP_OFF = 0.1  # of the configured warm-up, or two logged steps
 RATIO_OFF = 0.05  # of the peak
 
 
-def units(counted: Ledger) -> Verdict:
-    wrong = [c for c in counted.checks if not c.agrees]
-    if not counted.checks:
+def units(ledger: Ledger) -> Verdict:
+    wrong = [c for c in ledger.checks if not c.agrees]
+    if not ledger.checks:
         return make("units", "cannot_tell", "The log has no two figures that check each other.")
     if not wrong:
         return make(
             "units", "no",
             f"Logged and computed agree within {{tolerance:.0f}} %: "
-            f"{', '.join(c.what for c in counted.checks)}.",
-            n=len(counted.checks), tolerance=2.0, estimator="logged against computed",
+            f"{', '.join(c.what for c in ledger.checks)}.",
+            n=len(ledger.checks), tolerance=2.0, estimator="logged against computed",
         )  # fmt: skip
     worst = max(wrong, key=lambda c: abs(np.log(max(c.ratio, 1e-12))))
     others = ", ".join(f"{c.what} ({c.ratio:.3g} times)" for c in wrong if c is not worst)
@@ -36,12 +36,12 @@ def units(counted: Ledger) -> Verdict:
         f"{worst.what.capitalize()}: logged {{logged:,.4g}}, but {{computed:,.4g}} by the other "
         "figures of the log, which makes the logged one {ratio:.2f} times that."
         + (f" Others disagree, too: {others}." if others else ""),
-        n=len(counted.checks), logged=worst.logged, computed=worst.computed, ratio=worst.ratio,
+        n=len(ledger.checks), logged=worst.logged, computed=worst.computed, ratio=worst.ratio,
         what=[c.what for c in wrong], estimator="logged against computed",
     )  # fmt: skip
 
 
-def schedule_mismatch(rates: Schedule, about: About, counted: Ledger) -> Verdict:
+def schedule_mismatch(rates: Schedule, about: About, ledger: Ledger) -> Verdict:
     """What was logged against what the settings say."""
     if rates.configured is None or rates.peak is None or rates.kind == "unknown":
         why = (
@@ -52,7 +52,7 @@ def schedule_mismatch(rates: Schedule, about: About, counted: Ledger) -> Verdict
         return make("schedule_mismatch", "cannot_tell", why, n=rates.n)
     wrong, facts = [], {"n": rates.n, "estimator": "logged learning rates"}
     compared = ["shape"]
-    finished = about.planned_steps is not None and counted.steps >= about.planned_steps
+    finished = about.planned_steps is not None and ledger.steps >= about.planned_steps
     if finished and rates.kind != rates.configured and not _same(rates):
         wrong.append(f"the logged shape is {rates.kind}, the settings say {rates.configured}")
     if rates.configured_warmup is not None and rates.warmup_steps is not None:
@@ -60,7 +60,7 @@ def schedule_mismatch(rates: Schedule, about: About, counted: Ledger) -> Verdict
         half = (about.planned_steps or 2 * rates.configured_warmup) // 2  # of a short run
         wanted = min(rates.configured_warmup, half)
         facts |= {"warmup": rates.warmup_steps, "configured_warmup": wanted}
-        room = max(WARMUP_OFF * wanted, 2 * (counted.log_every or 1.0))
+        room = max(WARMUP_OFF * wanted, 2 * (ledger.log_every or 1.0))
         if abs(rates.warmup_steps - wanted) > room:
             wrong.append("warm-up took {warmup:,} steps, the settings say {configured_warmup:,}")
     ratio = rates.configured_end_ratio
@@ -90,26 +90,26 @@ def _same(rates: Schedule) -> bool:
     return flat and rates.kind == "constant"
 
 
-def repeats(about: About, counted: Ledger) -> Verdict:
-    if counted.passes is None:
+def repeats(about: About, ledger: Ledger) -> Verdict:
+    if ledger.passes is None:
         return make(
             "repeats", "cannot_tell",
             "The log does not say how many tokens the training text has.",
         )  # fmt: skip
-    facts = {"passes": counted.passes, "n": 1, "estimator": "tokens seen / training tokens"}
-    if about.begins_with is not None and counted.passes <= 1.0:
+    facts = {"passes": ledger.passes, "n": 1, "estimator": "tokens seen / training tokens"}
+    if about.begins_with is not None and ledger.passes <= 1.0:
         return make(
             "repeats", "cannot_tell",
             "{passes:.2f} passes over the training text in this run; how much of it the weights "
             "that it began with had seen is not known.",
             **facts,
         )  # fmt: skip
-    if counted.passes <= 1.0:
+    if ledger.passes <= 1.0:
         return make("repeats", "no", "{passes:.2f} passes over the training text.", **facts)
     return make("repeats", "yes", "{passes:.2f} passes over the training text.", **facts)
 
 
-def resume(log: Log, counted: Ledger) -> Verdict:
+def resume(log: Log, ledger: Ledger) -> Verdict:
     """Sessions, and whether a replayed stretch gave the same numbers."""
     if not log.session:
         attempts = _last(log.train["attempt"], log.eval["attempt"])
@@ -121,14 +121,14 @@ def resume(log: Log, counted: Ledger) -> Verdict:
             )  # fmt: skip
         return make("resume", "cannot_tell", "The log does not mark sessions.")
     n = len(log.session)
-    returns = sum(s.returns for s in counted.sessions)
+    returns = sum(s.returns for s in ledger.sessions)
     back = ""
     if returns:
         back = " Within a session it went back to an earlier checkpoint; times: {returns}."
     if n == 1:
         why = f"The run was one session.{back}"
         return make("resume", "no", why, n=n, returns=returns, estimator="start rows")
-    at = [s.from_step for s in counted.sessions[1:]]
+    at = [s.from_step for s in ledger.sessions[1:]]
     estimator = "start rows; rows of replayed steps"
     rows = sum(a["rows"] for a in log.replayed)
     equal = sum(a["equal"] for a in log.replayed)
@@ -152,7 +152,7 @@ def resume(log: Log, counted: Ledger) -> Verdict:
     return found
 
 
-def throughput(log: Log, counted: Ledger) -> Verdict:
+def throughput(log: Log, ledger: Ledger) -> Verdict:
     """`yes`: the speed did not hold (many slow rows, or slower at the end)."""
     speed, unit = speeds(log)
     if len(speed) < FEWEST_SPEEDS:
@@ -162,7 +162,7 @@ def throughput(log: Log, counted: Ledger) -> Verdict:
         return make("throughput", "cannot_tell", why, n=len(speed), needed=FEWEST_SPEEDS)
     fifth = len(speed) // 5
     begin, end = float(np.median(speed[:fifth])), float(np.median(speed[-fifth:]))
-    slow = 100 * (counted.slow_share or 0.0)
+    slow = 100 * (ledger.slow_share or 0.0)
     facts = {
         "n": len(speed), "median": float(np.median(speed)), "slow": slow, "begin": begin,
         "end": end, "estimator": f"{unit} per second of the training rows",

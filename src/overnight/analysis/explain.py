@@ -8,8 +8,7 @@ import msgspec
 
 from ..ledger import Ledger, perplexity
 from .findings import Number, known
-
-DEFAULT_BYTES = 4.3  # of English text per token, for vocabularies of 16,000–50,000 word pieces
+from .plausible import BYTES_PER_WORD_PIECE, WORD_PIECES
 
 
 class Explained(msgspec.Struct, kw_only=True):
@@ -59,8 +58,8 @@ def explain(
         units = Ledger(
             batch=sequences, micro_batch=batch, context=block, train_tokens=corpus_tokens
         )
-    assumed = bytes_per_token is None and vocab is not None and vocab >= 8000
-    size = DEFAULT_BYTES if assumed else bytes_per_token
+    assumed = bytes_per_token is None and vocab is not None and vocab >= WORD_PIECES
+    size = BYTES_PER_WORD_PIECE if assumed else bytes_per_token
     per_pass = units.steps_per_pass if units else None
     return Explained(
         loss=loss,

@@ -47,7 +47,7 @@ class About(_Finding):
     device: str | None = None
     status: str = "unknown"  # running, killed, finished, interrupted, failed, unknown
     planned_steps: int | None = None
-    begins_with: str | None = None  # whose weights, where they are not drawn
+    begins_with: str | None = None  # whose weights, where they are not random
     unknown: int | None = None  # characters of the text that the tokenizer does not know
     unknown_bits: int | None = None  # that each of them costs beside its probability
     incomparable: str | None = None  # why bits per byte compare with nothing

@@ -66,7 +66,7 @@ def forecast(log: Log, series: Series, planned: int | None) -> Forecast:
         )
     if rates is None:
         return _refused("No forecast: the learning rate of the rest of the run is not known.")
-    guess, reason = _guess(series.steps, series.val, planned, rates, series.wiggle.sigma)
+    guess, reason = _guess(series.steps, series.val, planned, rates, series.val_noise.sigma)
     if guess is None:
         return _refused(reason, scores)
     return Forecast(

@@ -273,7 +273,7 @@ def overfitting(series: Series, gaps: Verdict) -> Verdict:
             estimator="none",
         )  # fmt: skip
     paired = series.difference_se(series.n - 1) if series.paired else None
-    found = harm(series.steps, series.val, series.wiggle, paired)
+    found = harm(series.steps, series.val, series.val_noise, paired)
     if paired is not None:
         found.evidence["paired_se"] = paired
     found.evidence["gap"] = gaps.verdict

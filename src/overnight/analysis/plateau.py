@@ -22,7 +22,7 @@ def progress(series: Series, harm: Verdict, diverged: bool) -> list[Verdict]:
     """The verdicts of NAMES about the validation loss."""
     if diverged and series.n:
         return [make(name, "no", "The run diverged.", n=series.n) for name in NAMES]
-    noise = series.wiggle
+    noise = series.val_noise
     if series.n < FEWEST or not noise.known:
         why = (
             "No validation loss was logged."

@@ -13,6 +13,7 @@ from .series import Series
 EARLY = 2  # steps after which a first loss no longer is that of a fresh model
 NEAR = 0.1  # of ln V
 IMPLAUSIBLE = 0.6  # bits per byte: natural text from a small model does not go below
+WORD_PIECES = 8000  # a vocabulary of so many holds mostly those
 BYTES_PER_WORD_PIECE = 4.3  # of English in a vocabulary of 16,000–50,000
 HIGH = 13.0  # ln of 442,000, more than vocabularies have
 FRESH = 10  # steps
@@ -70,7 +71,7 @@ def _began_with(series: Series) -> int | None:
     return round(math.exp(loss)) if fell else None
 
 
-def too_good(best: Best | None, about: About, counted: Ledger, series: Series) -> Verdict:
+def too_good(best: Best | None, about: About, ledger: Ledger, series: Series) -> Verdict:
     """Below what a small model reaches on natural text: a leak, padding, or memorisation."""
     if best is None:
         return make("too_good", "cannot_tell", "No loss was logged.")
@@ -80,7 +81,7 @@ def too_good(best: Best | None, about: About, counted: Ledger, series: Series) -
             "The log has a column {column}, as those of other tasks have: whether its loss is that "
             "of a language model on text is not known.", column=about.other_task[:40],
         )  # fmt: skip
-    passes = counted.passes
+    passes = ledger.passes
     if best.bpb is not None:
         return make(
             "too_good", "yes" if best.bpb < IMPLAUSIBLE else "no",
@@ -97,7 +98,7 @@ def too_good(best: Best | None, about: About, counted: Ledger, series: Series) -
         "loss": loss, "bpb": bpb, "size": size, "limit": IMPLAUSIBLE, "n": best.n,
         "estimator": best.estimator, "low": LOW, "high": HIGH,
     }  # fmt: skip
-    if loss > HIGH and counted.steps > FRESH:
+    if loss > HIGH and ledger.steps > FRESH:
         return make(
             "too_good", "cannot_tell",
             "{loss:.4f} is more than {high:.0f} nats, what a model that knows nothing needs for "
@@ -110,7 +111,7 @@ def too_good(best: Best | None, about: About, counted: Ledger, series: Series) -
             "{level:.4f} nats per token is under {limit:.1f} bits per byte even where a token is a "
             "single byte: suspect memorisation or padding in the loss.", level=level, **facts,
         )  # fmt: skip
-    words = about.vocab_size is not None and about.vocab_size >= 8000
+    words = about.vocab_size is not None and about.vocab_size >= WORD_PIECES
     if loss >= LOW:
         return make(
             "too_good", "no" if words else "cannot_tell",

@@ -20,7 +20,7 @@ class Series:
     """Finite evaluations and training rows of a log, by step.
 
     `steps`, `val`, `val_se`, `bpb`: evaluations with a finite loss. `probe`: the train loss on
-    the same footing (NaN where absent). `wiggle`: scatter of val about a smooth curve.
+    the same footing (NaN where absent). `val_noise`: scatter of val about a smooth curve.
     """
 
     def __init__(self, log: Log) -> None:
@@ -71,7 +71,7 @@ class Series:
             return np.where(count > 0, (sums[ends] - sums[begins]) / np.maximum(count, 1), np.nan)
 
     @cached_property
-    def wiggle(self) -> Scatter:
+    def val_noise(self) -> Scatter:
         return scatter(self.steps, self.val) if self.n else UNKNOWN
 
     @cached_property
@@ -120,22 +120,22 @@ class Series:
     @cached_property
     def noise(self) -> Noise:
         """The finding about noise."""
-        wiggle, train = self.wiggle, self.train_noise
+        val_noise, train = self.val_noise, self.train_noise
         pairs = [self.difference_se(i) for i in self.blocks]
         pairs = [p for p in pairs if np.isfinite(p) and p > 0]
         method = "scatter about a smooth curve over the last three quarters of the evaluations"
         if self.n < FEWEST:
             method = f"fewer than {FEWEST} evaluations: their scatter cannot be estimated"
-        elif not wiggle.known:
+        elif not val_noise.known:
             method = "the last three quarters are equal: their scatter cannot be estimated"
-        elif wiggle.exact:
+        elif val_noise.exact:
             method = "what rounding leaves of evaluations that lie on a smooth curve"
         se = self.val_se[np.isfinite(self.val_se)]
         return Noise(
-            sigma=wiggle.sigma if wiggle.known else None,
-            rho=wiggle.rho if wiggle.known else None,
-            n=wiggle.n,
-            degrees=wiggle.degrees if wiggle.known else None,
+            sigma=val_noise.sigma if val_noise.known else None,
+            rho=val_noise.rho if val_noise.known else None,
+            n=val_noise.n,
+            degrees=val_noise.degrees if val_noise.known else None,
             method=method,
             text_se=float(np.median(se)) if len(se) else None,
             paired_se=float(np.median(pairs)) if pairs else None,

@@ -76,17 +76,17 @@ def _unseen(series: Series) -> int:
 
 def judge(case: Case) -> list[Verdict]:
     """The verdicts that are no test of a trend."""
-    about, counted = case.about, case.ledger
+    about, ledger = case.about, case.ledger
     return [
         spikes(case.series),
         plausible.init_loss(case.series, about),
-        plausible.too_good(case.best, about, counted, case.series),
+        plausible.too_good(case.best, about, ledger, case.series),
         plausible.below_yardstick(case.yardsticks),
-        books.units(counted),
-        books.schedule_mismatch(case.schedule, about, counted),
-        books.repeats(about, counted),
-        books.resume(case.log, counted),
-        books.throughput(case.log, counted),
+        books.units(ledger),
+        books.schedule_mismatch(case.schedule, about, ledger),
+        books.repeats(about, ledger),
+        books.resume(case.log, ledger),
+        books.throughput(case.log, ledger),
         books.comparability(about, case.best, case.whole),
     ]
 

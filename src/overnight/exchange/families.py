@@ -42,7 +42,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     needs: dict[str, tuple[Any, ...]]  # trait → the values that have a counterpart
     keys: dict[str, Key]  # setting → key
     constants: Tree  # keys that must be so; absent means so
-    activation: str = ""  # the key that names it
+    activation: Key | None = None
     activations: dict[str, str] = {}  # ours → theirs
     dropout: tuple[str, ...] = ()
     write: Callable[[Model], Tree] = lambda model: {}  # further keys, as `read` reads them
@@ -214,7 +214,7 @@ GPT2 = Family(
         "scale_attn_by_inverse_layer_idx": False,
         "scale_attn_weights": True,
     },
-    activation="activation_function",
+    activation=Key("activation_function", "gelu_new"),
     activations=GPT2_PLAIN,
     dropout=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
     read=lambda tree: {"position": "learned"},
@@ -325,7 +325,7 @@ ARCEE = msgspec.structs.replace(
     needs=LLAMA.needs | {"mlp": tuple(PLAIN)},
     keys=LLAMA_KEYS | {"norm_eps": Key("rms_norm_eps", 1e-5)},
     constants={},
-    activation="hidden_act",
+    activation=Key("hidden_act", "relu2"),
     activations=PLAIN,
     layer={
         "A": LLAMA_NORMS
@@ -340,6 +340,7 @@ STARCODER2 = msgspec.structs.replace(
     architecture="Starcoder2ForCausalLM",
     title="StarCoder 2",
     needs=ROPE | {"norm": ("layer",), "mlp": tuple(PLAIN)},
+    activation=Key("hidden_act", "gelu_pytorch_tanh"),
     keys=LLAMA_KEYS
     | {"norm_eps": Key("norm_epsilon", 1e-5), "tied": Key("tie_word_embeddings", True)},
     constants={"sliding_window": None},
@@ -468,7 +469,7 @@ def write_config(family: Family, model: Model) -> Tree:
     tree |= family.constants
     tree |= {key.name: own[setting] for setting, key in family.keys.items()}
     if family.activation:
-        tree[family.activation] = family.activations[model.mlp]
+        tree[family.activation.name] = family.activations[model.mlp]
     tree |= dict.fromkeys(family.dropout, model.dropout)
     return tree | family.write(model)
 
@@ -490,7 +491,7 @@ def read_config(tree: Tree) -> tuple[Family, Tree]:
     for setting, key in family.keys.items():
         model[setting] = _value(tree, setting, key)
     if family.activation:
-        model["mlp"] = _activation(family, tree)
+        model["mlp"] = _activation(family, family.activation, tree)
     if family.dropout:
         model["dropout"] = tree.get(family.dropout[0], 0.0)
     model["layers"] = "A" * model["layers"]
@@ -512,12 +513,11 @@ def _value(tree: Tree, setting: str, key: Key) -> Any:
     return integer(tree, key.name, bounds.get(setting, MAX_SIZE))
 
 
-def _activation(family: Family, tree: Tree) -> str:
-    absent = {"gpt2": "gelu_new", "arcee": "relu2", "starcoder2": "gelu_pytorch_tanh"}
-    theirs = tree.get(family.activation, absent[family.name])
+def _activation(family: Family, key: Key, tree: Tree) -> str:
+    theirs = tree.get(key.name, key.absent)
     ours = {value: name for name, value in family.activations.items()} | SAME_ACTIVATION
     if not isinstance(theirs, str) or theirs not in ours:
-        raise unknown(family.activation, theirs, " or ".join(sorted(ours)))
+        raise unknown(key.name, theirs, " or ".join(sorted(ours)))
     return ours[theirs]
 
 

@@ -16,7 +16,7 @@ from ..model.checkpoint import (
     verify,
 )
 from ..model.decoder import Decoder
-from ..runfolder import RunFolder, best_evaluation, read_log
+from ..runfolder import RunFolder, lowest_evaluation, read_log
 from ..settings import load_config
 from ..text.tokenizers import Tokenizer
 
@@ -61,7 +61,7 @@ def find_step(run: RunFolder, checkpoint: str | int) -> int:
     if checkpoint == "last":
         return steps[-1]
     if checkpoint == "best":
-        best = best_evaluation(read_log(run.log).rows, among=steps)
+        best = lowest_evaluation(read_log(run.log).rows, among=steps)
         return best.step if best else steps[-1]
     if not str(checkpoint).isdecimal() or len(str(checkpoint)) > 18:
         raise UserError(f'checkpoint "{checkpoint}": give best, last or a step.')

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..files import not_linked, replace
+from ..files import open_no_follow, replace
 from ..runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -57,5 +57,5 @@ def _remember(folder: Path, run: Run) -> None:
     if any(old.get("made_at") == row["made_at"] for old in run.log.forecasts):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / FORECASTS, "a", encoding="utf-8", opener=not_linked) as file:
+    with open(folder / FORECASTS, "a", encoding="utf-8", opener=open_no_follow) as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")

@@ -16,7 +16,7 @@ from .tokenizers import Tokenizer
 
 ALPHABET = 1000  # characters that classic WordPiece can write
 ENDLESS, PARTS = re.compile(r"\S{1000}|\s{1000}"), re.compile(r"\s{0,64}\S{1,64}|\s{1,64}")
-SMALL_TEXT = 1.5e6  # bytes, below which pieces recur too soon (docs/lab-notes.md, 2026-11-21)
+FEW_BYTES = 1.5e6  # of text, below which pieces recur too soon (docs/lab-notes.md, 2026-11-21)
 
 
 def bytes_tokenizer(separator: bool) -> Tokenizer:
@@ -134,7 +134,7 @@ def least_vocab_size(kind: str, separator: bool) -> int:
 def suggest_kind(n_bytes: int) -> tuple[str, str]:
     """A kind of token for a training text of `n_bytes`, and why."""
     megabytes = f"{n_bytes / 1e6:,.1f} MB of training text"
-    if n_bytes < SMALL_TEXT:
+    if n_bytes < FEW_BYTES:
         return "bytes", f"{megabytes}: pieces of words would recur too soon"
     return "bpe", f"{megabytes}: enough for pieces of words"
 

@@ -63,6 +63,8 @@ class _Remembered(msgspec.Struct):
     choices: list[tuple[str, Any, str]]
 
 
+TOLD_SIZE = 2_000_000  # bytes, of which yardsticks take seconds
+TOLD_SECONDS = 2.0  # whatever takes longer says so
 FILES = ("train.bin", "val.bin", "tokenizer.json", "yardsticks.json")
 
 
@@ -291,7 +293,7 @@ class _Job:
         )
         tokenizer.save(entry / "tokenizer.json")
         started = time.monotonic()
-        if split.train.size > 2_000_000:
+        if split.train.size > TOLD_SIZE:
             self.say("measuring what the held-out text costs without a network (n-grams, xz)")
         used = min(1, MAX_VAL_BYTES / split.val.size)
         measured = yardsticks(
@@ -301,7 +303,7 @@ class _Job:
             round(val.tokens * used),
             val.unknown * used * math.log(2) * (tokenizer.unknown_bits or 0),
         )
-        if time.monotonic() - started > 2:
+        if time.monotonic() - started > TOLD_SECONDS:
             self.say(f"measured in {time.monotonic() - started:.0f} s")
         (entry / "yardsticks.json").write_bytes(msgspec.json.encode(measured))
         facts = {

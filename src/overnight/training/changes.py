@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from .. import __version__
-from ..config import OPEN, Config, Effect, effect
+from ..config import UNCHOSEN, Config, Effect, effect
 from ..errors import UserError
 from ..runfolder import AnyRow, RunFolder, Start
 from ..settings import check_setting, flatten, nest
@@ -22,7 +22,7 @@ def absolute(paths: list[str]) -> list[str]:
 def refuse_unsettled(run: RunFolder, settings: Config) -> None:
     """What was imported has never been planned. (Samples had no cadence of their own once.)"""
     flat = flatten(msgspec.to_builtins(settings), "")
-    for name, value in ({"length.steps": 0} | OPEN).items():
+    for name, value in ({"length.steps": 0} | UNCHOSEN).items():
         if flat[name] == value and name != "sample.every":
             raise UserError(
                 f"{run.config}: {name} = {flat[name]} was never settled, so nothing can go on "
@@ -67,7 +67,7 @@ def with_changes(
             raise UserError(
                 f"{name}: the run keeps its own ({flat[name]}); another needs a new run."
             )
-        if name in OPEN and value == OPEN[name]:
+        if name in UNCHOSEN and value == UNCHOSEN[name]:
             raise UserError(f"{name} = {value}: the run has {flat[name]}; give another value.")
         refuse_unaccepted(f"{name} was {flat[name]} and is to be {value}", effect(name), accept)
         changed[name] = f"was {flat[name]}, changed at a resume"

@@ -20,7 +20,7 @@ from ..settings import Settings
 from .compiling import compiler_trouble
 from .once import once
 from .timing import own_clock, update_seconds
-from .update import Updater, knows_fused
+from .update import Updater, prefers_fused
 
 ADVANTAGE = 1.1  # that an alternative needs
 ROUNDS, MOST_ROUNDS = 3, 40  # of short updates as many as take
@@ -45,10 +45,10 @@ def choose_form(
 ) -> None:
     """Settle what of the form is free; the rest is settled already. `minutes`: how long the run
     will train, as far as that is known, else 0. `say` is told what takes long."""
-    names = [name for name in FORM if settings.is_free(name)]
+    names = [name for name in FORM if settings.program_chooses(name)]
     if "train.attention" in names:
         context, dtype = settings.get("model.context"), settings.get("train.dtype")
-        fused = knows_fused(device, dtype, context)
+        fused = prefers_fused(device, dtype, context)
         reason = f"known for {device.type}, {dtype}, context {context}"
         settings.choose("train.attention", "fused" if fused else "plain", reason)
     if device.type != "cpu":

@@ -14,7 +14,7 @@ from ..runfolder import RunFolder
 from ..settings import Layer, Settings, flatten, load_config
 from ..text.tokenizers import Tokenizer
 
-FREE = ("model.dropout",)  # of the model, what may differ from the run
+MAY_DIFFER = ("model.dropout",)  # of the model, from the run whose weights it gets
 
 
 class Initial(msgspec.Struct):
@@ -45,7 +45,7 @@ def load_initial(run: str | Path) -> Initial:
 def refuse_other_model(settings: Settings, initial: Initial) -> None:
     """The weights fit the run's model alone; its context may change where no tensor has it."""
     learned = initial.layer["model.position"] == "learned"
-    free = FREE if learned else (*FREE, "model.context")
+    free = MAY_DIFFER if learned else (*MAY_DIFFER, "model.context")
     fixed = {
         name: value
         for name, value in initial.layer.items()

@@ -29,8 +29,8 @@ from ..runfolder import (
     Start,
     Train,
     begins_with_weights,
-    best_evaluation,
     current,
+    lowest_evaluation,
     read_log,
 )
 from ..text.prepare import Prepared
@@ -72,12 +72,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.best = self._best_so_far()
-        self.given = begins_with_weights(read_log(self.run.log).rows)
+        self.pretrained = begins_with_weights(read_log(self.run.log).rows)
         self.last_loss = math.nan
         self.clock = Clock(time.monotonic())
         self.measuring = Measuring(
             self.run, self.log, self.config, self.updater, self.prepared, self._event,
-            self.progress, self.given,
+            self.progress, self.pretrained,
         )  # fmt: skip
         self.saver = Saver(self.run, self.log, self.config.save, self._event)
         self.saver.best_step = self.best.step if self.best else None
@@ -89,7 +89,7 @@ class Trainer:
     def _best_so_far(self) -> Eval | None:
         """Of the rows that count, now that this attempt's start row is written: what a killed
         session logged beyond it is measured again, and saved if it is the best."""
-        return best_evaluation(read_log(self.run.log).rows)
+        return lowest_evaluation(read_log(self.run.log).rows)
 
     def train(self, stop: StopSignal) -> str:
         """Run to the end or to a stop: `finished`, `interrupted` or `failed`."""
@@ -97,7 +97,7 @@ class Trainer:
         try:
             self._train()
             kept = self.run.checkpoint_steps()
-            if best := best_evaluation(read_log(self.run.log).rows, among=kept):
+            if best := lowest_evaluation(read_log(self.run.log).rows, among=kept):
                 self.measuring.evaluate_whole(best.step, self.state.step, self.stop)
             reason = "finished"
         except StoppedError:
@@ -257,7 +257,7 @@ class Trainer:
     def _evaluate(self) -> bool:
         """Score both fixed sets; whether this is the best val loss of everything logged."""
         row = self.measuring.evaluate(self.state.step, self.stop)
-        counts = row.step > 0 or self.given
+        counts = row.step > 0 or self.pretrained
         improved = counts and _is_less(row.val_loss, self.best.val_loss if self.best else None)
         if improved:
             self.best, self.saver.best_step = row, row.step

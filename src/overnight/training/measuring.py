@@ -14,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from ..config import Config
-from ..files import fsync_path, not_linked
+from ..files import fsync_path, open_no_follow
 from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.decoder import in_float32
@@ -27,7 +27,7 @@ from .progress import Progress
 from .stop import StopSignal
 from .update import Updater
 
-DRAWN_TOKENS = 8192  # evaluated of weights that are as drawn
+RANDOM_TOKENS = 8192  # evaluated of random weights, at step 0
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Measuring:
     prepared: Prepared
     event: Callable[[EventKind, str], None]  # kind and message
     progress: Progress
-    given: bool  # whether the weights of step 0 are more than drawn ones
+    pretrained: bool  # the weights of step 0 are no random ones
 
     def __post_init__(self) -> None:
         self.val, self.probe = self._blocks(self.config.eval.tokens)
@@ -86,9 +86,9 @@ class Measuring:
         return row
 
     def _sets(self, step: int) -> tuple[FixedBlocks, FixedBlocks]:
-        """Held-out and training blocks; a few where weights are as drawn: the first step waits."""
-        if step == 0 and not self.given:
-            return self._blocks(min(DRAWN_TOKENS, self.config.eval.tokens))
+        """Held-out and training blocks; a few where weights are random: the first step waits."""
+        if step == 0 and not self.pretrained:
+            return self._blocks(min(RANDOM_TOKENS, self.config.eval.tokens))
         return self.val, self.probe
 
     def _score(
@@ -107,7 +107,7 @@ class Measuring:
             "probe": probe.block_losses.astype(np.float32),
         }
         try:
-            with open(path, "wb", opener=not_linked) as file:
+            with open(path, "wb", opener=open_no_follow) as file:
                 file.write(safetensors.numpy.save(losses))
                 file.flush()
                 os.fsync(file.fileno())

@@ -29,7 +29,7 @@ class Plan(msgspec.Struct):
     seconds: float  # expected, for the whole run with evaluations
     step_seconds: float
     shortened: bool  # the warm-up, to half of the run
-    initial: str = ""  # where its first weights come from, if they are not drawn
+    initial: str = ""  # where its first weights come from, if they are not random
 
     @property
     def ledger(self) -> Ledger:

@@ -88,7 +88,7 @@ def _choose_micro_batch(settings: Settings, prepared: Prepared, device: torch.de
     free, _ = memory.memory(device)
     if not micro and memory.estimated(settings.resolve(), free) == batch:
         settings.choose("train.micro_batch", batch, "the whole batch at once")
-    elif micro > 0 and batch % micro and settings.left_open("train.micro_batch"):
+    elif micro > 0 and batch % micro and settings.not_given("train.micro_batch"):
         part = math.gcd(batch, micro)
         settings.choose("train.micro_batch", part, f"the preset's {micro}, as a part of {batch}")
     elif micro in (0, AUTO):

@@ -61,7 +61,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def restore(updater: Updater, folder: Path | None, whole: bool = True) -> State:
     """Bring `updater` to the state saved in `folder`; None is the beginning. Without `whole` only
-    what fits is taken: other weights stay drawn, the optimizer starts anew."""
+    what fits is taken: other weights stay random, the optimizer starts anew."""
     updater.reset()
     if folder is None:
         return State()

@@ -136,7 +136,7 @@ def begin(
 
 
 def _keep_initial(run: RunFolder, log: LogWriter, plan: Plan) -> None:
-    """Save weights that were not drawn at step 0: a resume before the first checkpoint, and a
+    """Save weights that are not random at step 0: a resume before the first checkpoint, and a
     return, must find them; and none may be better."""
     message = f"begins with the weights of {plan.initial}"
     log.write(Event(step=0, kind=INITIAL, message=message))

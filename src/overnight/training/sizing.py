@@ -92,7 +92,7 @@ def choose_size(
         return minutes
     text = len(prepared.train)
     letters = settings.get("tokenizer.kind") in ("chars", "bytes")
-    if letters and settings.left_open("model.context"):
+    if letters and settings.not_given("model.context"):
         _choose_context(settings, prepared)
     ladder, recurring = (
         tuple(rung for rung in _with_given(settings, rungs) if _fits(settings, rung))
@@ -128,9 +128,9 @@ def choose_size(
         f"and {rung.weights:,} weights in layers"
     )
     for name, value in chosen.items():
-        if settings.left_open(name):
+        if settings.not_given(name):
             settings.choose(name, value, reason)
-    if settings.left_open("model.heads"):
+    if settings.not_given("model.heads"):
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
     return minutes * min(1.0, MOST_PASSES * text / tokens)
@@ -163,9 +163,9 @@ def _with_given(settings: Settings, ladder: tuple[Rung, ...]) -> tuple[Rung, ...
     given = {
         leaf: settings.get(f"model.{leaf}")
         for leaf in ("layers", "width")
-        if not settings.left_open(f"model.{leaf}")
+        if not settings.not_given(f"model.{leaf}")
     }
-    if not settings.left_open("train.batch"):
+    if not settings.not_given("train.batch"):
         batch = settings.get("train.batch")
         memory.check_micro_batch(batch, max(1, settings.get("train.micro_batch")))
         given["tokens"] = batch * settings.get("model.context")
@@ -217,7 +217,7 @@ def _token_seconds(
 def _sized(settings: Settings, rung: Rung) -> Config:
     """The settings at this size."""
     config = settings.resolve()
-    own = settings.left_open("model.heads")
+    own = settings.not_given("model.heads")
     heads = _heads(rung.width) if own else config.model.heads
     return config.having(
         model={"layers": rung.layers, "width": rung.width, "heads": heads},

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from ..ledger import Ledger
-from ..runfolder import End, Eval, Full, RunFolder, Start, best_evaluation, current, read_log
+from ..runfolder import End, Eval, Full, RunFolder, Start, current, lowest_evaluation, read_log
 
 
 class Summary(msgspec.Struct):
@@ -33,7 +33,7 @@ def summarise(run: RunFolder, reason: str, seconds: float) -> Summary:
     started = next(row for row in reversed(sessions) if isinstance(row, Start))
     ledger = msgspec.convert(started.ledger, Ledger)
     evals = [row for row in rows if isinstance(row, Eval) and row.step]
-    best = best_evaluation(rows, among=run.checkpoint_steps())
+    best = lowest_evaluation(rows, among=run.checkpoint_steps())
     whole = [row for row in rows if isinstance(row, Full) and best and row.step == best.step]
     steps = sessions[-1].step
     return Summary(

@@ -123,11 +123,11 @@ class Updater:
 
 def _fused(config: Config, device: torch.device) -> bool:
     if config.train.attention == "auto":
-        return knows_fused(device, config.train.dtype, config.model.context)
+        return prefers_fused(device, config.train.dtype, config.model.context)
     return config.train.attention == "fused"
 
 
-def knows_fused(device: torch.device, dtype: str, context: int) -> bool:
+def prefers_fused(device: torch.device, dtype: str, context: int) -> bool:
     """Whether torch's fused attention kernel is the faster one: on a CPU only in float32 over long
     contexts (at 64 plain products make updates 1.8 times as fast, at 1,024 the kernel 1.1 times;
     docs/lab-notes.md, 2026-11-20)."""

@@ -124,7 +124,7 @@ def test_settings_in_a_log_are_understood(tmp_path):
      ("wall_time_sec", "time"), ("current_steps", "step"), ("eval_c4_loss", "val_loss"),
      ("eval_loss_ratio", None), ("opt_lr", "lr"), ("lr-DecoupledAdamW/group0", "lr"),
      ("val_loss_wiki", "val_loss"), ("val/wiki/loss", "val_loss"), ("val_loss_std", None),
-     ("eval_best_loss", None), ("val_aux_loss", None), ("val_loss_bits", None),
+     ("eval_best_loss", None), ("val_aux_loss", None), ("val_loss_bits", "val_loss"),
      ("throughput/tokens_per_sec", "tokens_per_s"), ("time/token", "tokens")],
 )  # fmt: skip
 def test_names(name, ours):

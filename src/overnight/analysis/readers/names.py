@@ -21,18 +21,20 @@ SYNONYMS = {
     "train_nll nll nll_loss xent avg_loss mean_loss loss_avg loss_mean avg_train_loss "
     "train_loss_avg train_loss_mean train_loss_epoch running_loss losses_train trn_loss "
     "trainloss reduced_train_loss train_cross_entropy_loss train_language_cross_entropy "
-    "loss_train_total loss_out train_mean_nll mean_nll global_avg_loss "
+    "loss_train_total loss_out train_mean_nll mean_nll global_avg_loss current_loss "
+    "minibatch_loss loss_tok train_epoch_loss train_bits_per_token "
     "loss_metrics_global_avg_loss train",
     "val_loss": "val_loss valid_loss validation_loss eval_loss loss_val loss_eval dev_loss "
     "val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
     "val_nll valid_nll eval_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
     "losses_val losses_valid validation_cross_entropy vloss valloss eval_language_cross_entropy "
-    "val valid validation heldout heldout_loss held_out_loss holdout_loss",
+    "val valid validation heldout heldout_loss held_out_loss holdout_loss eval_epoch_loss "
+    "val_bits_per_token eval_bits_per_token",
     "test_loss": "test_loss test_nll",
     "val_se": "val_se val_loss_se eval_se val_stderr",
-    "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step",
+    "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step avg_ppl",
     "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
-    "validation_perplexity",
+    "validation_perplexity validation_ppl valid_perplexity dev_ppl dev_perplexity",
     "val_bpb": "val_bpb eval_bpb validation_bpb bpb bits_per_byte val_bits_per_byte",
     "lr": "lr learning_rate opt_lr optimizer_lr lr_adamw lr_adam lr_0 train_lr train_learning_rate",
     "tokens_per_s": "tokens_per_s tokens_per_sec tokens_per_second tokens_s tok_s tok_per_s "
@@ -71,7 +73,7 @@ SPREAD = ("__MIN", "__MAX")  # what W&B's exports hold beside each column
 LN_2 = math.log(2)
 # A throughput of something else than tokens
 OTHER_RATE = re.compile(r"throughput.*(flop|sample|sequence|image|step|it/s|batch)", re.IGNORECASE)
-BITS = re.compile(r"(?<![a-z])bits(?![a-z])")
+BITS = re.compile(r"[\[(]\s*bits?\s*[\])]|(?<![a-z])bits(?![a-z])")
 NAMED = 8  # columns that are not read
 # What a language model's log has, and what the log of another task does
 TOKENS = re.compile(r"tok|perplexity|ppl|bpb|bits_per_byte")
@@ -132,7 +134,7 @@ def ours_of(name: str) -> str | None:
     for prefix in PREFIXES:
         if plain not in OURS:
             plain = plain.removeprefix(f"{prefix}_")
-    found = OURS.get(plain)
+    found = OURS.get(plain) or OURS.get(plain.removesuffix("_bits"))
     if found is None and OF_ONE_SET.fullmatch(plain) and not STATISTIC.search(plain):
         return "val_loss"
     if found is None and plain.startswith(

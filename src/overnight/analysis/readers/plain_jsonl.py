@@ -12,27 +12,33 @@ from typing import Any
 from ...runfolder import MAX_ROW_BYTES
 from ...wording import counted
 from ..tables import Log
-from .files import JSON_NAMES, decoded, is_text, opened
+from .files import JSON_NAMES, decoded, is_text, opened, tail
 from .loose import note
 from .names import recognise
 from .rows import tables
 from .values import LOSSES
 
 MARK = codecs.BOM_UTF8
-FEWEST = 3  # objects that the head of a log holds
+FEWEST = 3  # objects that the head of a log holds, or its tail
+TAIL = 16_384  # bytes
 LOGGED = {*LOSSES, "perplexity", "val_perplexity", "val_bpb"}
 STEP = re.compile(r"\b(?:step|iter|iteration)\W{0,3}(\d+)", re.IGNORECASE)
 
 
 def fits(path: Path, head: bytes) -> bool:
-    """Where the first line begins as an object does, or most lines hold one: a log that
-    was cut begins within a row, and loggers put words in front of theirs."""
+    """Where the first line begins as an object does, or most lines hold one, of the head or of the
+    tail: a log that was cut begins within a row, loggers put words in front of theirs, and
+    trainers print their settings first."""
     if path.name.endswith(JSON_NAMES) or not is_text(head):
         return False
     lines = head.lstrip(MARK + b" \r\n").splitlines()
     first = lines[0].rstrip() if lines else b""
     if first.startswith(b"{") and not first.startswith(b"{'") and first != b"{":  # a printed one
         return True
+    return path.is_file() and (_mostly(lines) or _mostly(tail(path, TAIL).splitlines()[1:]))
+
+
+def _mostly(lines: list[bytes]) -> bool:
     held = sum(_object(line) is not None for line in lines)
     return held >= FEWEST and 2 * held >= sum(bool(line.strip()) for line in lines)
 

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ...wording import counted
 from ..tables import Log
 from . import kinds
 from .files import is_text, opened, tail, torn
@@ -29,6 +30,12 @@ FEWEST = 3  # lines of the head or the tail that hold a step and a loss
 EPOCH = re.compile(r"\bepoch\W{0,3}(?P<epoch>\d+)", re.IGNORECASE)
 STEP = re.compile(r"\[step=(?P<step>\d+)/(?P<max_steps>\d+)")
 SUMMARY = re.compile(r"\b(?:best|lowest|min|minimum|previous|final|average)\b", re.IGNORECASE)
+# What a line says of a held-out set that is passed over
+SPOKEN = re.compile(
+    r"(?=.*\d\.\d)(?=.*\b(?:val|valid|validation|eval|evaluation|dev|held[- ]?out)(?:\b|_))"
+    r"(?=.*(?:\b|_)(?:loss|ppl|perplexity|nll|ce|bpb|cross[- _]entropy)\b).{,300}$",
+    re.IGNORECASE,
+)
 MEASURED = ("loss", "val_loss", "test_loss", "val_bpb", "val_perplexity")
 LONE = ("val_loss", "val_perplexity")  # what may stand in a line of its own
 
@@ -66,8 +73,15 @@ def read(path: Path) -> Log:
     problems: list[str] = []
     way = next((way for way in WAYS[:2] if _is_enough(path, way)), WAYS[-1])
     with opened(path) as file:
-        lines = _lines(file, torn(path), problems)
-        return tables(path, "text", _read_lines(lines, way), problems)
+        spoken: list[str] = []
+        rows = _read_lines(_lines(file, torn(path), problems), way, spoken)
+        log = tables(path, "text", rows, problems)
+    if len(spoken) > len(log.eval["step"]):
+        log.problems.append(
+            f"{counted(len(spoken), 'line')} with a loss of a held-out set, it seems, not "
+            f"understood: {spoken[0]!r}"
+        )
+    return log
 
 
 def _is_enough(path: Path, way: Way) -> bool:
@@ -86,8 +100,11 @@ def _lines(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[str]:
         yield line
 
 
-def _read_lines(lines: Iterable[str], way: Way) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of numbered lines, with what stands above them where that is their step."""
+def _read_lines(
+    lines: Iterable[str], way: Way, spoken: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of numbered lines, with what stands above them where that is their step. `spoken`
+    gets the beginnings of lines that are no row and speak of a held-out loss."""
     above: dict[str, Any] = {}
     for number, line in enumerate(lines, 1):
         for form in (EPOCH, STEP) if way.by_epoch else ():
@@ -95,6 +112,8 @@ def _read_lines(lines: Iterable[str], way: Way) -> Iterator[tuple[int, dict[str,
         row = _row(line, way._replace(by_epoch=bool(above)))
         if row is not None:
             yield number, above | row
+        elif spoken is not None and SPOKEN.match(line) and not SUMMARY.search(line):
+            spoken.append(" ".join(line.split())[:80])
 
 
 def _row(line: str, way: Way) -> dict[str, Any] | None:

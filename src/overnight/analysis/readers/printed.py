@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from . import kinds
 from .names import OURS, normalise, ours_of, tells_smoothing, tells_task
@@ -12,57 +13,96 @@ from .values import COUNTS
 from .values import number as parse
 
 STEPS = "step|iter|iteration|update"
-# What stands where a name and a number are wanted, and what it says; in this order
+WORDS = "|".join([*kinds.VALIDATION, *kinds.TEST])  # that say that a set is held out
+TIME = r"\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?!\w)"
+LOGGER = rf"(?!(?:{'|'.join(kinds.VALIDATION)})\b)[A-Za-z_.]+"  # its name
+IN_FRONT = (
+    rf"\d{{4}}[-/]\d\d[-/]\d\d(?:[T ]{TIME}|(?!\w))|{TIME}|rank ?\d+\b|"
+    rf"(?:INFO|DEBUG|WARNING|WARN)(?::[\w.]+:|\b(?:\W+{LOGGER}(?= - ))?)|"
+    r"[IWD]\d{4}(?= \d\d:)|\d+(?= [\w/]+\.py:)|[\w./]+\.py:\d+|[\w.]+:\w+:\d+(?= -)"
+)
+
+
+class Rule(NamedTuple):
+    """What stands where a name and a number are wanted, and what it says."""
+
+    mark: str  # stands in every such line; looked for first, as it takes a hundredth of the time
+    form: re.Pattern[str]
+    becomes: str
+
+
+# In this order
 TIDY = (
-    (re.compile(r"\x1b\[[0-9;]*m"), ""),  # colours
-    (re.compile(r"[ \t]+"), " "),
+    # colours, and where a bar of progress moves to
+    Rule("\x1b", re.compile(r"\x1b\[[0-9;?]*[A-Za-z]"), ""),
+    Rule("\x08", re.compile(r"^.*\x08"), ""),  # Keras goes back over what it wrote
+    Rule("", re.compile(r"[ \t]+"), " "),
     # docker's, kubectl's time in front: `2024-05-01T10:00:00.5Z step 3 loss 2`
-    (re.compile(r"^\S*\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? "), ""),
+    Rule("", re.compile(r"^\S*\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? "), ""),
     # Python's logging: `2024-05-01 10:00:00,123 - INFO - joeynmt.training - `
-    (
+    Rule(
+        " - ",
         re.compile(
-            r"^\d{4}-\d\d-\d\d[ T][\d:,.]+ - (?:[\w.]+ - )?(?:INFO|DEBUG|WARNING) - (?:[\w.]+ - )?"
+            r"^\d{4}-\d\d-\d\d[ T][\d:,.]+ - (?:[\w.]+ - )?(?:INFO|DEBUG|WARNING) - "
+            rf"(?:{LOGGER} - )?",
+            re.IGNORECASE,
         ),
         "",
     ),
+    # what else loggers put in front: a time, a level, a rank, a line of source, in any order
+    Rule("", re.compile(rf"^(?:[^\w(]*(?:{IN_FRONT}))+[^\w(\[{{'-]*-? *(?=[\[({{'A-Za-z])"), ""),
+    # TF Estimator: `Saving dict for global step 300: global_step = 300, loss = 2.6`
+    Rule(
+        "Saving dict", re.compile(r"^Saving dict for global step (\d+): "), r"validation step \1 "
+    ),
+    # names of files hold rounded figures: `model--val_loss=0.24-step=9.ckpt`
+    Rule("=", re.compile(r"(?<!\S)(?=\S*[/'\"])\S+\.(?:ckpt|pth?|nemo|h5|safetensors)\b\S*"), ""),
+    # what PyTorch prints of a tensor: `tensor(3.21, device='cuda:0')`
+    Rule("tensor(", re.compile(r"\btensor\(([^\s,()]+)(?:,[^()]*)?\)"), r"\1"),
     # llama2.c, build-nanogpt: `250 | loss 3.21`; parameter-golf: `500/20000 train_loss: 8.5`
-    (
+    Rule(
+        "",
         re.compile(
             r"^[\[(]?(\d+)( ?/ ?\d+)?[\])]?:?,? (?:\| )?(?=\(?(?:train|val|loss|epoch)(?:\b|_))"
             rf"(?!.*\b(?:{STEPS})s?\b\W*\d)"  # then it is a rank
         ),
         r"step \1\2 ",
     ),
+    # MLPerf's GNMT: `TRAIN [0][10/1885]`
+    Rule("TRAIN", re.compile(r"\bTRAIN ?\[(\d+)\]\[(\d+/\d+)\]"), r"epoch \1 batch \2"),
     # Marian: `Ep. 1 : Up. 500 : Sen. 16,557 : Cost 5.75 * 407,343 … : L.r. 2.9e-04`
-    (
+    Rule(
+        "Up.",
         re.compile(r"^(?:\[[^\]]*\] )??(?:(\[valid\]) )?Ep\. (\d+) : Up\. (\d+) :"),
         r"\1 epoch \2 step \3 :",
     ),
-    (re.compile(r": Cost (?=\d)"), ": loss "),
-    (re.compile(r": L\.r\. (?=\d)"), ": lr "),
-    (re.compile(r"^(\[valid\].*)\bperplexity :"), r"\1 val_ppl :"),
+    Rule(": Cost ", re.compile(r": Cost (?=\d)"), ": loss "),
+    Rule(": L.r. ", re.compile(r": L\.r\. (?=\d)"), ": lr "),
+    Rule("[valid]", re.compile(r"^(\[valid\].*)\bperplexity :"), r"\1 val_ppl :"),
     # ms-swift: `'global_step/max_steps': '5/500'`
-    (re.compile(r"global_step/max_steps'?: ?'?(?=\d+/\d)"), "step: "),
+    Rule("global_step", re.compile(r"global_step/max_steps'?: ?'?(?=\d+/\d)"), "step: "),
     # PyTorch's word_language_model: `| epoch 1 | 200/ 2983 batches | loss 7.1`
-    (re.compile(r"\| (\d+/ ?\d+) batches\b"), r"| batch \1"),
+    Rule(" batches", re.compile(r"\| (\d+/ ?\d+) batches\b"), r"| batch \1"),
     # a bar of progress, with figures that change as it grows: ` 45%|████ | 9/20 [00:01<00:02]`
-    (re.compile(r"\d+%\|[^\]]*\]"), ""),
+    Rule("%|", re.compile(r"\d+%\|[^\]]*\]"), ""),
     # MiniMind: `Epoch:[1/2](10/39695) loss:8.9`
-    (re.compile(r"(Epoch): ?\[(\d+)/\d+\] ?\((\d+/\d+)\)"), r"\1 \2 step \3 "),
-    (re.compile(r"^ +"), ""),
+    Rule("Epoch", re.compile(r"(Epoch): ?\[(\d+)/\d+\] ?\((\d+/\d+)\)"), r"\1 \2 step \3 "),
+    Rule("", re.compile(r"^ +"), ""),
     # llm.c's rate behind its number: `| 124025 tok/s`; OpenNMT's are of both languages
-    (
+    Rule(
+        "tok",
         re.compile(
             r"[|,;(] ?(?:\d+/)?(\d[\d,]*(?:\.\d+)?[kM]?) ?tok(?:ens)?/s(?:ec)?\b(?! ?[:=(\d])"
         ),
         r"| tok_s: \1 ",
     ),
     # nanoGPT's time is that of one iteration: `iter 10: loss 3.1820, time 35.78ms, mfu 10.41%`
-    (re.compile(r"^(iter \d+: loss [^,]+,) time (?=[\d.]+ms, mfu)"), r"\1 step_time "),
+    Rule(", mfu", re.compile(r"^(iter \d+: loss [^,]+,) time (?=[\d.]+ms, mfu)"), r"\1 step_time "),
     # llama2.c, llm.c: `| lr 5.000000e-04 | 123.45ms | mfu`, `| 3179.87 ms | 46.2% bf16 MFU`
-    (re.compile(r"\| (\d+(?:\.\d+)? ?ms) \|"), r"| step_time: \1 |"),
+    Rule("ms |", re.compile(r"\| (\d+(?:\.\d+)? ?ms) \|"), r"| step_time: \1 |"),
     # Megatron, GPT-NeoX: `validation loss at iteration 100 | lm loss value: 3.2E+00 | …`
-    (
+    Rule(
+        " at iteration ",
         re.compile(
             r"^.*?valid(?:ation)?(?:-0)? (?:loss|results) at iteration (\d+)"
             r"(?!.*on test set).*?loss value: (\S+).*$"
@@ -70,7 +110,8 @@ TIDY = (
         r"step \1 val_loss \2",
     ),
     # `Val loss at step 100: 3.2`, `eval loss after 100 steps is 3.2`, `Eval loss @ 100: 3.2`
-    (
+    Rule(
+        "",
         re.compile(
             r"^(?=.*[ _]loss ?(?:at|after|for|@))"  # seldom; what follows takes long
             r"(?:(?!\b(?:loss|best|lowest|min|minimum|previous|final|average|"
@@ -84,7 +125,8 @@ TIDY = (
         r"step \2\3\4 \1: ",
     ),
     # what early stopping says is said of the best, and rounded: `val loss improved from 3.5 to 3.4`
-    (
+    Rule(
+        "",
         re.compile(
             r"\b(?:val|valid|validation|eval|dev)[ _]loss (?:has )?"
             r"(?:improved|decreased|fell|dropped|did not)\b.*$",
@@ -93,7 +135,11 @@ TIDY = (
         "",
     ),
     # torchtitan: `validate step: 100  loss:  3.2`
-    (re.compile(r"^.*?validate step:\s*(\d+)\s+loss:\s*(\S+).*$"), r"step \1 val_loss \2"),
+    Rule(
+        "validate step",
+        re.compile(r"^.*?validate step:\s*(\d+)\s+loss:\s*(\S+).*$"),
+        r"step \1 val_loss \2",
+    ),
 )
 PAIR = re.compile(
     r"([A-Za-z]\d?[A-Za-z_/ ().-]{0,63}?) ?[:= ] ?[#[]?"  # a name
@@ -104,7 +150,6 @@ PAIR = re.compile(
     re.IGNORECASE,
 )
 # What a loss is of: its first word, a word in brackets, the one next to the loss
-WORDS = "|".join([*kinds.VALIDATION, *kinds.TEST])
 TAG = re.compile(
     rf"^\W*({WORDS})\b|[\[(]({WORDS})[\])]|\b({WORDS})\W{{0,3}}$|(valid) on '", re.IGNORECASE
 )
@@ -122,8 +167,9 @@ SHORT = {"s": "step", "trl": "loss", "tel": "val_loss"}  # llm.c
 
 def tidy(line: str) -> str:
     """A line as words, names and numbers."""
-    for form, instead in TIDY:
-        line = form.sub(instead, line)
+    for mark, form, becomes in TIDY:
+        if mark in line:
+            line = form.sub(becomes, line)
     return line
 
 

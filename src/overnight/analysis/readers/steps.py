@@ -72,15 +72,15 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
     at = np.flatnonzero(np.isfinite(loose["step"]))
     steps = loose["step"][at]
     falls = np.flatnonzero(np.diff(steps) < 0) + 1
+    if (counted := _in_epochs(loose, at)) is not None:
+        problems.append("steps begin again in every epoch: they are counted on")
+        return loose | {"step": counted}
     if not len(falls):
         return loose
     if len(falls) == 1 and falls[0] == len(steps) - 1 and steps[-1] <= steps[0]:
         problems.append(f"the last row falls back to step {steps[-1]:,.0f} and is left out")
         keep = np.delete(np.arange(len(loose["step"])), at[-1])
         return {name: values[keep] for name, values in loose.items()}
-    if (counted := _in_epochs(loose, at, falls)) is not None:
-        problems.append("steps begin again in every epoch: they are counted on")
-        return loose | {"step": counted}
     begins, ends = steps[np.append(0, falls)], steps[np.append(falls - 1, len(steps) - 1)]
     again = (begins == begins[0]).all() and (ends[:-1] == ends[0]).all() and ends[-1] <= ends[0]
     if again and _goes_on(loose, at, falls):
@@ -105,20 +105,27 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
     return loose
 
 
-def _in_epochs(loose: Columns, at: Indices, falls: Indices) -> Array | None:
-    """Steps counted on by the number of the epoch, where each fall of the step is the next epoch
-    and the log says how many steps one has; the first may be cut."""
+def _in_epochs(loose: Columns, at: Indices) -> Array | None:
+    """Steps counted on by the number of the epoch, where they fall, or stay, with each new epoch
+    and never else, and training rows say how many one has, or about how many. The first may be
+    cut."""
     nothing = np.full(len(loose["step"]), np.nan)
     epochs, of = (loose.get(name, nothing)[at] for name in ("epoch", "planned"))
-    if not (np.isfinite(epochs).all() and np.isfinite(of).all() and np.ptp(of) == 0):
+    says = np.flatnonzero(np.isfinite(of))
+    steps, of = loose["step"][at], of[says]
+    if not len(says) or not (np.mod(epochs[says], 1) == 0).all():
         return None
-    steps, rises = loose["step"][at], np.diff(epochs)
-    turns = np.flatnonzero(rises != 0) + 1
-    whole = (np.mod(epochs, 1) == 0).all() and (rises >= 0).all()
-    if not whole or not np.array_equal(turns, falls) or steps.max() > of[0]:
+    # an evaluation is of the epoch above it
+    epochs = epochs[says[np.maximum(np.searchsorted(says, np.arange(len(at)), "right") - 1, 0)]]
+    counts, rises = steps[says], np.diff(epochs[says])
+    # where it is another one in each row, as bptt is drawn in AWD-LSTM, it is about the largest
+    length = of[0] if np.ptp(of) == 0 else counts.max() + _spacing(counts)
+    falls, turns = np.diff(counts) < 0, rises > 0
+    again = turns.any() and (rises >= 0).all() and not (np.diff(counts) > 0)[turns].any()
+    if not again or falls[~turns].any() or steps.max() > length:
         return None
     counted = loose["step"].copy()
-    counted[at] = steps + (epochs - min(1.0, epochs[0])) * of[0]
+    counted[at] = steps + (epochs - min(1.0, epochs[0])) * length
     return counted
 
 

@@ -1,0 +1,133 @@
+"""What stands around the names and numbers of a printed line, one case for each kind of tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from foreign import STEPS, evaluations, falling, losses, run_of, told, val
+
+from overnight.analysis.readers.names import ours_of, scale
+
+EVERY = 200  # steps from one evaluation to the next
+
+
+def log(train: str, held: str) -> list[str]:
+    """Lines of training with an evaluation now and then."""
+    lines = []
+    for s in STEPS:
+        lines.append(train.format(s=s, loss=falling(s)))
+        if s % EVERY == 0:
+            lines.append(held.format(s=s, loss=val(s)))
+    return lines
+
+
+@pytest.mark.parametrize(
+    "front",
+    ["2026-01-01 00:00:00 INFO ", "[2026-01-01 00:00:00] ", "2026-01-01 00:00:00,123 ",
+     "[rank0]: ", "INFO:root:", "10:00:00 | ", "I0101 10:00:00.123456 14012 train.py:45] ",
+     "2026-01-01 10:00:00.123 | INFO     | __main__:train:45 - ", "2026-01-01T10:00:00Z ",
+     "[rank1]:[2026/01/01 10:00:00] "],
+)  # fmt: skip
+def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -> None:
+    lines = log(front + "step {s} loss {loss}", front + "Validation: step {s} loss {loss}")
+    run = run_of(tmp_path, "out.log", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS if s % EVERY == 0]
+
+
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        # TF Estimator, tensor2tensor
+        ("INFO:tensorflow:loss = {loss}, step = {s} (7.759 sec)",
+         "INFO:tensorflow:Saving dict for global step {s}: global_step = {s}, loss = {loss}"),
+        # a tensor as PyTorch prints it
+        ("step {s} loss tensor({loss}, device='cuda:0', grad_fn=<NllLossBackward0>)",
+         "step {s} val_loss=tensor({loss}, device='cuda:0')"),
+        # Keras goes back over what it wrote
+        ("step {s} loss: 9.9 - ETA: 0s\x08\x08\x08\x08step {s} loss: {loss}",
+         "step {s} val_loss: 9.9\x08\x08\x08step {s} val_loss: {loss}"),
+        # NeMo: a file's name holds the rounded loss
+        ("global_step: {s} | reduced_train_loss: {loss} | consumed_samples: 5120",
+         "step {s} val_loss: {loss}\nsaving /a/model--val_loss=0.00-step={s}-x=5120.0-last.ckpt"),
+    ],
+)  # fmt: skip
+def test_how_tools_print(train: str, held: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path, "out.log", log(train, held))
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS if s % EVERY == 0]
+
+
+def test_dictionaries_behind_what_moves_the_cursor(tmp_path: Path) -> None:
+    """transformers, after the bar of an evaluation."""
+    lines = log(
+        "{{'loss': {loss}, 'epoch': 1.0}}", "   \x1b[A{{'eval_loss': {loss}, 'epoch': 1.0}}"
+    )
+    run = run_of(tmp_path, "out.log", lines)
+    assert [loss for _, loss in evaluations(run)] == [val(s) for s in STEPS if s % EVERY == 0]
+
+
+def test_epochs_of_as_many_steps_as_were_drawn(tmp_path: Path) -> None:
+    """AWD-LSTM: how many batches an epoch has is another number in each line."""
+    lines = []
+    for epoch in (1, 2, 3, 4):
+        for batch in range(200, 1200, 200):
+            of = 1150 - 37 * (batch // 200 % 3) if batch < 1000 else 1050
+            loss = falling(epoch * 100 + batch // 10)
+            lines.append(f"| epoch   {epoch} | {batch:5}/{of:5} batches | lr 0.002 | loss {loss} |")
+        lines.append(f"| end of epoch   {epoch} | time: 9s | valid loss {val(epoch * 200)} |")
+    run = run_of(tmp_path, "out.log", lines)
+    steps = [step for step, _ in losses(run)]
+    assert (len(steps), steps[0], steps == sorted(set(steps))) == (20, 200, True)
+    assert told(run, "counted on")
+    assert [step for step, _ in evaluations(run)] == steps[4::5]
+
+
+def test_one_row_of_training_in_each_epoch(tmp_path: Path) -> None:
+    """GluonNLP: its step is the same in each, and its evaluations name no epoch that is read."""
+    lines = []
+    for epoch in range(12):
+        loss = falling(100 * epoch + 100)
+        lines.append(f"[Epoch {epoch} Batch 200/372] current loss {loss}, ppl 9.9, lr 30.00")
+        lines.append(f"[Epoch {epoch}] time cost 15.20s, valid loss {val(100 * epoch + 100)}")
+    run = run_of(tmp_path, "out.log", lines)
+    expected = [200 + 372 * epoch for epoch in range(12)]
+    assert [step for step, _ in losses(run)] == [step for step, _ in evaluations(run)] == expected
+
+
+@pytest.mark.parametrize(
+    "line", [">>> Held-out CE on wiki = {v}", "validation: avg loss over 50 batches {v}"]
+)
+def test_what_is_said_of_a_held_out_set_and_not_understood_is_told(
+    line: str, tmp_path: Path
+) -> None:
+    lines = log("step {s} loss {loss}", line.replace("{v}", "{loss}"))
+    assert told(run_of(tmp_path, "out.log", lines), "6 lines with a loss of a held-out set")
+    understood = log("step {s} loss {loss}", "step {s} val loss {loss}")
+    quiet = run_of(tmp_path, "b.log", ["Best val loss was 3.1", *understood])
+    assert not told(quiet, "held-out")
+
+
+def test_objects_behind_settings_and_a_loggers_words(tmp_path: Path) -> None:
+    """fairseq --log-format json: its arguments come first."""
+    front = "2021-03-08 12:31:36 | INFO | "
+    settings = [front + f"fairseq_cli.train | setting {i} is Namespace(x=1)" for i in range(600)]
+    rows = log(
+        front + 'train_inner | {{"epoch": 1, "loss": "{loss}", "num_updates": "{s}"}}',
+        front + 'valid | {{"epoch": 1, "valid_loss": "{loss}", "valid_num_updates": "{s}"}}',
+    )
+    run = run_of(tmp_path, "out.log", settings + rows)
+    assert run.found.source.format == "jsonl"
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS if s % EVERY == 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("loss_bits", "loss"), ("train/loss_bits", "loss"), ("val_loss [bit]", "val_loss"),
+     ("train_bits_per_token", "loss"), ("8bit_loss", None)],
+)  # fmt: skip
+def test_bits_in_a_name(name: str, ours: str | None) -> None:
+    assert ours_of(name) == ours
+    assert ours is None or scale(name, ours) == pytest.approx(0.693147, abs=1e-6)

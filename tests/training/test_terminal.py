@@ -85,6 +85,30 @@ def test_a_terminal_that_closes_before_the_first_step_ends_nothing() -> None:
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
+CLOSES_AS_TORCH_LOADS = """
+import builtins, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+load = builtins.__import__
+def closing(name, *more, **named):
+    if name == "torch" and "torch" not in sys.modules:
+        signal.raise_signal(signal.SIGHUP)
+    return load(name, *more, **named)
+builtins.__import__ = closing
+from overnight.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_terminal_that_closes_while_torch_loads_ends_nothing(text: str, tmp_path: Path) -> None:
+    words = [word for pair in TINY.items() for word in pair]
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSES_AS_TORCH_LOADS, "train", text, *words, "--dry-run"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(Path(overnight.__file__).parents[1])},
+    )  # fmt: skip
+    assert (done.returncode, "expected" in done.stdout) == (0, True)
+
+
 def test_a_stop_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)

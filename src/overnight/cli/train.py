@@ -203,15 +203,16 @@ def _layers(
 def _begin(
     settings: Settings, out: Path | None, dry_run: bool, json: bool, initial: Initial | None
 ) -> int:
-    with loading():
-        from ..training import session
-        from ..training.progress import Progress
-        from ..training.stop import outlives_terminal
+    from ..training.progress import Progress
+    from ..training.stop import outlives_terminal
 
-    path = out or session.default_folder(settings.preset)
-    session.refuse_existing(path)
     progress = Progress()
-    with outlives_terminal(progress.let_go):
+    with outlives_terminal(progress.let_go):  # before the seconds that torch takes to load
+        with loading():
+            from ..training import session
+
+        path = out or session.default_folder(settings.preset)
+        session.refuse_existing(path)
         plan = session.plan_run(settings, progress.say, initial)
         if dry_run:
             if json:
@@ -230,13 +231,14 @@ def _resume(run: Path, changes: dict[str, Any], accept: str, dry_run: bool, json
     RunLock(RunFolder.open(run).lock).release()
     if dry_run:
         raise UserError("--dry-run plans a new run; leave it out with --resume.")
-    with loading():
-        from ..training.progress import Progress
-        from ..training.resume import resume
-        from ..training.stop import outlives_terminal
+    from ..training.progress import Progress
+    from ..training.stop import outlives_terminal
 
     progress = Progress()
     with outlives_terminal(progress.let_go):
+        with loading():
+            from ..training.resume import resume
+
         done = resume(run, progress, _stop_reason, changes, accept)
         return _finish(done, progress, json)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ...wording import counted
 from ..tables import Log
 from . import kinds
 from .files import is_text, opened, tail, torn
@@ -36,6 +36,7 @@ SPOKEN = re.compile(
     r"(?=.*(?:\b|_)(?:loss|ppl|perplexity|nll|ce|bpb|cross[- _]entropy)\b).{,300}$",
     re.IGNORECASE,
 )
+NUMBERS = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?")
 MEASURED = ("loss", "val_loss", "test_loss", "val_bpb", "val_perplexity")
 LONE = ("val_loss", "val_perplexity")  # what may stand in a line of its own
 
@@ -76,12 +77,20 @@ def read(path: Path) -> Log:
         spoken: list[str] = []
         rows = _read_lines(_lines(file, torn(path), problems), way, spoken)
         log = tables(path, "text", rows, problems)
-    if len(spoken) > len(log.eval["step"]):
-        log.problems.append(
-            f"{counted(len(spoken), 'line')} with a loss of a held-out set, it seems, not "
-            f"understood: {spoken[0]!r}"
-        )
+    log.problems += _not_understood(spoken, len(log.eval["step"]))
     return log
+
+
+def _not_understood(spoken: list[str], evaluations: int) -> list[str]:
+    """What the problems say of lines that speak of a held-out set, alike but for their numbers, if
+    there are more of them than `evaluations` that were read."""
+    alike = Counter(NUMBERS.sub("", line) for line in spoken)
+    form, count = alike.most_common(1)[0] if alike else ("", 0)
+    if count < FEWEST or count <= evaluations:
+        return []
+    first = next(line for line in spoken if NUMBERS.sub("", line) == form)
+    what = f"{count:,} lines with a loss of a held-out set, it seems, not understood"
+    return [f"{what}: {first!r}"]
 
 
 def _is_enough(path: Path, way: Way) -> bool:

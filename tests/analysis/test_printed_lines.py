@@ -131,3 +131,33 @@ def test_objects_behind_settings_and_a_loggers_words(tmp_path: Path) -> None:
 def test_bits_in_a_name(name: str, ours: str | None) -> None:
     assert ours_of(name) == ours
     assert ours is None or scale(name, ours) == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_the_last_of_several_runs_that_log_epochs_alone(tmp_path: Path) -> None:
+    """transformers, three times into one file: a mix of them looks like a divergence."""
+    lines = [
+        f"{{'loss': {above + falling(s)}, 'learning_rate': 1e-4, 'epoch': {s / 400:.4f}}}"
+        for above in (0, 8, 1)
+        for s in STEPS
+    ]
+    run = run_of(tmp_path, "out.log", lines)
+    assert [loss for _, loss in losses(run)] == [1 + falling(s) for s in STEPS]
+    assert told(run, "2 earlier runs in the same file: epochs begin again at 0.025")
+
+
+def test_a_perplexity_of_1_says_nothing_of_a_sum(tmp_path: Path) -> None:
+    """MLPerf's fairseq: the loss is a sum, and its perplexity was never computed."""
+    lines = [f"step {s} | loss {8000 * falling(s):.1f} | ppl 1.00 | lr 1e-4" for s in STEPS]
+    run = run_of(tmp_path, "out.log", lines)
+    assert losses(run)[0] == (10, pytest.approx(8000 * falling(10), abs=0.1))
+    assert told(run, "no measurement")
+    assert run.found.verdict("too_good").verdict != "yes"
+
+
+@pytest.mark.parametrize("front", ["", '"type": "config", '])
+def test_settings_in_a_row_of_their_own(front: str, tmp_path: Path) -> None:
+    rows = [f'{{"step": {s}, "loss": {falling(s)}}}' for s in STEPS]
+    settings = f'{{{front}"vocab_size": 5000, "max_steps": 2400, "train_tokens": 2000000}}'
+    run = run_of(tmp_path, "log.jsonl", [settings, *rows])
+    assert (run.found.about.vocab_size, run.found.about.planned_steps) == (5000, 2400)
+    assert run.found.ledger.tokens is None  # those of the text are not those seen

@@ -41,6 +41,8 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     per_byte = in_nats(path, loose, gathered.known, gathered.seen, problems)
     problems += names.scaled(gathered.known)
     _refuse_experiments(path, loose, gathered)
+    if "epoch" in loose and "step" not in loose:
+        loose = last_run(loose, problems, by="epoch")
     loose, step_is = with_steps(loose, problems)
     loose = _evaluations_with_steps(loose, problems)
     loose = last_run(in_order(loose, problems), problems)

@@ -71,6 +71,9 @@ def _in_bits(
     if smoothed or a_sum:
         with np.errstate(divide="ignore", invalid="ignore"):
             told = np.log(loose[perplexity])
+        if not np.nan_to_num(told).any():
+            problems.append("the perplexity is 1 in each row: it is no measurement")
+            return False
         loose[name] = np.where(np.isinf(loose[name]), loose[name], told)  # one that broke stays
         what = "a sum" if a_sum else "smoothed"
         problems.append(f"{name} is ln({perplexity}): the loss beside it is {what}")

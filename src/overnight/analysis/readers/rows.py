@@ -52,6 +52,8 @@ def tables(
     for number, row in rows:
         if config is None:
             config = _config(row)
+            if config is row:
+                continue
         flat = _flatten(row, summaries)
         fields = tuple(flat)
         if fields not in kinds:
@@ -171,10 +173,12 @@ def _number(value: Any, name: str, scale: float) -> float | None:
 
 
 def _config(row: dict[str, Any]) -> dict[str, Any] | None:
+    """The settings that a row holds, or is where it has neither a step nor a loss."""
     for name in CONFIG_FIELDS:
         if isinstance(row.get(name), dict):
             return dict(row[name])
-    return None
+    measured = {"step", *LOSSES} & set(recognise(row).values())
+    return row if settings.WORDS & row.keys() and not measured else None
 
 
 def _split_train_loss(loose: Loose) -> None:

@@ -13,6 +13,7 @@ SYNONYMS = {
     "model.vocab_size": "vocab_size n_vocab padded_vocab_size",
     "model.context": "block_size context_length sequence_length seq_len max_seq_len n_ctx",
 }
+WORDS = {word for words in SYNONYMS.values() for word in words.split()}
 KINDS = ("cosine", "linear", "constant", "wsd")
 # What tools add to these words; others end elsewhere, as cosine_with_min_lr and _with_restarts
 ADDED = re.compile(r"get|schedulertype|schedule|scheduler|withwarmup|decay|annealing|lr")

@@ -144,11 +144,11 @@ def _goes_on(loose: Columns, at: Indices, falls: Indices) -> bool:
     return bool(sum(on) > len(on) / 2)
 
 
-def last_run(loose: Columns, problems: list[str]) -> Columns:
-    """The last of several runs that stand one after the other: where steps fall back to the first
-    one or below, nothing of what was before goes on."""
-    at = np.flatnonzero(np.isfinite(loose["step"]))
-    steps = loose["step"][at]
+def last_run(loose: Columns, problems: list[str], by: str = "step") -> Columns:
+    """The last of several runs that stand one after the other: where steps (or epochs, in a log
+    without steps) fall back to the first one or below, nothing of what was before goes on."""
+    at = np.flatnonzero(np.isfinite(loose[by]))
+    steps = loose[by][at]
     lowest = np.minimum.accumulate(steps)
     falls = np.flatnonzero((np.diff(steps) < 0) & (steps[1:] <= lowest[:-1])) + 1
     begins = [fall for fall in falls.tolist() if _both_sides(loose, at, fall)]
@@ -156,7 +156,7 @@ def last_run(loose: Columns, problems: list[str]) -> Columns:
         return loose
     problems.append(
         f"not read: {counted(at[begins[-1]], 'row')} of {counted(len(begins), 'earlier run')} in "
-        f"the same file: steps begin again at {steps[begins[-1]]:,.0f}"
+        f"the same file: {by}s begin again at {steps[begins[-1]]:,.6g}"
     )
     return {name: values[at[begins[-1]] :] for name, values in loose.items()}
 

@@ -8,6 +8,7 @@ import pytest
 from foreign import STEPS, evaluations, falling, losses, run_of, told, val
 
 from overnight.analysis.readers.names import ours_of, scale
+from overnight.errors import UserError
 
 EVERY = 200  # steps from one evaluation to the next
 
@@ -161,3 +162,13 @@ def test_settings_in_a_row_of_their_own(front: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, "log.jsonl", [settings, *rows])
     assert (run.found.about.vocab_size, run.found.about.planned_steps) == (5000, 2400)
     assert run.found.ledger.tokens is None  # those of the text are not those seen
+
+
+def test_gpt_2_simple_and_a_loss_without_known_words(tmp_path: Path) -> None:
+    rows = [f"[{s} | {s / 4:.2f}] loss={falling(s)} avg=3.30" for s in STEPS]
+    run = run_of(tmp_path, "out.log", rows)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert run.found.ledger.seconds == (STEPS[-1] - STEPS[0]) / 4
+    lines = ["begins", *(f"nth {s} yields loss of {falling(s)}" for s in STEPS)]
+    with pytest.raises(UserError, match=r"Line 2 has a loss.*'nth 10 yields loss of"):
+        run_of(tmp_path, "other.log", lines)

@@ -10,6 +10,7 @@ add it to READERS before the ones that take anything.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +29,7 @@ class Reader(Protocol):
 
 READERS: tuple[Reader, ...] = (own, plain_jsonl, plain_json, plain_text, plain_csv)
 HEAD = 65_536  # bytes that decide the format
+LOSS = re.compile(r"(?:\b|_)(?:loss|ppl|perplexity)\b.*\d", re.IGNORECASE)
 
 
 def read(path: str | Path) -> Log:
@@ -50,4 +52,13 @@ def read(path: str | Path) -> Log:
         "a run folder, a .csv with a header line, a .jsonl with one object per line, a .json with "
         "a list of them, or a trainer's output with a step and a loss in three lines"
     )
-    raise UserError(f"{path}: not a log that can be read. Known are {known}.")
+    raise UserError(f"{path}: not a log that can be read. Known are {known}.{_first_loss(head)}")
+
+
+def _first_loss(head: bytes) -> str:
+    """What a refusal says of a line that holds a loss after all."""
+    for number, line in enumerate(head.decode("utf-8", errors="replace").splitlines(), 1):
+        if LOSS.search(line):
+            shown = " ".join(line.split())[:80]
+            return f" Line {number:,} has a loss, but no step in words that are known: {shown!r}"
+    return ""

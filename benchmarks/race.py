@@ -63,7 +63,7 @@ class Entry(msgspec.Struct, frozen=True):
     goal: float
     target: float = 0.0  # 0: the peer's own final loss
     confirming_steps: int = 0  # on the second corpus; 0: as many
-    peer_steps: int = NANOGPT_STEPS  # that the peer takes to the target (docs/lab-notes.md)
+    peer_steps: int = NANOGPT_STEPS  # that the peer takes to the target (docs/lab-notes.md, E01)
 
 
 ENTRIES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,14 @@ def test_reading_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_entries_of_the_lab_notes_that_are_cited_exist() -> None:
+    notes = (SRC.parents[1] / "docs" / "lab-notes.md").read_text()
+    entries = re.findall(r"^## (E\d\d) 20", notes, re.MULTILINE)
+    assert entries == [f"E{i:02d}" for i in range(1, len(entries) + 1)]
+    files = [f for form in ("*.py", "*.c", "*.toml") for f in SRC.rglob(form)]
+    lists = [m for f in files for m in re.findall(r"lab-notes\.md((?:,\s+E\d\d)+)", f.read_text())]
+    cited = set(re.findall(r"E\d\d", " ".join(lists)))
+    assert cited
+    assert cited | set(re.findall(r"\bE\d\d\b", notes)) <= set(entries)

@@ -23,7 +23,7 @@ from .tables import Array
 
 POWERS = (1.0, 0.0, -0.5, -1.0)  # of the steps; 0: logarithm
 # A wider grid of ρ or a smaller least λ widens every interval: these ends were chosen on simulated
-# runs for coverage at ρ = 0 and at ρ = 0.3 (docs/lab-notes.md).
+# runs for coverage at ρ = 0 and at ρ = 0.3 (docs/lab-notes.md, E08).
 RHOS = np.linspace(-0.5, 0.8, 14)
 ROUGHNESS = np.logspace(-3, 0, 7)  # λ
 CLIP = 4.5  # medians (3σ of normal noise): a contrast beyond is a turn, a bump or a spike

@@ -163,6 +163,6 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     # Read when torch loads: threads of a busy machine that spin at every barrier take each other's
     # time, and the default made updates 5 to 10 times slower on a loaded one; with 1,000 turns they
-    # sleep too soon, a quarter slower on a quiet one (docs/lab-notes.md, 2026-11-20 and -21).
+    # sleep too soon, a quarter slower on a quiet one (docs/lab-notes.md, E03, E20).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.exit(run(sys.argv[1:]))

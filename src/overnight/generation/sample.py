@@ -179,7 +179,7 @@ def _most_likely(probabilities_V: Tensor, share: float) -> Tensor:
 
 def _draw(probabilities_V: Tensor, random: torch.Generator) -> Tensor:
     """By one random number, where `torch.multinomial` takes one for each of the vocabulary (8,192:
-    167 µs for 14; docs/lab-notes.md, 2026-11-22)."""
+    167 µs for 14; docs/lab-notes.md, E49)."""
     below = probabilities_V.cumsum(0, dtype=torch.float64)
     if not math.isfinite(below[-1]):
         raise UserError("the model's numbers are no longer finite: nothing can be drawn.", 1)

@@ -280,7 +280,7 @@ class Decoder(nn.Module):
 @contextmanager
 def in_float32(model: Decoder) -> Iterator[None]:
     """As a loaded model computes. One token at a time gains nothing from bfloat16 on a CPU, and
-    takes twice as long (docs/lab-notes.md, 2026-11-21)."""
+    takes twice as long (docs/lab-notes.md, E10)."""
     before, model._compute_dtype = model._compute_dtype, torch.float32
     try:
         yield

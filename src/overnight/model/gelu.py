@@ -2,7 +2,7 @@
 
 A bfloat16 is one of 65,536 numbers, so GELU and its slope can be known for all of them, each
 rounded from float64. Looking both up takes a quarter of the time that compiled code takes to
-compute one and, in the gradient, the other (docs/lab-notes.md, 2026-11-23). `gelu.c` does it;
+compute one and, in the gradient, the other (docs/lab-notes.md, E71). `gelu.c` does it;
 where no C compiler is, torch does, with the same bits.
 """
 

@@ -53,7 +53,7 @@ _onednn = _OneDNN()
 @contextmanager
 def library_for(rows: int, dtype: torch.dtype) -> Iterator[None]:
     """Without oneDNN for few rows in float32: it takes longer to begin, 10 µs for a product and 5
-    for a GELU, than others take to be done (docs/lab-notes.md, 2026-11-21)."""
+    for a GELU, than others take to be done (docs/lab-notes.md, E10)."""
     if rows > FEW or dtype != torch.float32:
         yield
         return
@@ -84,7 +84,7 @@ def drop(x: Tensor, share: float, training: bool) -> Tensor:
 def _mask(x: Tensor, share: float) -> Tensor:
     """Of the shape of `x`: 0 with probability `share`, to 16 bits of it, else what keeps the mean.
     Four numbers come out of one 64-bit draw: torch's own dropout on a CPU draws each by itself and
-    takes about twice as long (docs/lab-notes.md, 2026-11-21)."""
+    takes about twice as long (docs/lab-notes.md, E23)."""
     dropped = round(share * 2**16)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)
@@ -132,7 +132,7 @@ class Linear(Part, nn.Linear):
 
 class _Convolution(torch.autograd.Function):
     """Shifted sums, in half the time of autograd's chain of them or of torch's own convolution
-    (docs/lab-notes.md, 2026-11-23)."""
+    (docs/lab-notes.md, E63)."""
 
     @staticmethod
     def forward(ctx: Any, padded_BSM: Tensor, weights_JM: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def convolve(x_BTM: Tensor, weights_JM: Tensor, tail_BIM: Tensor | None) -> tupl
 
 class _RMSNorm(torch.autograd.Function):
     """torch's own is a chain of products on a CPU: 3.4 times as slow with its gradient
-    (docs/lab-notes.md, 2026-11-21)."""
+    (docs/lab-notes.md, E12)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_C: Tensor | None, eps: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 All logits at once, as torch's own cross-entropy wants them, are the largest tensors of a small
 model: going over them again and again was a quarter of an update at a vocabulary of 4,096
-(docs/lab-notes.md, 2026-11-20). Here a slice of rows becomes logits, loss and gradient before the
+(docs/lab-notes.md, E05). Here a slice of rows becomes logits, loss and gradient before the
 next one is begun; what stays is the gradient of the logits, in the compute dtype.
 """
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FIRST_ALONE, PAUSES = 4, (64, 1024)  # tokens by one thread
 PATIENCE = 4  # tokens' time that several threads may lose
-ROWS = 4  # of a batch; with more, torch's products are as quick (docs/lab-notes.md, 2026-11-22)
+ROWS = 4  # of a batch; with more, torch's products are as quick (docs/lab-notes.md, E44)
 
 
 def can_compute(state: DecodeState) -> bool:

@@ -1,7 +1,7 @@
 /* One more token through a decoder, in float32: what the layers of this room compute, in one call.
 
    torch takes longer to begin an operation than one token's takes to be done: two thirds of the time
-   (docs/lab-notes.md, 2026-11-22). B rows of a batch stand side by side; a weight is [out, in] and is
+   (docs/lab-notes.md, E44). B rows of a batch stand side by side; a weight is [out, in] and is
    read once for all of them. */
 
 #include <math.h>

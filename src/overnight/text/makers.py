@@ -16,7 +16,7 @@ from .tokenizers import Tokenizer
 
 ALPHABET = 1000  # characters that classic WordPiece can write
 ENDLESS, PARTS = re.compile(r"\S{1000}|\s{1000}"), re.compile(r"\s{0,64}\S{1,64}|\s{1,64}")
-FEW_BYTES = 1.5e6  # of text, below which pieces recur too soon (docs/lab-notes.md, 2026-11-21)
+FEW_BYTES = 1.5e6  # of text, below which pieces recur too soon (docs/lab-notes.md, E18)
 
 
 def bytes_tokenizer(separator: bool) -> Tokenizer:

@@ -4,7 +4,7 @@ The step is torch's own; only its order differs. torch orthogonalises one matrix
 products so small that beginning them takes longer than doing them: a third of an update of four
 layers of width 128. Here the matrices of one shape go through them together. And where a layer
 computes several maps in one product, such as queries, keys and values, each is a matrix of its own
-(docs/lab-notes.md, 2026-11-21 and 22).
+(docs/lab-notes.md, E25, E38).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Muon(torch.optim.Muon):
     """`torch.optim.Muon`, sooner. `maps` are the rows of each map in a parameter that holds
     several, one above the other. Directions are made orthogonal in `dtype`: bfloat16, as torch
     has it, is emulated on most CPUs and took more than half of an update there
-    (docs/lab-notes.md, 2026-11-22).
+    (docs/lab-notes.md, E57).
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 A table has many rows, and an update touches few of them. A gradient of all of it, with its norm,
 its clipping and its optimizer step, would be two fifths of an update of a small model
-(docs/lab-notes.md, 2026-11-21). Shapes: R rows of a table, U those that are touched.
+(docs/lab-notes.md, E24). Shapes: R rows of a table, U those that are touched.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RowAdagrad:
 
     Adagrad (Duchi et al. 2011) with one number for a row, as recommenders keep it for their tables
     (Naumov et al. 2019), here the mean square rather than the sum: the schedule shrinks the steps.
-    What is not touched stays as it is. Chosen against Adam in docs/lab-notes.md, 2026-11-21.
+    What is not touched stays as it is. Chosen against Adam in docs/lab-notes.md, E24.
     """
 
     def __init__(self, tables: Iterable[nn.Parameter], lr: float, eps: float) -> None:

@@ -28,7 +28,7 @@ def _keep_memory() -> None:
 
     By default glibc returns every large tensor to the system and faults it in again, page by page,
     in each update: 31,000 faults and 14 % of the time; and small pages cost another 4 to 10 %
-    (docs/lab-notes.md, 2026-11-21). Elsewhere than under glibc there are no such calls.
+    (docs/lab-notes.md, E12, E25). Elsewhere than under glibc there are no such calls.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
@@ -59,7 +59,7 @@ def _ask_for_large_pages(libc: ctypes.CDLL) -> None:
 
 def _take_fast_float32(device: torch.device) -> None:
     """Let float32 products go to oneDNN, which the precision "medium" opens: on AMD it is more
-    than twice as fast as the default library (docs/lab-notes.md, 2026-11-20). The word allows it
+    than twice as fast as the default library (docs/lab-notes.md, E04). The word allows it
     to round to bfloat16, or to TF32 on a GPU; only where it does not, as measured, is it taken."""
     torch.set_float32_matmul_precision("medium")
     x = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))

@@ -2,7 +2,7 @@
 
 A run of given time sees the more tokens the smaller its model is. The best loss per second is where
 every weight of the layers gets its share of tokens (Hoffmann et al. 2022 for long runs; for short
-ones docs/lab-notes.md, 2026-11-21). So: the largest rung of a ladder whose run gives it that share.
+ones docs/lab-notes.md, E13). So: the largest rung of a ladder whose run gives it that share.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ LADDER = (
 TOKENS_PER_WEIGHT = 2.5
 
 # Letters (characters, bytes) are few, so longer histories of them recur; and a piece of a word is
-# four of them, so they want a longer context (docs/lab-notes.md, 2026-11-22)
+# four of them, so they want a longer context (docs/lab-notes.md, E41)
 NGRAMS_OF_LETTERS = [2, 3, 4]
 CONTEXT_OF_LETTERS, LONG_ENOUGH = 256, 32  # blocks of it that a text must have, else it stays short
 
 # Where the text itself recurs, attention and tables of long histories learn it by heart; state
-# spaces learn more of the language, for some passes (docs/lab-notes.md, 2026-11-21 and 22).
+# spaces learn more of the language, for some passes (docs/lab-notes.md, E17, E37).
 RECURS, RECURS_LETTERS = 4.0, 1.5  # passes of the rung above, of pieces of words and of letters
 RECURRING = (
     Rung("SSA", 128, 2048),
@@ -73,7 +73,7 @@ RECURRING = (
 TOKENS_PER_WEIGHT_RECURRING = 1.0
 
 # Tables of long histories learn a text by heart when it comes again, those of pieces of words first
-# (docs/lab-notes.md, 2026-11-22)
+# (docs/lab-notes.md, E58)
 NEW = 1.5  # passes
 NGRAMS_RECURRING, ROWS_RECURRING = [2], 16384
 MOST_PASSES = 3.0  # beyond them it gets worse

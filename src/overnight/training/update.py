@@ -56,7 +56,7 @@ class Updater:
 
     def _compile(self) -> None:
         """With the loss, where that is one slice on a CPU: small updates take 4 % less time. A loop
-        of slices that the compiler takes for one is slow (docs/lab-notes.md, 2026-11-23)."""
+        of slices that the compiler takes for one is slow (docs/lab-notes.md, E71)."""
         model, train = self.config.model, self.config.train
         at_once = slice_rows(model.vocab_size, self.device)
         if self.device.type == "cpu" and train.micro_batch * model.context <= at_once:
@@ -130,7 +130,7 @@ def _fused(config: Config, device: torch.device) -> bool:
 def prefers_fused(device: torch.device, dtype: str, context: int) -> bool:
     """Whether torch's fused attention kernel is the faster one: on a CPU only in float32 over long
     contexts (at 64 plain products make updates 1.8 times as fast, at 1,024 the kernel 1.1 times;
-    docs/lab-notes.md, 2026-11-20)."""
+    docs/lab-notes.md, E04)."""
     return device.type != "cpu" or (dtype == "float32" and context >= 512)
 
 

@@ -221,7 +221,9 @@ def test_standard_input_is_resumed_from_the_cache(held, book, monkeypatch):
         run(*texts, val=val, fixed=prepared.tokenizer, fingerprint=fingerprint)
 
 
-@pytest.mark.parametrize("damage", ["short", "long", "gone", "meta", "tokenizer"])
+@pytest.mark.parametrize(
+    "damage", ["short", "long", "gone", "meta", "tokenizer", "train.bin", "val.bin"]
+)
 def test_a_damaged_entry_is_made_again(book, damage):
     prepared = run(book, size=400)
     train = prepared.train.copy()
@@ -234,6 +236,10 @@ def test_a_damaged_entry_is_made_again(book, damage):
         file.unlink()
     elif damage == "meta":
         (prepared.folder / "meta.json").write_text("{")
+    elif damage.endswith(".bin"):  # of the right size, one byte changed
+        other = bytearray((prepared.folder / damage).read_bytes())
+        other[len(other) // 2] ^= 1
+        (prepared.folder / damage).write_bytes(other)
     else:
         path = prepared.folder / "tokenizer.json"
         path.write_text(path.read_text().replace("BPE", "BPF"))
@@ -243,6 +249,18 @@ def test_a_damaged_entry_is_made_again(book, damage):
     assert np.array_equal(again.train, train)
     assert run(book, size=400, say=said.append).facts == again.facts
     assert len(said) == 1
+
+
+def test_an_entry_without_checksums_stays(book):
+    """As they were written before there were any."""
+    prepared, said = run(book, size=400), []
+    meta = prepared.folder / "meta.json"
+    earlier = msgspec.json.decode(meta.read_bytes())
+    del earlier["checksums"]
+    meta.write_bytes(msgspec.json.encode(earlier))
+    assert run(book, size=400, say=said.append).facts == prepared.facts
+    assert not said
+    assert msgspec.json.decode(meta.read_bytes()) == earlier
 
 
 def test_the_cache_keeps_to_its_cap(tmp_path, cache, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,7 @@ class _Meta(msgspec.Struct, forbid_unknown_fields=True):
     tokenizer: str  # SHA-256 of tokenizer.json
     facts: dict[str, Any]
     sizes: dict[str, int]  # file → bytes
+    checksums: dict[str, int] | None = None  # file → CRC-32; older entries have none
 
 
 class _Remembered(msgspec.Struct):
@@ -119,6 +121,8 @@ def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepare
         tokenizer = Tokenizer((folder / "tokenizer.json").read_text("utf-8"))
         if meta.format != FORMAT or not whole or tokenizer.hash != meta.tokenizer:
             raise ValueError("sizes or hashes differ")
+        if meta.checksums is not None and meta.checksums != _checksums(folder):
+            raise ValueError("checksums differ")
         train, val = (np.memmap(folder / f, np.dtype(meta.dtype), "r") for f in FILES[:2])
     except (FileNotFoundError, KeyError, ValueError, msgspec.DecodeError, UserError):
         say(f"The cached tokens in {folder} are damaged: they are removed.")
@@ -324,8 +328,21 @@ class _Job:
             tokenizer=tokenizer.hash,
             facts=facts,
             sizes={name: (entry / name).stat().st_size for name in FILES},
+            checksums=_checksums(entry),
         )
         (entry / "meta.json").write_bytes(msgspec.json.encode(meta))
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """CRC-32 of each file: 0.04 s for 100 MB, half of the SHA-256 of the text at a start."""
+    found = {}
+    for name in FILES:
+        checksum = 0
+        with (folder / name).open("rb") as file:
+            while piece := file.read(corpus.PIECE):
+                checksum = zlib.crc32(piece, checksum)
+        found[name] = checksum
+    return found
 
 
 def _boundaries(tokenizer: Tokenizer) -> str:

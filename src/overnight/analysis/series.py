@@ -95,9 +95,8 @@ class Series:
         near = np.union1d(near, [self.n - 1, lowest])
         found: dict[int, Array] = {}
         for i in near:
-            losses = block_losses(self.log, int(self.steps[i]), int(self.evals["attempt"][i])).get(
-                "val"
-            )
+            step, attempt = int(self.steps[i]), int(self.evals["attempt"][i])
+            losses = block_losses(self.log, step, attempt, float(self.val[i]))
             if losses is not None and len(losses) > 1 and np.isfinite(losses).all():
                 found[int(i)] = losses
         if lowest not in found:

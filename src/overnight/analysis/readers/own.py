@@ -13,10 +13,13 @@ from ... import runfolder
 from ...errors import UserError
 from ...files import read_bounded
 from ...runfolder import AnyRow, RunFolder
-from ..tables import EVAL, TRAIN, Columns, Log
+from ..tables import EVAL, TRAIN, Array, Columns, Log
 
 MAX_JSON_BYTES = 4 * 2**20
 MAX_EVAL_BYTES = 64 * 2**20  # four bytes a block
+# Of a mean, between float64 as it is logged and float32 as the blocks are kept: 2⁻²⁴ at most, with
+# room for one that was summed in float32
+ROUNDED = 1e-6
 STARTED = ("version", "config", "reasons", "environment", "data", "parameters", "ledger")
 FORECASTS = "forecasts.jsonl"  # in the report folder: one line per forecast that was made
 
@@ -200,15 +203,23 @@ def _forecasts(path: Path, problems: list[str]) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def block_losses(log: Log, step: int, attempt: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Mean loss per block of one evaluation, `val` and `probe` (nats, float64); {} if absent."""
+def block_losses(log: Log, step: int, attempt: int, logged: float) -> Array | None:
+    """Mean validation loss per block of one evaluation (nats, float64); None where there are none,
+    or others than those of the `logged` loss, which is told."""
     if log.folder is None:
-        return {}
+        return None
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    path = RunFolder(log.folder).eval_path(step, attempt)
     try:
-        tensors = load(read_bounded(RunFolder(log.folder).eval_path(step, attempt), MAX_EVAL_BYTES))
-    except (OSError, SafetensorError, ValueError):
-        return {}
-    return {name: np.asarray(t, dtype=np.float64).ravel() for name, t in tensors.items()}
+        losses = np.asarray(load(read_bounded(path, MAX_EVAL_BYTES))["val"], np.float64).ravel()
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        log.problems.append(f"evals/{path.name}: cannot be read: left out ({error})")
+        return None
+    if losses.size and abs(losses.mean() - logged) <= ROUNDED * logged:
+        return losses
+    log.problems.append(f"evals/{path.name}: not what the log says of step {step:,}: left out")
+    return None

@@ -276,6 +276,21 @@ def test_a_tiktoken_name_is_found_in_its_cache(monkeypatch):
     assert existing.find("gpt2").hash == make("tiktoken").hash
 
 
+def test_a_name_of_both_libraries_is_looked_for_in_both_caches(tmp_path, monkeypatch):
+    """`gpt2` is an encoding of tiktoken, too."""
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "tiktoken"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"gpt2.*TIKTOKEN_CACHE_DIR.*HF_HOME"):
+        existing.find("gpt2")
+    model = tmp_path / "models--gpt2"
+    (model / "snapshots" / "0123").mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("0123")
+    make("bpe").save(model / "snapshots" / "0123" / "tokenizer.json")
+    assert existing.find("gpt2").hash == make("bpe").hash
+
+
 def test_unknown_names_are_refused_without_the_network():
     for name in ("", "no/such-model", "not there", "cl100k_base"):
         with pytest.raises(UserError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ def find(name: str) -> Tokenizer:
     tokenizer = _from_tiktoken(name) or _from_hub(name)
     if tokenizer is None:
         raise UserError(
-            f"tokenizer.path = {name}: no such file, and no tiktoken or Hub tokenizer of this name "
-            "on this machine (nothing is downloaded)."
+            f"tokenizer.path = {name}: no such file, and no tokenizer of this name in the caches of "
+            "tiktoken (TIKTOKEN_CACHE_DIR) and of the Hub (HF_HOME); nothing is downloaded."
         )
     return tokenizer
 
@@ -56,15 +57,18 @@ def _from_tiktoken(name: str) -> Tokenizer | None:
 
     if name not in tiktoken.list_encoding_names():
         return None
-    with patch.object(tiktoken.load, "read_file", _refuse):  # what it calls where its cache ends
+    with patch.object(tiktoken.load, "read_file", _not_here), suppress(_NotHereError):
         return from_tiktoken(tiktoken.get_encoding(name))
+    return None
 
 
-def _refuse(address: str) -> bytes:
-    raise UserError(
-        f"The tiktoken encoding is not on this machine ({address.rsplit('/', 1)[-1]} is missing "
-        "in TIKTOKEN_CACHE_DIR), and nothing is downloaded."
-    )
+class _NotHereError(Exception):
+    """A file that only the network has."""
+
+
+def _not_here(address: str) -> bytes:
+    """In place of what `tiktoken` calls where its cache ends."""
+    raise _NotHereError
 
 
 def from_tiktoken(encoding: Any) -> Tokenizer:

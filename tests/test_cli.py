@@ -10,12 +10,14 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from overnight import cli
 from overnight.cli import train
+from overnight.errors import UserError
 from overnight.runfolder import Eval, read_log
 from overnight.settings import preset_names
 
@@ -274,6 +276,18 @@ def test_an_underscore_too_few_in_the_environment_is_said(
     monkeypatch.setenv("OVERNIGHT_MODEL_WIDTH", "32")
     line = refused(["train", "good.txt"], capfd, folder)
     assert 'Did you mean "OVERNIGHT_MODEL__WIDTH"?' in line
+
+
+def test_an_error_behind_text_begins_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    from overnight.cli.generate import _stream
+
+    def pieces() -> Iterator[str]:
+        yield "text"
+        raise UserError("the model's numbers are no longer finite")
+
+    with pytest.raises(UserError):
+        _stream("a ", pieces(), another=False)
+    assert capfd.readouterr().out == "a text\n"
 
 
 def test_prompts_may_begin_with_a_dash(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,17 @@ def test_draws_follow_the_distribution() -> None:
     torch.testing.assert_close(draws(LOGITS, temperature=0.5), cold, atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [1e-5, 1e-40, 5e-324])
+@pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"top_p": 0.9}], ids=str)
+def test_a_tiny_temperature_is_the_limit(temperature: float, more: dict) -> None:
+    """The most likely token, or one of those that are equally likely; however large the logits."""
+    for scale in (1e-3, 1.0, 1e30):
+        logits = scale * torch.tensor([0.5, 2.0, -7.0, 1.5])
+        assert draws(logits, n=50, temperature=temperature, **more)[1] == 1
+    both = draws(torch.tensor([3.0, -1.0, 3.0]), temperature=temperature, **more)
+    torch.testing.assert_close(both, torch.tensor([0.5, 0, 0.5]), atol=0.03, rtol=0)
+
+
 @pytest.mark.parametrize(("at", "chosen"), [(0.0, 1), (0.49, 1), (0.51, 3), (1 - 2**-53, 3)])
 def test_no_draw_is_a_token_of_probability_zero(
     at: float, chosen: int, monkeypatch: pytest.MonkeyPatch

@@ -99,7 +99,10 @@ def _stream(prompt: str, pieces: Iterator[str], another: bool) -> None:
     shown, not obeyed: the text comes from a model."""
     safe = printable if sys.stdout.isatty() else str
     sys.stdout.write(("\n---\n" if another else "") + safe(prompt))
-    for piece in pieces:
-        sys.stdout.write(safe(piece))
+    try:
+        for piece in pieces:
+            sys.stdout.write(safe(piece))
+            sys.stdout.flush()
+    finally:  # what is said of an error begins a line
+        sys.stdout.write("\n")
         sys.stdout.flush()
-    sys.stdout.write("\n")

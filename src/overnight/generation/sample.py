@@ -45,6 +45,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
                 raise UserError(f"{flag} {getattr(self, name)}: give a number that is {range_}.")
 
 
+# Float32 has no reciprocal of much less; all but equal logits are infinitely far apart here
+COLDEST = 1e-37
 FEW = 256  # tokens that mostly hold the share of `top_p`
 
 
@@ -157,7 +159,7 @@ def choose(
         logits_V = logits_V.scatter(0, ids, torch.where(old > 0, old / factor, old * factor))
     if sampling.temperature == 0:
         return logits_V.argmax()
-    scaled = logits_V / sampling.temperature
+    scaled = (logits_V - logits_V.max()) / max(sampling.temperature, COLDEST)
     if 0 < sampling.top_k < len(scaled):
         kept = scaled.topk(sampling.top_k)
         scaled = torch.full_like(scaled, -torch.inf).scatter(0, kept.indices, kept.values)

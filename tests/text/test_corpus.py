@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sys
 import tarfile
 import threading
@@ -193,6 +194,14 @@ def test_parquet_and_dataset_folders(tmp_path):
     (folder / "dataset_info.json").write_text("{}")
     (folder / "state.json").write_text('{"_data_files": [{"filename": "../set/data-00000.arrow"}]}')
     assert documents(folder) == [b"a", "bé".encode()]
+    for split in ("train", "test", "dev"):  # a DatasetDict
+        shutil.copytree(folder, tmp_path / "all" / split)
+    (tmp_path / "all" / "dataset_dict.json").write_text('{"splits": ["train", "test", "dev"]}')
+    said: list[str] = []
+    (source,) = corpus.find([str(tmp_path / "all")], "text", said.append)
+    assert source.path.parent.name == "train"
+    (line,) = said
+    assert f"train is read, without dev, test; to hold one out: --val {tmp_path}/all/dev" in line
     (folder / "state.json").write_text('{"_data_files": 3}')
     assert "state.json" in refused(folder)
 

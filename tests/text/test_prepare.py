@@ -142,10 +142,21 @@ def test_few_documents_are_cut_by_position(tmp_path):
 def test_rows_without_text_are_left_out_and_counted(tmp_path):
     said = []
     path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "abc"}\n{"text": null}\n{"text": "def"}\n' * 30)
+    path.write_text('{"text": "abc"}\n{"text": null}\n{"text": "def"}\n{"text": ""}\n' * 30)
     prepared = run(path, kind="bytes", say=said.append)
     assert prepared.facts["documents"] + prepared.facts["val_documents"] == 60
-    assert f"{path}: 30 rows without text left out" in said
+    assert f"{path}: 60 rows without text left out" in said
+
+
+def test_cells_without_text_are_left_out_and_counted(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    said = []
+    path = tmp_path / "a.parquet"
+    table = sys.modules["pyarrow"].table({"text": ["abc", None, "", "def"] * 30})
+    parquet.write_table(table, path)
+    prepared = run(path, kind="bytes", say=said.append)
+    assert prepared.facts["documents"] + prepared.facts["val_documents"] == 60
+    assert f"{path}: 60 rows without text left out" in said
 
 
 def test_a_vocabulary_that_letters_do_not_have_is_told(book):

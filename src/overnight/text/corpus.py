@@ -144,10 +144,10 @@ class Source:
                 continue
             try:
                 text = decoder.decode(line).text  # type: ignore[attr-defined]
-                if text is None:
-                    self.without_text += 1
-                else:
+                if text:
                     yield text.encode(), True
+                else:
+                    self.without_text += 1
             except msgspec.ValidationError as error:
                 hint = f'no text in field "{self.text_field}"'
                 raise UserError(
@@ -165,7 +165,7 @@ class Source:
         for number, text in enumerate(
             tables.column(self.path, self.kind, self.name, self.text_field)
         ):
-            if text is None:
+            if not text:
                 self.without_text += 1
                 continue
             try:
@@ -294,7 +294,7 @@ def _at(path: Path, text: str, text_field: str, say: Say) -> list[Source]:
 def _folder(folder: Path, text_field: str, say: Say) -> list[Source]:
     """Every text file below `folder`, sorted by path; hidden and binary files are left out. A
     folder that `datasets` saved is read as the data set that it is."""
-    if saved := _saved_dataset(folder):
+    if saved := _saved_dataset(folder, say):
         return [Source(path, str(path), text_field) for path in saved]
     found, linked = [], []
     for parent, folders, files in os.walk(folder):
@@ -339,12 +339,18 @@ class _State(msgspec.Struct):
     data_files: list[_DataFile] = msgspec.field(name="_data_files")
 
 
-def _saved_dataset(folder: Path) -> list[Path]:
+def _saved_dataset(folder: Path, say: Say) -> list[Path]:
     """The .arrow files of `Dataset.save_to_disk`; of the split `train` where there are several."""
     if (folder / "dataset_dict.json").is_file():
-        folder = folder / "train"
+        whole, folder = folder, folder / "train"
         if not folder.is_dir():
-            raise UserError(f"{folder.parent}: no split train; give the folder of one split.")
+            raise UserError(f"{whole}: no split train; give the folder of one split.")
+        others = sorted(p.parent for p in whole.glob("*/state.json") if p.parent != folder)
+        if others:
+            say(
+                f"{whole}: its split train is read, without {_listed([p.name for p in others])}; "
+                f"to hold one out: --val {quote(str(others[0]))}"
+            )
     if not ((folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()):
         return []
     try:

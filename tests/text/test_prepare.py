@@ -25,7 +25,7 @@ from overnight.text.tokenizers import Tokenizer
 
 FACTS = {"fingerprint", "split", "documents", "val_documents", "bytes", "val_bytes",
          "train_tokens", "val_tokens", "vocab_size", "unknown", "names", "lossless",
-         "unknown_bits"}  # fmt: skip
+         "unknown_bits", "val_unknown"}  # fmt: skip
 
 
 def run(*texts, kind="bpe", size=0, val=(), **more):
@@ -113,7 +113,7 @@ def test_documents_are_held_out_and_kept_apart(folder, kind):
 def test_the_tokenizer_has_seen_the_training_part_only(tmp_path):
     (tmp_path / "a.txt").write_text("abc " * 900 + "xyz " * 100)
     prepared = run(tmp_path / "a.txt", kind="chars", val_fraction=0.1)
-    assert prepared.facts["unknown"] == 300
+    assert prepared.facts["unknown"] == prepared.facts["val_unknown"] == 300
     assert prepared.tokenizer.decode(prepared.val[:4].tolist()) == "\ufffd\ufffd\ufffd "
 
 

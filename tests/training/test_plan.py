@@ -45,6 +45,16 @@ def test_who_asks_for_passes_gets_them(text: str) -> None:
     assert given.ledger.passes(given.config.length.steps) > 2 * MOST_PASSES
 
 
+def test_a_text_that_is_learned_by_heart_is_said(text: str) -> None:
+    def warned(passes: float) -> list[str]:
+        lines = planned(text, **{"length.passes": passes}).lines()
+        return [line for line in lines if line.startswith("passes")]
+
+    assert not warned(9.5)
+    (line,) = warned(11.9)
+    assert "12 times through the text" in line
+
+
 @pytest.mark.parametrize(("val_tokens", "cadence"), [(10**5, 0.0112), (10**6, 0.006)])
 def test_evaluation_is_a_small_share(val_tokens: int, cadence: float) -> None:
     settings, steps = Settings(), 10_000
@@ -93,7 +103,10 @@ def test_unknown_characters_are_said(text: str, tmp_path: Path) -> None:
     given = {"data.val": [str(other)], "tokenizer.kind": "chars", "length.steps": 2}
     plan = planned(text, **given)
     (line,) = [line for line in plan.lines() if line.startswith("unknown")]
-    assert f"{plan.prepared.facts['unknown']:,} characters" in line
+    trained_on, held_out = Path(text).read_text(), other.read_text()
+    count = sum(letter not in trained_on for letter in held_out)
+    share = 100 * count / len(held_out)
+    assert f"{count:,} characters (0 % of the training tokens, {share:.3g} % of the held" in line
     assert not any(line.startswith("unknown") for line in planned(text).lines())
     prompts = planned(text, **given, **{"sample.tokens": 4}).config.sample.prompts
     assert len(prompts) == 3

@@ -30,8 +30,8 @@ def find(name: str) -> Tokenizer:
     tokenizer = _from_tiktoken(name) or _from_hub(name)
     if tokenizer is None:
         raise UserError(
-            f"tokenizer.path = {name}: no such file, and no tokenizer of this name in the caches of "
-            "tiktoken (TIKTOKEN_CACHE_DIR) and of the Hub (HF_HOME); nothing is downloaded."
+            f"tokenizer.path = {name}: no such file, and no tokenizer of this name in the caches "
+            "of tiktoken (TIKTOKEN_CACHE_DIR) and of the Hub (HF_HOME); nothing is downloaded."
         )
     return tokenizer
 

@@ -136,6 +136,8 @@ def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepare
         folder.touch()
     facts = meta.facts | {
         "names": names, "lossless": tokenizer.lossless, "unknown_bits": tokenizer.unknown_bits,
+        "val_unknown": int(np.count_nonzero(val == tokenizer.unknown)) if meta.facts["unknown"]
+        else 0,
     }  # fmt: skip
     return Prepared(train, val, tokenizer, facts, folder / "yardsticks.json", folder)
 

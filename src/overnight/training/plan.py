@@ -15,7 +15,12 @@ from ..text.prepare import Prepared
 from ..wording import counted, duration, size
 from . import memory
 from .machine import emulated
+from .sizing import MOST_PASSES
 from .update import Updater
+
+# Beyond these a plan warns. Four passes teach nearly as much as new text would, more teach less and
+# less (Muennighoff et al. 2023); our small models get worse sooner (`MOST_PASSES`)
+MANY_PASSES = 10
 
 
 class Plan(msgspec.Struct):
@@ -73,18 +78,17 @@ class Plan(msgspec.Struct):
             advice = memory.advice(self.config, self.updater.device)
             warnings.append(f"memory    may not do: {advice}")
         facts = self.prepared.facts
-        if unknown := facts["unknown"]:
-            share = unknown / (facts["train_tokens"] + facts["val_tokens"])
-            bits = facts["unknown_bits"]
-            cost = f"each costs {bits} bits more" if bits else "bits per byte leave them out"
-            warnings.append(
-                f"unknown   {unknown:,} characters ({share:.2g} of the tokens) are not in the "
-                f"vocabulary and count as one: {cost}"
-            )
+        if facts["unknown"]:
+            warnings.append(f"unknown   {_unknown(facts)}")
         if not facts["lossless"]:
             warnings.append(
                 "lossy     the tokenizer loses part of the text, such as case, accents and spaces: "
                 "bits per byte compare with nothing"
+            )
+        if (passes := self.ledger.passes(self.config.length.steps)) > MANY_PASSES:
+            warnings.append(
+                f"passes    {passes:,.0f} times through the text: beyond a few a model learns it "
+                f"by heart; watch validation, or take --passes {MOST_PASSES:g}"
             )
         if self.shortened:
             warmup, why = self.config.schedule.warmup, self.reasons["schedule.warmup"]
@@ -133,6 +137,18 @@ class Plan(msgspec.Struct):
             f"expected  {duration(round(self.seconds))} "
             f"({ledger.tokens_per_step / self.step_seconds:,.0f} tokens/s), until {end}",
         ]
+
+
+def _unknown(facts: dict[str, Any]) -> str:
+    """The characters that are not in the vocabulary, of either text, and what they cost."""
+    unknown, held_out, bits = facts["unknown"], facts["val_unknown"], facts["unknown_bits"]
+    cost = f"each costs {bits} bits more" if bits else "bits per byte leave them out"
+    trained_on = 100 * (unknown - held_out) / facts["train_tokens"]
+    return (
+        f"{unknown:,} characters ({trained_on:.3g} % of the training tokens, "
+        f"{100 * held_out / facts['val_tokens']:.3g} % of the held-out ones) are not in the "
+        f"vocabulary and count as one: {cost}"
+    )
 
 
 def _why_vocabulary(config: Config, reasons: dict[str, str]) -> str:

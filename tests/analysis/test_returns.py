@@ -149,18 +149,35 @@ def test_bits_that_an_earlier_session_left_out_compare_with_nothing(tmp_path):
     assert load_run(folder).found.verdict("comparability").verdict == "yes"
 
 
-def test_what_a_resume_changed_is_the_answer(tmp_path):
+MANY = {"train.dtype": "float32 → bfloat16", "length.steps": "2,000 → 2,010",
+        "optimizer.weight_decay": "0.1 → 0.3", "schedule.min_ratio": "0.1 → 0.2",
+        "sample.prompts": "['I, too, '] → []", "train.label_smoothing": "0.0 → 0.1"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "answer"),
+    [("optimizer.lr 0.001 → 0.002", "optimizer.lr"),
+     ("optimizer.lr (was 0.001, changed at a resume)", "optimizer.lr"),  # as 0.1.0 said it
+     ("data (other text)", "data"),
+     ("model.colour red → blue", "settings"),
+     (", ".join(f"{name} {values}" for name, values in MANY.items()),
+      "train.dtype, length.steps, optimizer.weight_decay, schedule.min_ratio and 2 more")],
+)  # fmt: skip
+def test_what_a_resume_changed_is_the_answer(told, answer, tmp_path):
     folder = made.run_folder(tmp_path / "r", resume_at=200)
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     at = next(i for i, row in enumerate(rows) if row["attempt"] == 2)
-    told = "changed: optimizer.lr (was 0.001, changed at a resume)"
     for row in rows[at:]:
         if row["type"] == "train":
             row["loss"] += 0.1
-    rows.insert(at + 1, rows[at + 1] | {"type": "event", "kind": "warning", "message": told})
+    rows.insert(
+        at + 1,
+        rows[at + 1] | {"type": "event", "kind": "warning", "message": f"changed: {told}"},
+    )
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     card = next(c for c in cards(load_run(folder).found) if c[0] == "What changed at resume?")
-    assert card[1] == "optimizer.lr (was 0.001, changed at a resume)"
+    assert card[1] == answer
+    assert f"Changed: {told}." in card[2]
 
 
 def test_weights_as_drawn_are_held_against_no_yardstick(returned, tmp_path):

@@ -185,7 +185,7 @@ def test_settings_edited_by_hand_are_changes_of_a_resume(
     with monkeypatch.context() as patch:
         interrupted_at(6, patch)
         assert cli.run([*resume, "--accept", "trajectory"]) == 130
-    assert "changed: optimizer.weight_decay (was 0.1" in capfd.readouterr().err
+    assert "changed: optimizer.weight_decay 0.1 → 0.3" in capfd.readouterr().err
     file.write_text(written)  # back to what it was: an edit, too
     assert cli.run(resume) == 2
     assert "optimizer.weight_decay was 0.3 and is to be 0.1" in capfd.readouterr().err

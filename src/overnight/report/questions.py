@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from ..analysis.findings import Best, Findings
+from ..config import all_settings
 from ..wording import counted
 from . import numbers as n
 from . import words
@@ -167,6 +169,7 @@ def _card_lr(f: Findings) -> Card:
 
 
 CHANGED, LONG_ANSWER = "changed: ", 80  # what a resume tells of settings; characters
+SETTING = re.compile(r"(?:^|, )(data|\w+\.\w+) ")  # before its values
 
 
 def _card_resume(f: Findings) -> Card:
@@ -178,8 +181,7 @@ def _card_resume(f: Findings) -> Card:
         return Card(question, "nothing", v.because, "good", "sessions")
     changes = [w for w in v.evidence.get("warnings", []) if w.startswith(CHANGED)]
     if v.verdict == "yes" and changes:
-        what = "; ".join(change.removeprefix(CHANGED) for change in changes)
-        return Card(question, what[:LONG_ANSWER], v.because, "unsure", "sessions")
+        return Card(question, _changed(changes), v.because, "unsure", "sessions")
     if v.verdict == "yes" and rows:
         return Card(
             question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
@@ -187,3 +189,14 @@ def _card_resume(f: Findings) -> Card:
     if v.verdict == "yes" and rows == 0:
         return Card(question, "nothing to compare", v.because, "open", "sessions")
     return Card(question, "cannot tell", v.because, "open", "sessions")
+
+
+def _changed(changes: list[str]) -> str:
+    """The settings that were changed, as many as fit; their values stand in the sentence."""
+    told = (match[1] for change in changes for match in SETTING.finditer(change[len(CHANGED) :]))
+    names = [name for name in dict.fromkeys(told) if name == "data" or name in all_settings()]
+    for shown in range(len(names), 0, -1):
+        more = f" and {len(names) - shown:,} more" if shown < len(names) else ""
+        if len(answer := ", ".join(names[:shown]) + more) <= LONG_ANSWER:
+            return answer
+    return "settings"  # of a version that calls them otherwise

@@ -95,8 +95,18 @@ def inexact(first: Start, now: dict[str, Any], step: int) -> list[str]:
     return [f"no longer bit-exact from step {step} on: {', '.join(other)}"] if other else []
 
 
-def told(changed: dict[str, str]) -> list[str]:
-    return ["changed: " + ", ".join(f"{k} ({v})" for k, v in changed.items())] if changed else []
+def told(before: Config, now: Config, changed: dict[str, str]) -> list[str]:
+    """The settings in `changed` with both values; what is no setting (`data`) with its reason."""
+    old, new = (flatten(msgspec.to_builtins(config), "") for config in (before, now))
+    words = [
+        f"{name} {_worded(old[name])} → {_worded(new[name])}" if name in old else f"{name} ({why})"
+        for name, why in changed.items()
+    ]
+    return ["changed: " + ", ".join(words)] if words else []
+
+
+def _worded(value: Any) -> str:
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def another(changed: dict[str, str]) -> list[str]:

@@ -104,7 +104,7 @@ def _resume(
         replace(run.yardsticks, prepared.yardsticks.read_bytes(), durable=True)
     if changed:
         replace(run.config, dump_config(updater.config, row.reasons).encode(), durable=True)
-    warnings += told(changed)
+    warnings += told(before, updater.config, changed)
     warnings += inexact(first, row.environment, state.step) if first else []
     events: dict[EventKind, list[str]] = {
         INCOMPARABLE: incomparable(changed),

@@ -86,6 +86,7 @@ def _session(session: dict[str, Any], log: Log) -> Session:
     wall = session["ended"] - session["started"]
     train = log.train["seconds"][mine]
     evaluating = log.eval["seconds"][np.isin(log.eval["attempt"], list(worked))]
+    saving = sum(float(row["seconds"]) for row in log.checkpoint if row["attempt"] in worked)
     return Session(
         attempt=session["attempt"],
         from_step=session["from_step"],
@@ -96,7 +97,7 @@ def _session(session: dict[str, Any], log: Log) -> Session:
         seconds=session.get("seconds", wall if np.isfinite(wall) and wall >= 0 else None),
         train_seconds=session.get("train_seconds", float(np.nansum(train))),
         eval_seconds=session.get("eval_seconds", float(np.nansum(evaluating))),
-        save_seconds=session.get("save_seconds"),
+        save_seconds=session.get("save_seconds", saving),
         tokens_per_s=_median(log.train["tokens_per_s"][mine]),
         reason=session.get("reason"),
         started=session["started"],

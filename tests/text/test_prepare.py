@@ -216,6 +216,19 @@ def test_a_text_that_changes_while_it_is_read_is_not_kept(book, cache, monkeypat
     assert not list((cache / "texts").iterdir())
 
 
+@pytest.mark.parametrize("name", ["../../../precious", "{}", "", ".", "settings/../.."])
+def test_a_fingerprint_names_no_folder_elsewhere(name, cache, tmp_path):
+    """What is no entry of the cache would be removed as a damaged one."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    module.Cache()
+    for claimed in (name.format(precious), os.path.relpath(precious, cache / "texts")):
+        assert module.kept(claimed, config.Data()) is None
+    assert (precious / "file").read_text() == "mine"
+    assert (cache / "texts").is_dir()
+
+
 @pytest.mark.parametrize("held", ["a part", "a text of its own"])
 def test_standard_input_is_resumed_from_the_cache(held, book, monkeypatch):
     class Stdin:

@@ -161,6 +161,7 @@ def test_a_text_that_was_moved_is_named_anew(
         interrupted_at(9, patch)
         assert train(out, str(mine)) == 130
     mine.rename(tmp_path / "moved.txt")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # an empty one
     assert cli.run(["train", "--resume", str(out)]) == 2
     assert "mine.txt: no such file" in capfd.readouterr().err
     monkeypatch.chdir(tmp_path)
@@ -168,6 +169,22 @@ def test_a_text_that_was_moved_is_named_anew(
     assert str(tmp_path / "moved.txt") in (out / "config.toml").read_text()
     kept = [row.step for row in current(read_log(out / "log.jsonl").rows) if isinstance(row, Eval)]
     assert kept == [0, 8, 16, 24]  # the text is the same, so what was measured counts
+
+
+def test_a_text_that_is_gone_goes_on_from_its_tokens(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mine, out = tmp_path / "mine.txt", tmp_path / "run"
+    mine.write_text(TEXT)
+    interrupted(out, str(mine), 9, monkeypatch)
+    mine.unlink()
+    capfd.readouterr()
+    for other in (["other.txt"], ["--data.val_fraction", "0.2", "--accept", "incompatible"]):
+        assert cli.run(["train", "--resume", str(out), *other]) == 2
+        assert "no such file" in capfd.readouterr().err
+    assert cli.run(["train", "--resume", str(out)]) == 0
+    assert capfd.readouterr().err.count(f"{mine}: not there any more; its tokens are in the") == 1
+    assert final_tensors(out) == final_tensors(whole)
 
 
 def test_settings_edited_by_hand_are_changes_of_a_resume(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class _Remembered(msgspec.Struct):
 
 TOLD_SIZE = 2_000_000  # bytes, of which yardsticks take seconds
 TOLD_SECONDS = 2.0  # whatever takes longer says so
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 FILES = ("train.bin", "val.bin", "tokenizer.json", "yardsticks.json")
 
 
@@ -91,7 +93,7 @@ def prepare(
     cache = Cache()
     names = corpus.names(data.text)
     if fingerprint and "-" in (*data.text, *data.val):
-        prepared = _open(cache, fingerprint, names, say)
+        prepared = kept(fingerprint, data, say)
         if prepared is None:
             raise UserError("The text came from standard input and is not in the cache any more.")
         return prepared
@@ -108,6 +110,14 @@ def prepare(
         if choose:
             choose(name, value, reason)
     return prepared
+
+
+def kept(fingerprint: str, data: config.Data, say: Say = lambda _: None) -> Prepared | None:
+    """The tokens of a text that cannot be read again, if they are in the cache. (The log that has
+    the `fingerprint` may be anybody's, and name a folder with it.)"""
+    if not FINGERPRINT.fullmatch(fingerprint):
+        return None
+    return _open(Cache(), fingerprint, corpus.names(data.text), say)
 
 
 def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepared | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ..runfolder import (
 )
 from ..runlock import RunLock
 from ..settings import dump_config, load_config
-from ..text.prepare import Prepared, prepare
+from ..text.prepare import Prepared, kept, prepare
 from ..text.tokenizers import Tokenizer
 from . import memory
 from .changes import (
@@ -88,7 +89,9 @@ def _resume(
         return summarise(run, "finished", time.monotonic() - begun)
     refuse_unsettled(run, settings)
     warnings = [slow] if (slow := emulated(settings.train.device, settings.train.dtype)) else []
-    prepared, other_text = _text(run, settings, read, accept, progress.say, warnings.append)
+    # other settings of the text are other tokens
+    same = not any(name.startswith("data.") for name in changed)
+    prepared, other_text = _text(run, settings, read, accept, same, progress.say, warnings.append)
     changed |= other_text
     try:
         updater = _updater(settings, prepared)
@@ -136,11 +139,16 @@ def _first_and_last(read: LogRead) -> tuple[Start | None, Start | None]:
 
 
 def _text(
-    run: RunFolder, settings: Config, read: LogRead, accept: str, say: Say, warn: Say
+    run: RunFolder, settings: Config, read: LogRead, accept: str, same: bool, say: Say, warn: Say
 ) -> tuple[Prepared, dict[str, str]]:
-    """The text as tokens, and the change that it is, where it is not the one of this run."""
+    """The text as tokens, and the change that it is, where it is not the one of this run. `same`:
+    it is asked for as before, so that its tokens will do where it is gone."""
     _, last = _first_and_last(read)
     fingerprint = str(last.data.get("fingerprint", "")) if last else ""
+    gone = [p for p in (*settings.data.text, *settings.data.val) if p != "-" and not exists(p)]
+    if gone and same and (prepared := kept(fingerprint, settings.data, say)):
+        say(f"{gone[0]}: not there any more; its tokens are in the cache, and the run goes on")
+        return prepared, {}
     prepared = prepare(
         settings.data,
         settings.tokenizer,

@@ -274,7 +274,7 @@ def _evals(work: Path, data: bytes) -> None:
     run = work / "run"
     (run / "evals").mkdir(parents=True, exist_ok=True)
     (run / "evals" / "step-00000003-attempt-1.safetensors").write_bytes(data)
-    block_losses(Log(run, "run folder", empty(TRAIN), empty(EVAL)), 3, 1)
+    block_losses(Log(run, "run folder", empty(TRAIN), empty(EVAL)), 3, 1, logged=4.0)
 
 
 def _other(work: Path, data: bytes) -> None:

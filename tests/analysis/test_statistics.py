@@ -114,8 +114,21 @@ def test_ties_on_shared_blocks_need_no_scatter():
 
 
 @pytest.mark.parametrize("n", range(8))
-def test_harm_of_too_few_is_cannot_tell_never_no(n):
-    assert overfitting.harm(np.arange(n), np.linspace(3, 1, n)).verdict == "cannot_tell"
+def test_harm_of_too_few_is_cannot_tell(n):
+    """But for "no" where the last of at least three is the lowest: then nothing rose."""
+    down = overfitting.harm(np.arange(n), np.linspace(3, 1, n))
+    assert down.verdict == ("no" if n >= 3 else "cannot_tell")
+    assert ("the lowest of" in down.because) == (n >= 3)
+    assert overfitting.harm(np.arange(n), np.linspace(1, 3, n)).verdict == "cannot_tell"
+
+
+def test_of_nine_evaluations_the_last_may_be_the_lowest():
+    """As of sixteen; where it is not, nine would not show a small rise."""
+    values = 3 - 0.1 * np.arange(9) + 0.01 * np.random.default_rng(0).standard_normal(9)
+    assert "is the lowest of 9" in overfitting.harm(np.arange(9), values).because
+    assert overfitting.harm(np.arange(9), values).verdict == "no"
+    values[-1] = values[-2] + 0.001
+    assert overfitting.harm(np.arange(9), values).verdict == "cannot_tell"
 
 
 def test_harm_of_a_clear_rise():

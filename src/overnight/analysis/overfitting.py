@@ -18,10 +18,9 @@ from scipy import stats
 
 from .findings import Verdict, make
 from .noise import Scatter, scatter
-from .outliers import left_out, outliers
+from .outliers import left_out, outliers, spiked
 from .series import Series
 from .tables import Array, Mask
-from .trend import Slope, slope
 
 FEWEST = 8  # evaluations below which nothing is said
 ENOUGH = 10  # evaluations from which on "no" can be said
@@ -29,6 +28,10 @@ SHORTEST = 4  # evaluations in the shortest trend
 LONGEST = 400  # evaluations scanned; longer series are averaged down to it
 ABOVE = 2.75  # σ by which the last two have to be above the lowest, or
 ABOVE_LEVEL = 2.5  # standard errors between the levels: a bump that died away is not harm
+NEAR = 3  # evaluations that a level is a mean of, at most
+JUMP = 8.0  # σ above the lowest, where what follows it is no more of its level
+DECIDES = 3  # evaluations of which the lowest is the last: nothing rose, however few they are
+DENSE = 4  # training rows from one evaluation to the next, whose means say more than single ones
 
 
 # Looking again after every evaluation finds a rise in two of three plateaus of 120 evaluations
@@ -77,10 +80,7 @@ def harm(
     if (alone := outliers(losses)).any():
         return _without(alone, steps, losses, difference_se)
     if len(losses) < FEWEST:
-        return make(
-            "harm", "cannot_tell", "Too few evaluations: {n}, at least {needed} are needed.",
-            n=len(losses), needed=FEWEST, estimator="trend of validation",
-        )  # fmt: skip
+        return _few(steps, losses)
     noise = noise or scatter(steps, losses)
     logged = _logged(steps, losses, noise)
     if len(losses) > LONGEST:
@@ -123,6 +123,19 @@ def _without(alone: Mask, steps: Array, losses: Array, difference_se: float | No
             "before it, which show no rise; the next one would tell."
         )
     return found
+
+
+def _few(steps: Array, losses: Array) -> Verdict:
+    """Of fewer than FEWEST: nothing rose where the last is the lowest, and no more can be said."""
+    facts: dict[str, Any] = {"n": len(losses), "estimator": "trend of validation"}
+    if len(losses) >= DECIDES and np.argmin(losses) == len(losses) - 1:
+        facts |= {"final": float(losses[-1]), "final_step": int(steps[-1])}
+        return make("harm", "no", LAST_LOWEST, **facts)
+    why = "Too few evaluations: {n}, at least {needed} are needed."
+    return make("harm", "cannot_tell", why, needed=FEWEST, **facts)
+
+
+LAST_LOWEST = "The last evaluation, {final:.4f} at step {final_step:,}, is the lowest of {n}."
 
 
 def _still(losses: Array, logged: dict[str, Any]) -> Verdict:
@@ -176,14 +189,14 @@ def _judged(shown: dict[str, Any], later: int, still_up: bool) -> Verdict:
             "It rose (z = {z:.1f}; noise alone stays under {critical:.1f}), but the end is back "
             "within noise of the lowest level ({effect_nats:+.4f} nats, σ = {sigma:.4f})."
         )
+    elif shown["lowest_step"] == shown["final_step"]:
+        because = LAST_LOWEST
     elif shown["n"] < ENOUGH:
         verdict = "cannot_tell"
         because = (
             "No rise beyond noise (σ = {sigma:.4f}), but {n} evaluations would not show a small "
             "one."
         )
-    elif shown["lowest_step"] == shown["final_step"]:
-        because = "The last evaluation, {final:.4f} at step {final_step:,}, is the lowest of {n}."
     else:
         because = (
             "No rise beyond noise: the mean of the last ones is {effect_nats:+.4f} nats from that "
@@ -230,28 +243,35 @@ def _ramp_variance(n: int, rhos: Array) -> Array:
 
 def above_lowest(losses: Array, lowest: int, noise: Scatter) -> tuple[float, float]:
     """(level at the end − level at the lowest, its standard error)."""
-    weights = above_lowest_weights(len(losses), lowest)
+    weights = above_lowest_weights(len(losses), lowest, _beside(losses, lowest, noise))
     return float(weights @ losses), noise.se(weights)
 
 
-def above_lowest_weights(n: int, lowest: int) -> Array:
-    """Mean at the end minus mean from the lowest on: of up to three values each, none of them in
-    both, so that neither the luck of the minimum nor that of the last evaluation counts in full.
-    What stands before the lowest may be of the steep fall."""
+def above_lowest_weights(n: int, lowest: int, near: int = NEAR) -> Array:
+    """Mean at the end minus mean from the lowest on: of up to three values each (`near` of them
+    there), none in both, so that neither the luck of the minimum nor that of the last evaluation
+    counts in full. What stands before the lowest may be of the steep fall."""
     weights = np.zeros(n)
     if lowest == n - 1:
         return weights
-    end = max(n - 3, lowest + 1)
+    end = max(n - NEAR, lowest + 1)
     weights[end:] = 1 / (n - end)
-    low = slice(lowest, min(lowest + 3, end))
+    low = slice(lowest, min(lowest + near, end))
     weights[low] = -1 / (low.stop - low.start)
     return weights
+
+
+def _beside(losses: Array, lowest: int, noise: Scatter) -> int:
+    """How many values from the lowest on are of its level: where the loss jumps up right behind it,
+    a mean with what it jumped to may be above the end (-0.0354 nats, "beyond noise")."""
+    far = np.flatnonzero(losses[lowest : lowest + NEAR] > losses[lowest] + JUMP * noise.sigma)
+    return int(far[0]) if len(far) else NEAR
 
 
 def _still_up(losses: Array, lowest: int, effect: float, effect_se: float, noise: Scatter) -> bool:
     """Whether the end lies above the lowest: its last two values, or its level."""
     above = float(losses[-2:].mean() - losses[lowest])
-    return above > ABOVE * noise.sigma or effect > ABOVE_LEVEL * effect_se
+    return effect > 0 and (above > ABOVE * noise.sigma or effect > ABOVE_LEVEL * effect_se)
 
 
 def _thin(steps: Array, losses: Array) -> tuple[Array, Array]:
@@ -283,33 +303,59 @@ def overfitting(series: Series, gaps: Verdict) -> Verdict:
         found.because += " Later evaluations are not finite."
     if found.verdict != "yes" or series.gap_estimator == "none":
         return found
-    change = _train_change(series)
-    if change is None:
-        return found
-    grown, (low, high) = change.change, change.change_ci
+    train, dense = _train_levels(series)
+    change = _train_change(series, train)
+    return found if change is None else _with_train(found, *change, dense)
+
+
+def _with_train(found: Verdict, grown: float, room: float, dense: bool) -> Verdict:
+    """What a `yes` becomes beside a train loss that has `grown` by so much, 95 % within `room`."""
+    low, high = grown - room, grown + room
     found.evidence |= {"train_change": grown, "train_change_low": low, "train_change_high": high}
     both = found.effect_nats and grown > 0.5 * found.effect_nats
     because = (
-        f"the train loss changed by {grown:+.4f} nats in the same time (95 %: {low:+.4f} to "
-        f"{high:+.4f})"
+        f"the train loss changed by {grown:+.4f} nats, averaged up to the same evaluations "
+        f"(95 %: {low:+.4f} to {high:+.4f})"
     )
     if both and low > 0:
-        found.verdict = "no"
-        found.since_step = None
+        found.verdict, found.since_step = "no", None
         found.because += f" But {because}: both got worse, which is not overfitting."
     elif both:
+        if dense:  # no more rows will tell
+            found.verdict, found.since_step = "cannot_tell", None
         found.because += f" Whether train got worse, too, is lost in its noise: {because}."
     else:
         found.because += f" Meanwhile {because}."
     return found
 
 
-def _train_change(series: Series) -> Slope | None:
-    """The trend of the train loss since validation was lowest, by its own noise; None where too
-    few were logged."""
-    keep = np.isfinite(series.probe)
-    since = series.steps[keep] >= series.steps[int(np.argmin(series.val))]
-    if since.sum() < SHORTEST:
+def _train_levels(series: Series) -> tuple[Array, bool]:
+    """The train loss at each evaluation, and whether it is of many rows: the fixed probe where
+    there is one; else the mean of the training rows since the evaluation before, which shows a
+    jump that single rows hide; else what is logged with the evaluation."""
+    calm = ~spiked(series.train_loss)
+    rows, losses = series.train_steps[calm], series.train_loss[calm]
+    ends = np.searchsorted(rows, series.steps, side="right")
+    counts = np.diff(ends, prepend=0)
+    if series.probe is series.evals["probe_loss"] or np.median(counts) < DENSE:
+        return series.probe, False
+    sums = np.diff(np.concatenate([[0.0], np.cumsum(losses)])[ends], prepend=0.0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), True
+
+
+def _train_change(series: Series, train: Array) -> tuple[float, float] | None:
+    """(what the train loss changed by between the evaluations that harm is measured between, half
+    of its 95 % interval, by its own noise); None where too few were logged."""
+    calm = ~outliers(series.val)
+    steps, val, train = series.steps[calm], series.val[calm], train[calm]
+    if len(val) > LONGEST:
+        (_, train), (steps, val) = _thin(steps, train), _thin(steps, val)
+    lowest = int(np.argmin(val))
+    weights = above_lowest_weights(len(val), lowest, _beside(val, lowest, scatter(steps, val)))
+    logged = np.isfinite(train)
+    up, down = (np.maximum(side * weights[logged], 0.0) for side in (1, -1))
+    noise = scatter(steps[logged], train[logged])
+    if not up.any() or not down.any() or noise.n < FEWEST:
         return None
-    steps, train = series.steps[keep], series.probe[keep]
-    return slope(steps[since], train[since], scatter(steps, train))
+    weights = up / up.sum() - down / down.sum()
+    return float(weights @ train[logged]), noise.reach * noise.se(weights)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from overnight.analysis import overfitting
-from overnight.analysis.findings import Findings
+from overnight.analysis import overfitting, trend
+from overnight.analysis.findings import Findings, Verdict
+from overnight.analysis.noise import scatter
 from overnight.analysis.run import load_run
 
 STEPS = np.arange(0, 10_001, 10)
@@ -76,3 +77,110 @@ def test_what_dense_rows_do_not_show_is_not_known(tmp_path):
             assert judged.verdict == "cannot_tell"
             assert judged.evidence["train_change_low"] <= 0 < judged.evidence["train_change_high"]
     assert lost
+
+
+def bent(n: int) -> np.ndarray:
+    """A gap that turns up behind its last tenth: a line misses it at both ends."""
+    u = np.linspace(0, 1, n)
+    return 0.05 * u + 3.0 * np.maximum(0, u - 0.9)
+
+
+def test_the_change_that_is_told_is_that_of_the_values():
+    """Of 200 intervals of a change 95 % hold the true one; a line's held 0 of 60."""
+    rng, held, n = np.random.default_rng(1), 0, 30
+    steps = np.arange(n) * 250.0 + 2750
+    for _ in range(200):
+        values = bent(n) + 0.008 * rng.standard_normal(n)
+        told = trend.slope(steps, values, scatter(steps, values))
+        assert told.ends == 3
+        assert told.change == pytest.approx(values[-3:].mean() - values[:3].mean())
+        true = bent(n)[-3:].mean() - bent(n)[:3].mean()
+        held += told.change_ci[0] <= true <= told.change_ci[1]
+    assert held >= 184
+
+
+def ends_with(path: Path, curve: np.ndarray, sigma: float = 0.003, seed: int = 0) -> Findings:
+    """The findings of an evaluation every 200 steps of a curve over STEPS."""
+    val = curve[::20] + sigma * np.random.default_rng(seed).standard_normal(len(curve[::20]))
+    lines = [f"{s},{v:.4f}" for s, v in zip(STEPS[::20], val, strict=True)]
+    file = path / "log.csv"
+    file.write_text("\n".join(["step,val_loss", *lines]))
+    return load_run(file).found
+
+
+@pytest.mark.parametrize("drop", [0.1, 0.3])
+def test_an_end_that_is_flat_behind_a_drop_does_not_improve(drop, tmp_path):
+    """A line over the last 30 % called 62 of 90 of them falling."""
+    curve = 2.5 + 3 * np.exp(-STEPS / 500) - drop * (1 - np.exp(-np.maximum(0, STEPS - 7500) / 80))
+    for seed in range(5):
+        judged = ends_with(tmp_path, curve, seed=seed)
+        assert judged.verdict("still_improving").verdict != "yes"
+        assert not any("Train longer" in a.do for a in judged.advice)
+
+
+def test_an_end_that_is_flat_behind_a_late_fall_does_not_improve(tmp_path):
+    """Or if it does, by what it still gave, not by 2.71 nats of the 2.0 that it fell by."""
+    curve = 4 - 2 / (1 + np.exp(-(STEPS - 8500) / 200))
+    for sigma in (0.005, 0.02):
+        for seed in range(5):
+            judged = ends_with(tmp_path, curve, sigma, seed).verdict("still_improving")
+            assert judged.evidence["first"] == 9400
+            assert abs(judged.effect_nats) < 0.1
+
+
+def test_what_falls_more_and_more_slowly_still_improves(tmp_path):
+    """A power law, and a rate that ends at 0 under a cosine."""
+    cosine = 0.15 * (1 + np.cos(np.pi * STEPS / 10_000)) / 2
+    for curve in (LAW, LAW + cosine):
+        for seed in range(5):
+            judged = ends_with(tmp_path, curve, seed=seed).verdict("still_improving")
+            assert judged.verdict == "yes"
+            assert judged.evidence["first"] == 7000
+
+
+def gap_of(path: Path, train: np.ndarray, val: np.ndarray) -> Verdict:
+    lines = (f"{100 * i},{t:.5f},{v:.5f}" for i, (t, v) in enumerate(zip(train, val, strict=True)))
+    file = path / "log.csv"
+    file.write_text("\n".join(["step,train_loss,val_loss", *lines]))
+    return load_run(file).found.verdict("gap")
+
+
+def test_a_gap_that_changes_by_less_than_matters(tmp_path):
+    """Its interval excludes 0, so it is not said to have no trend, and the mean has no error."""
+    rng, fall = np.random.default_rng(0), 2 + np.arange(1, 61) ** -0.5
+    off = np.linspace(0.1, 0.092, 60) + 0.0005 * rng.standard_normal(60)
+    judged = gap_of(tmp_path, fall, fall + off)
+    assert judged.verdict == "stable"
+    assert judged.ci[1] < 0
+    assert "less than matters (0.01 nats)" in judged.because
+    assert "±" not in judged.because
+    still = gap_of(tmp_path, fall, fall + 0.1 + 0.0005 * rng.standard_normal(60))
+    assert (still.verdict, "±" in still.because) == ("stable", True)
+
+
+def test_two_columns_of_one_set_have_no_gap(tmp_path):
+    fall = 2 + np.arange(1, 61) ** -0.5
+    judged = gap_of(tmp_path, fall, fall)
+    assert judged.verdict == "cannot_tell"
+    assert "may be of one set" in judged.because
+
+
+@pytest.mark.parametrize("times", [2, 4, 8])
+def test_a_train_loss_that_is_a_sum_has_no_gap(times, tmp_path):
+    rng, fall = np.random.default_rng(0), 2 + 2 * np.arange(1, 61) ** -0.5
+    judged = gap_of(tmp_path, times * (fall + 0.02 * rng.standard_normal(60)), fall + 0.01)
+    assert judged.verdict == "cannot_tell"
+    assert f"{times}.0 times the validation loss" in judged.because
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5, 8])
+def test_what_the_last_rows_alone_raise_is_no_drift(rows, tmp_path):
+    up = np.where(10_000 - 10 * rows < STEPS, 3.0, 0.0)
+    judged = found(tmp_path, LAW + up, LAW).verdict("train_drift")
+    assert judged.verdict == "no"
+    assert rows < 5 or "alone make it rise" in judged.because
+
+
+def test_what_rises_throughout_is_a_drift(tmp_path):
+    up = 0.3 * np.maximum(0, STEPS - 5000) / 5000
+    assert found(tmp_path, LAW + up, LAW + up).verdict("train_drift").verdict == "yes"

@@ -273,7 +273,7 @@ def _longer(v: Verdicts, case: Case) -> list[Advice]:
             )
         ]
     if v["plateau"].verdict == "yes":
-        most = v["plateau"].evidence["most"]
+        most, again = (v["plateau"].evidence[name] for name in ("most", "again"))
         what, because = "a larger model, or more text", ["plateau"]
         if v["gap"].verdict == "growing":
             what, because = "more text, or more dropout", ["plateau", "gap"]
@@ -283,7 +283,7 @@ def _longer(v: Verdicts, case: Case) -> list[Advice]:
             Advice(
                 do=f"Do not train this longer; change something else: {what}.",
                 because=because,
-                expected=f"as long a stretch again would give at most {most:.3f} nats.",
+                expected=f"{again:,} more steps would give at most {most:.3f} nats.",
             )
         ]
     return []

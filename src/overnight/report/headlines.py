@@ -19,7 +19,7 @@ HEADLINES: dict[str, dict[str, tuple[str, str]]] = {
     "gap": {
         "growing": ("The gap between train and validation grows", "unsure"),
         "shrinking": ("The gap between train and validation shrinks", "good"),
-        "stable": ("The gap between train and validation has no trend", "good"),
+        "stable": ("The gap between train and validation is stable", "good"),
         "cannot_tell": ("Cannot tell where the gap is going", "open"),
     },
     "still_improving": {

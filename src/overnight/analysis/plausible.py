@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .findings import About, Best, Ledger, Verdict, Yardsticks, make
+from .findings import About, Best, Ledger, Verdict, Yardstick, Yardsticks, make
 from .series import Series
 
 EARLY = 2  # steps after which a first loss no longer is that of a fresh model
@@ -71,8 +71,11 @@ def _began_with(series: Series) -> int | None:
     return round(math.exp(loss)) if fell else None
 
 
-def too_good(best: Best | None, about: About, ledger: Ledger, series: Series) -> Verdict:
-    """Below what a small model reaches on natural text: a leak, padding, or memorisation."""
+def too_good(
+    best: Best | None, about: About, ledger: Ledger, series: Series, measured: Yardsticks | None
+) -> Verdict:
+    """Below what a small model reaches on natural text: a leak, padding, or memorisation; unless a
+    method without a network shows that the text itself is so cheap."""
     if best is None:
         return make("too_good", "cannot_tell", "No loss was logged.")
     if about.other_task is not None:
@@ -83,6 +86,14 @@ def too_good(best: Best | None, about: About, ledger: Ledger, series: Series) ->
         )  # fmt: skip
     passes = ledger.passes
     if best.bpb is not None:
+        if best.bpb < IMPLAUSIBLE and (cheap := _cheap(measured)) is not None:
+            return make(
+                "too_good", "no",
+                "{bpb:.4f} bits per byte: the text itself is that cheap, {yardstick} needs "
+                "{needs:.4f} without a network.",
+                bpb=best.bpb, yardstick=cheap.name, needs=cheap.bpb, limit=IMPLAUSIBLE, n=1,
+                passes=passes, estimator=best.estimator,
+            )  # fmt: skip
         return make(
             "too_good", "yes" if best.bpb < IMPLAUSIBLE else "no",
             "{bpb:.4f} bits per byte. Under {limit:.1f}, a small model on natural text would have "
@@ -137,6 +148,14 @@ def too_good(best: Best | None, about: About, ledger: Ledger, series: Series) ->
         piece + "If tokens are bytes or characters, it is possible; if not, suspect memorisation "
         "or padding in the loss.", **facts,
     )  # fmt: skip
+
+
+def _cheap(measured: Yardsticks | None) -> Yardstick | None:
+    """The cheapest method whose own bits for the held-out text would be implausible; none that
+    looks for that in the training text, where a leak would be found."""
+    rows = [] if measured is None else measured.rows
+    alone = [r for r in rows if "after" not in r.name and r.bpb < IMPLAUSIBLE]
+    return min(alone, key=lambda r: r.bpb, default=None)
 
 
 def below_yardstick(measured: Yardsticks | None) -> Verdict:

@@ -80,7 +80,7 @@ def judge(case: Case) -> list[Verdict]:
     return [
         spikes(case.series),
         plausible.init_loss(case.series, about),
-        plausible.too_good(case.best, about, ledger, case.series),
+        plausible.too_good(case.best, about, ledger, case.series, case.yardsticks),
         plausible.below_yardstick(case.yardsticks),
         books.units(ledger),
         books.schedule_mismatch(case.schedule, about, ledger),

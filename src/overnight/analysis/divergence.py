@@ -18,7 +18,7 @@ FEWEST = 8
 SIGMAS = 5.0  # robust, of one logged value
 LOST = 0.2  # share of what had been gained that has to be lost again
 LEVEL = (
-    "The median of the last {width} {name} losses is {now:.4f}, {effect_nats:+.4f} nats from its "
+    "The median of the last {width} {losses} is {now:.4f}, {effect_nats:+.4f} nats from its "
     "lowest level {lowest:.4f} at step {lowest_step:,}"
 )
 LASTING = 20  # rows; so two of four real logs whose spikes looked so on the way give no alarm
@@ -27,8 +27,7 @@ LASTING = 20  # rows; so two of four real logs whose spikes looked so on the way
 def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verdict:
     """From the training loss (that of evaluations, where few others were logged), or the validation
     loss where there is none: what has not lost all that it had gained may then be overfitting."""
-    steps, loss, train = _judged_by(series)
-    name = "training" if train else "validation"
+    steps, loss, losses = _judged_by(series)
     alone = bool(np.isnan(log.train["loss"]).all())
     broken = _nonfinite(log, alone)
     n = len(loss)
@@ -45,18 +44,18 @@ def divergence(log: Log, series: Series, vocab: int | None, warmup: int) -> Verd
             "Too few logged losses: {n}, at least {needed} are needed.",
             n=max(n, series.train_n), needed=FEWEST,
         )  # fmt: skip
-    return _of_level(log, steps, loss, name, math.log(vocab) if vocab else math.inf, warmup)
+    return _of_level(log, steps, loss, losses, math.log(vocab) if vocab else math.inf, warmup)
 
 
 def _of_level(
-    log: Log, steps: Array, loss: Array, name: str, chance: float, warmup: int
+    log: Log, steps: Array, loss: Array, losses: str, chance: float, warmup: int
 ) -> Verdict:
     """From where the level of the loss lies at the end; `chance`: ln V."""
-    n = len(loss)
+    n, name = len(loss), losses.split()[0]
     width = int(np.clip(n // 50, 3, 501)) | 1  # odd: the median is one of them
     level = _trailing_median(loss, width)
     best = int(np.argmin(level))
-    facts = _facts(name, steps, loss, level, width)
+    facts = {"losses": losses} | _facts(name, steps, loss, level, width)
     guessing = chance + SIGMAS * facts["sigma"]
     guesses = facts["now"] > guessing and steps[-1] > 2 * warmup and n >= 20
     lost = facts["effect_nats"] > facts["needed"] and best < n - width
@@ -64,14 +63,14 @@ def _of_level(
         since = _left(loss, level, best, guessing, width)
         return make(
             "divergence", "yes",
-            "The median of the last {width} {name} losses is {now:.4f}, above ln V = {chance:.4f}: "
+            "The median of the last {width} {losses} is {now:.4f}, above ln V = {chance:.4f}: "
             "worse than guessing.",
             since_step=int(steps[since]), rows_since=n - since, chance=chance, **facts,
         )  # fmt: skip
     if guesses and not lost:
         return make(
             "divergence", "cannot_tell",
-            "No median of {width} {name} losses in a row is as low as ln V = {chance:.4f}, where a "
+            "No median of {width} {losses} in a row is as low as ln V = {chance:.4f}, where a "
             "model that knows nothing begins: they are in another unit, or sums.",
             chance=chance, **facts,
         )  # fmt: skip
@@ -80,7 +79,7 @@ def _of_level(
     if not lost and above > facts["needed"]:
         return make(
             "divergence", "cannot_tell",
-            "The median of the last {tail} {name} losses is {above:+.4f} nats from the lowest "
+            "The median of the last {tail} {losses} is {above:+.4f} nats from the lowest "
             "level {lowest:.4f}, at step {lowest_step:,}: whether it comes back, the next would "
             "tell.",
             tail=tail, above=above, **facts,
@@ -123,14 +122,15 @@ def _left(loss: Array, level: Array, best: int, bound: float, width: int) -> int
     return begin + int(np.argmax(loss[begin : crossed + 1] > bound))
 
 
-def _judged_by(series: Series) -> tuple[Array, Array, bool]:
-    """Steps and losses, and whether they are of training."""
+def _judged_by(series: Series) -> tuple[Array, Array, str]:
+    """Steps and losses, and what these are."""
     probe = np.isfinite(series.probe)
     if series.train_n < FEWEST <= probe.sum():
-        return series.steps[probe], series.probe[probe], True
+        losses = f"training losses of evaluations ({series.gap_estimator})"
+        return series.steps[probe], series.probe[probe], losses
     if series.train_n or probe.any():
-        return series.train_steps, series.train_loss, True
-    return series.steps, series.val, False
+        return series.train_steps, series.train_loss, "training losses"
+    return series.steps, series.val, "validation losses"
 
 
 def _facts(name: str, steps: Array, loss: Array, level: Array, width: int) -> dict[str, Any]:

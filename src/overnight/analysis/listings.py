@@ -169,7 +169,7 @@ def phases(log: Log, rates: Schedule) -> list[Phase]:
     rows = np.nan_to_num(log.train["steps"][keep], nan=1.0)
     if len(steps) < 12:
         return []
-    warm = float(min(rates.warmup_steps or 0, steps[-1] / 3))
+    warm = float(min(rates.warmup_steps or 0, steps[-1]))
     cuts = np.concatenate([[-1.0, warm], warm + (steps[-1] - warm) * np.array([1, 2, 3]) / 3])
     names = ("warm-up", "first third", "middle third", "last third")
     found = []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from overnight.analysis import overfitting, trend
-from overnight.analysis.findings import Findings, Verdict
+from overnight.analysis import overfitting, plausible, schedule, trend
+from overnight.analysis.findings import Findings, Verdict, Yardstick, Yardsticks
 from overnight.analysis.noise import scatter
 from overnight.analysis.run import load_run
 
@@ -184,3 +185,62 @@ def test_what_the_last_rows_alone_raise_is_no_drift(rows, tmp_path):
 def test_what_rises_throughout_is_a_drift(tmp_path):
     up = 0.3 * np.maximum(0, STEPS - 5000) / 5000
     assert found(tmp_path, LAW + up, LAW + up).verdict("train_drift").verdict == "yes"
+
+
+def measured(*rows: tuple[str, float]) -> Yardsticks:
+    listed = [Yardstick(n, bpb, None, "", "no", None) for n, bpb in rows]
+    return Yardsticks(bytes=1000, step=10, model_bpb=0.4, model_se=None, rows=listed)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("ln V", 8.0), ("xz", 0.3)], "no"),
+        ([("ln V", 8.0), ("3-gram", 0.5), ("xz", 0.9)], "no"),
+        ([("ln V", 8.0), ("xz", 2.1), ("xz after training text", 0.1)], "yes"),  # a leak
+        ([], "yes"),
+    ],
+)
+def test_text_that_is_cheap_without_a_network_is_not_too_good(rows, said):
+    best, about = SimpleNamespace(bpb=0.4, estimator=""), SimpleNamespace(other_task=None)
+    ledger = SimpleNamespace(passes=1.0)
+    judged = plausible.too_good(best, about, ledger, None, measured(*rows))
+    assert judged.verdict == said
+    assert ("the text itself is that cheap" in judged.because) == (said == "no")
+
+
+def test_values_of_evaluations_are_called_so(tmp_path):
+    """Not training losses, of which the same report says that there are two."""
+    lines = [
+        f"step {s}: train loss {3 + 1 / (s + 1):.4f}, val loss {3.1:.4f}" for s in range(0, 300, 20)
+    ]
+    lines += [f"iter {s}: loss 3.5, time 10.0ms" for s in (0, 10)]
+    file = tmp_path / "out.log"
+    file.write_text("\n".join(lines))
+    judged = load_run(file).found.verdict("divergence")
+    assert "training losses of evaluations (" in judged.because
+    assert "training losses is" not in judged.because
+
+
+def test_the_warm_up_is_a_phase_as_long_as_it_is(tmp_path):
+    """Not cut at a third of the run: 20 steps of 40."""
+    lines = [f"{s},{4 - s / 40},{1e-3 * min(1, s / 20)}" for s in range(1, 41)]
+    file = tmp_path / "log.csv"
+    file.write_text("\n".join(["step,loss,lr", *lines]))
+    judged = load_run(file).found
+    warm = judged.phases[0]
+    assert (warm.name, warm.from_step, warm.to_step) == ("warm-up", 1, 20)
+    assert judged.schedule.warmup_steps == 20
+    assert judged.phases[1].from_step == 21
+
+
+@pytest.mark.parametrize("every", [1, 10])
+@pytest.mark.parametrize("warmup", [20, 100, 200])
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_warm_up_may_begin_one_step_ahead(ahead, warmup, every):
+    """(step + 1)/W from step 0 on: 98 of 100 were told, and 18 of 20."""
+    steps = np.arange(0.0, 2001, every)
+    fall = 0.55 + 0.45 * np.cos(np.pi * np.clip((steps - warmup) / (2000 - warmup), 0, 1))
+    rates = 3e-4 * np.where(steps < warmup, (steps + ahead) / warmup, fall)
+    found = schedule.schedule({"step": steps, "lr": rates}, None, 2000)
+    assert (found.warmup_steps, found.kind) == (warmup, "cosine")

@@ -80,7 +80,9 @@ def _warmup(steps: Array, lr: Array, peak: float, top: int) -> tuple[int | None,
         along = float(steps[rising] @ lr[rising])
         if along <= 0:
             return int(steps[top]), False
-        off, ahead, length = min(_line(steps[rising], lr[rising] / peak, o) for o in (0, 1))
+        lines = [_line(steps[rising], lr[rising] / peak, ahead) for ahead in (0, 1)]
+        ahead = int(lines[1][0] < lines[0][0] / 2)  # rounding must not decide it
+        off, length = lines[ahead]
         if off > LINEAR:
             # it rises in another way, or the log begins on the way
             return (int(steps[top]) if steps[0] <= SOON * steps[top] else None), False
@@ -90,13 +92,13 @@ def _warmup(steps: Array, lr: Array, peak: float, top: int) -> tuple[int | None,
     return (0 if steps[0] <= 1 else None), False
 
 
-def _line(steps: Array, shares: Array, ahead: int) -> tuple[float, int, float]:
-    """(largest deviation, `ahead`, W) of share = (step + ahead)/W by least squares: later steps
+def _line(steps: Array, shares: Array, ahead: int) -> tuple[float, float]:
+    """(largest deviation, W) of share = (step + `ahead`)/W by least squares: later steps
     count more, and carry less rounding. Where steps count from 0, the first may have 1/W already:
     a line through zero made 98 of 100 steps, and 18 of 20."""
     s = steps + ahead
     length = float(s @ s) / float(s @ shares)
-    return float(np.abs(shares - s / length).max()), ahead, length
+    return float(np.abs(shares - s / length).max()), length
 
 
 def _kind(

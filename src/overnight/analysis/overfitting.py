@@ -179,8 +179,8 @@ def _judged(shown: dict[str, Any], later: int, still_up: bool) -> Verdict:
         verdict, since = "yes", shown["lowest_step"]
         because = (
             "Validation rose from {lowest:.4f} at step {lowest_step:,} to {final:.4f} at step "
-            "{final_step:,}. Means of up to three from there and here, which owe less to luck (σ "
-            "of one is {sigma:.4f}), differ by {effect_nats:+.4f} nats, beyond noise (z = {z:.1f}; "
+            "{final_step:,}: by {effect_nats:+.4f} nats between means of up to three evaluations "
+            "there and at the end, as one scatters by σ = {sigma:.4f}; beyond noise (z = {z:.1f}; "
             "noise alone stays under {critical:.1f})."
         )
     elif rises:

@@ -20,8 +20,7 @@ from .tables import Array
 LEAST, TENTH = 3, 10  # values at either end: a tenth of them, three at least
 # How a change is told, from `Slope.facts`
 CHANGE = (
-    "{effect_nats:+.4f} nats from step {first:,} to {last:,}, the mean of the last {ends} minus "
-    "that of the first {ends} (95 %: {low:+.4f} to {high:+.4f}); a line through all has "
+    "{effect_nats:+.4f} nats from step {first:,} to {last:,} (means of {ends} at either end), "
     "{per_1000:+.3g} per 1,000 steps (95 %: {slope_low:+.3g} to {slope_high:+.3g})"
 )
 

@@ -292,3 +292,17 @@ def test_one_update_tells_enough_where_it_is_long(
     settings.choose("model.vocab_size", prepared.tokenizer.vocab_size, "tokenizer")
     assert sizing._timed(settings.resolve(), prepared, CPU) > 0
     assert len(made) == updates
+
+
+def test_how_often_a_text_is_read_at_most(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention learns pieces of words by heart sooner than letters, and than state spaces do."""
+    monkeypatch.setattr(sizing, "_token_seconds", lambda *_: 1e-3)
+    for kind, layers, most in (
+        ("chars", "AA", 3), ("bytes", "AA", 3), ("bpe", "AA", 2), ("bpe", "SSA", 3),
+    ):  # fmt: skip
+        given = {"tokenizer.kind": kind, "model.layers": layers, "length.minutes": 600.0}
+        settings, minutes = sized_in_minutes(prepared, **given)
+        assert sizing.most_passes(settings.resolve()) == most
+        assert 60 * minutes / 1e-3 == pytest.approx(most * len(prepared.train))

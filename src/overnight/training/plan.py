@@ -15,11 +15,11 @@ from ..text.prepare import Prepared
 from ..wording import counted, duration, size
 from . import memory
 from .machine import emulated
-from .sizing import MOST_PASSES
+from .sizing import most_passes
 from .update import Updater
 
 # Beyond these a plan warns. Four passes teach nearly as much as new text would, more teach less and
-# less (Muennighoff et al. 2023); our small models get worse sooner (`MOST_PASSES`)
+# less (Muennighoff et al. 2023); our small models get worse sooner (`most_passes`)
 MANY_PASSES = 10
 
 
@@ -88,7 +88,7 @@ class Plan(msgspec.Struct):
         if (passes := self.ledger.passes(self.config.length.steps)) > MANY_PASSES:
             warnings.append(
                 f"passes    {passes:,.0f} times through the text: beyond a few a model learns it "
-                f"by heart; watch validation, or take --passes {MOST_PASSES:g}"
+                f"by heart; watch validation, or take --passes {most_passes(self.config):g}"
             )
         if self.shortened:
             warmup, why = self.config.schedule.warmup, self.reasons["schedule.warmup"]

@@ -24,7 +24,7 @@ from .forms import choose_form
 from .machine import choose_machine
 from .plan import Plan
 from .settle import settle
-from .sizing import MOST_PASSES, choose_size
+from .sizing import choose_size, most_passes
 from .timing import update_seconds
 from .update import FAR, Updater
 
@@ -137,10 +137,11 @@ def _choose_length(settings: Settings, ledger: Ledger, seconds: Seconds, val_tok
             f"{counted(length.minutes, 'minute')} at {1 / seconds.step:.3g} steps/s, measured, "
             f"with {kept:.0%} kept for what is not training"
         )
-        most = ledger.steps_for_passes(MOST_PASSES)
+        passes = most_passes(settings.resolve())
+        most = ledger.steps_for_passes(passes)
         if settings.get("model.size") == "auto" and steps > most:
             reason = (
-                f"{counted(MOST_PASSES, 'pass')}, more than which the text does not bear: "
+                f"{counted(passes, 'pass')}, more than which the text does not bear: "
                 f"{counted(length.minutes, 'minute')} would be {ledger.passes(steps):.0f}"
             )
             steps = most

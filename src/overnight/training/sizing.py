@@ -56,6 +56,7 @@ TOKENS_PER_WEIGHT = 2.5
 
 # Letters (characters, bytes) are few, so longer histories of them recur; and a piece of a word is
 # four of them, so they want a longer context (docs/lab-notes.md, E41)
+LETTERS = ("chars", "bytes")
 NGRAMS_OF_LETTERS = [2, 3, 4]
 CONTEXT_OF_LETTERS, LONG_ENOUGH = 256, 32  # blocks of it that a text must have, else it stays short
 
@@ -76,7 +77,15 @@ TOKENS_PER_WEIGHT_RECURRING = 1.0
 # (docs/lab-notes.md, E58)
 NEW = 1.5  # passes
 NGRAMS_RECURRING, ROWS_RECURRING = [2], 16384
-MOST_PASSES = 3.0  # beyond them it gets worse
+# Beyond so many passes it gets worse: over letters, or of state spaces over pieces of words; and of
+# attention over these, which learns them by heart sooner (docs/lab-notes.md, E31, E80)
+MOST_PASSES, MOST_OF_PIECES = 3.0, 2.0
+
+
+def most_passes(config: Config) -> float:
+    """How often a text may be read before it is learnt by heart."""
+    pieces = config.tokenizer.kind not in LETTERS
+    return MOST_OF_PIECES if pieces and "S" not in config.model.layers else MOST_PASSES
 
 
 def choose_size(
@@ -91,7 +100,7 @@ def choose_size(
     if settings.get("model.size") != "auto":
         return minutes
     text = len(prepared.train)
-    letters = settings.get("tokenizer.kind") in ("chars", "bytes")
+    letters = settings.get("tokenizer.kind") in LETTERS
     if letters and settings.not_given("model.context"):
         _choose_context(settings, prepared)
     ladder, recurring = (
@@ -109,7 +118,8 @@ def choose_size(
             if memory.needed(_sized(settings, rung), micro=1) > memory.SHARE * free:
                 break
             tokens = _tokens(settings, rung, prepared, device, say)
-            if min(tokens, MOST_PASSES * text) < share * rung.weights:
+            most = most_passes(_sized(settings, rung))
+            if min(tokens, most * text) < share * rung.weights:
                 break
             found = rung, tokens
         return found
@@ -133,7 +143,7 @@ def choose_size(
     if settings.not_given("model.heads"):
         heads = _heads(settings.get("model.width"))
         settings.choose("model.heads", heads, f"about {HEAD} numbers a head")
-    return minutes * min(1.0, MOST_PASSES * text / tokens)
+    return minutes * min(1.0, most_passes(settings.resolve()) * text / tokens)
 
 
 def _tables(letters: bool, recurs: bool, passes: float) -> dict[str, Any]:

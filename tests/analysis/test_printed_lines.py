@@ -51,7 +51,13 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
          "step {s} val_loss: 9.9\x08\x08\x08step {s} val_loss: {loss}"),
         # NeMo: a file's name holds the rounded loss
         ("global_step: {s} | reduced_train_loss: {loss} | consumed_samples: 5120",
-         "step {s} val_loss: {loss}\nsaving /a/model--val_loss=0.00-step={s}-x=5120.0-last.ckpt"),
+         "step {s} val_loss: {loss}\nScheduled async checkpoint save for "
+         "/results/model_name=0--val_loss={loss:.1f}-step={s}-consumed_samples=5120.0-last.ckpt"),
+        # a logger's name that says what the loss is of
+        ("2026-01-01 00:00:00,123 - INFO - train - step {s} loss {loss}",
+         "2026-01-01 00:00:00,123 - INFO - eval - step {s} loss {loss}"),
+        ("10:00:00 [INFO] train - step {s} loss {loss}",
+         "10:00:00 [INFO] eval - step {s} loss {loss}"),
     ],
 )  # fmt: skip
 def test_how_tools_print(train: str, held: str, tmp_path: Path) -> None:
@@ -80,7 +86,7 @@ def test_epochs_of_as_many_steps_as_were_drawn(tmp_path: Path) -> None:
         lines.append(f"| end of epoch   {epoch} | time: 9s | valid loss {val(epoch * 200)} |")
     run = run_of(tmp_path, "out.log", lines)
     steps = [step for step, _ in losses(run)]
-    assert (len(steps), steps[0], steps == sorted(set(steps))) == (20, 200, True)
+    assert steps == [1200 * epoch + batch for epoch in range(4) for batch in range(200, 1200, 200)]
     assert told(run, "counted on")
     assert [step for step, _ in evaluations(run)] == steps[4::5]
 
@@ -172,3 +178,8 @@ def test_gpt_2_simple_and_a_loss_without_known_words(tmp_path: Path) -> None:
     lines = ["begins", *(f"nth {s} yields loss of {falling(s)}" for s in STEPS)]
     with pytest.raises(UserError, match=r"Line 2 has a loss.*'nth 10 yields loss of"):
         run_of(tmp_path, "other.log", lines)
+
+
+def test_steps_that_go_on_from_epoch_to_epoch_are_not_counted_on(tmp_path: Path) -> None:
+    lines = [f"epoch {s // 400} step {s}/1200 loss {falling(s)}" for s in STEPS]
+    assert losses(run_of(tmp_path, "out.log", lines)) == [(s, falling(s)) for s in STEPS]

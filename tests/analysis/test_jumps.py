@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from overnight.analysis import overfitting, plausible, schedule, trend
+from overnight.analysis import advice, overfitting, plausible, schedule, trend
 from overnight.analysis.findings import Findings, Verdict, Yardstick, Yardsticks
 from overnight.analysis.noise import scatter
 from overnight.analysis.run import load_run
@@ -244,3 +244,25 @@ def test_a_warm_up_may_begin_one_step_ahead(ahead, warmup, every):
     rates = 3e-4 * np.where(steps < warmup, (steps + ahead) / warmup, fall)
     found = schedule.schedule({"step": steps, "lr": rates}, None, 2000)
     assert (found.warmup_steps, found.kind) == (warmup, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("passes", "gap", "more_text"),
+    [(2.0, "growing", True), (1.2, "growing", False), (2.0, "stable", False)],
+)
+def test_what_was_read_twice_wants_more_text_and_not_only_more_steps(passes, gap, more_text):
+    """It falls, since the learning rate comes down; from two passes on it is learnt by heart."""
+    v = {name: Verdict(id=name, verdict="no", because="") for name in ("divergence", "overfitting")}
+    v["gap"] = Verdict(id="gap", verdict=gap, because="")
+    v["still_improving"] = Verdict(
+        id="still_improving", verdict="yes", because="", effect_nats=-0.1,
+        evidence={"first": 900, "last": 1300},
+    )  # fmt: skip
+    case = SimpleNamespace(
+        about=SimpleNamespace(planned_steps=1300, status="finished"),
+        log=SimpleNamespace(folder=None),
+        ledger=SimpleNamespace(steps=1300, passes=passes),
+        schedule=SimpleNamespace(end_ratio=0.0),
+    )
+    (advised,) = advice._longer(v, case)
+    assert ("on more text" in advised.do) is ("gap" in advised.because) is more_text

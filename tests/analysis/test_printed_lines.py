@@ -114,6 +114,8 @@ def test_what_is_said_of_a_held_out_set_and_not_understood_is_told(
     understood = log("step {s} loss {loss}", "step {s} val loss {loss}")
     quiet = run_of(tmp_path, "b.log", ["Best val loss was 3.1", *understood])
     assert not told(quiet, "held-out")
+    both = log("step {s} loss {loss}", "step {s} val loss {loss}\n" + line.replace("{v}", "{loss}"))
+    assert not told(run_of(tmp_path, "c.log", both), "held-out")  # the same, in other words
 
 
 def test_objects_behind_settings_and_a_loggers_words(tmp_path: Path) -> None:

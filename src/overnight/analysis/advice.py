@@ -14,6 +14,7 @@ SIMPLE = ("ln V", "unigram", "bigram")  # any model beats these after a few hund
 ANNEALED = 0.2  # of the peak: below it the schedule has done its work
 LOOKS = 12  # evaluations from which on overfitting is found more often than not
 NEARLY = 0.9  # of the planned steps: the rest may still be the fall
+AGAIN = 1.9  # passes; pieces of words are learnt by heart from two on (docs/lab-notes.md, E80)
 MANY_PASSES = 4.0  # Muennighoff et al. 2023: up to about four passes are nearly as good as new text
 PROSE = 4.0  # bits per byte: xz needs more only where its own frame fills a tiny text
 REPEATED = 0.55  # of what xz needs for held-out text alone; prose 0.76–0.85, half of it leaked 0.52
@@ -265,13 +266,14 @@ def _longer(v: Verdicts, case: Case) -> list[Advice]:
             if annealed
             else "Train longer: it is undertrained; a lower loss is still to be had."
         )
-        return [
-            Advice(
-                do=how,
-                because=["still_improving"],
-                expected=expected,
+        because = ["still_improving"]
+        if (case.ledger.passes or 0.0) >= AGAIN and v["gap"].verdict == "growing":
+            how = (
+                "Train longer on more text: this one was read more than once, and the gap grows, "
+                "so that more of it would be learnt by heart."
             )
-        ]
+            because += ["repeats", "gap"]
+        return [Advice(do=how, because=because, expected=expected)]
     if v["plateau"].verdict == "yes":
         most, again = (v["plateau"].evidence[name] for name in ("most", "again"))
         what, because = "a larger model, or more text", ["plateau"]

@@ -142,7 +142,7 @@ def _choose_length(settings: Settings, ledger: Ledger, seconds: Seconds, val_tok
         if settings.get("model.size") == "auto" and steps > most:
             reason = (
                 f"{counted(passes, 'pass')}, more than which the text does not bear: "
-                f"{counted(length.minutes, 'minute')} would be {ledger.passes(steps):.0f}"
+                f"{counted(length.minutes, 'minute')} would be {ledger.passes(steps):.2g}"
             )
             steps = most
     else:

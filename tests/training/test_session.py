@@ -565,3 +565,14 @@ def test_drawn_weights_are_no_best_and_given_ones_are(
 
     assert "best so far" not in said_of_the_first()
     assert "best so far" in said_of_the_first("--from", str(whole))
+
+
+def test_a_summary_ignores_fields_that_it_does_not_know(whole: Path, tmp_path: Path) -> None:
+    """Of the ledger, too, as docs/log-format.md wants it of readers."""
+    run = RunFolder(Path(shutil.copytree(whole, tmp_path / "run")))
+    before = summarise(run, "finished", 1.0)
+    run.log.write_text(
+        run.log.read_text().replace('"ledger":{', '"ledger":{"of_a_later_version":7,')
+    )
+    assert "of_a_later_version" in run.log.read_text()
+    assert summarise(run, "finished", 1.0) == before

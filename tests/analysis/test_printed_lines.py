@@ -170,6 +170,7 @@ def test_settings_in_a_row_of_their_own(front: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, "log.jsonl", [settings, *rows])
     assert (run.found.about.vocab_size, run.found.about.planned_steps) == (5000, 2400)
     assert run.found.ledger.tokens is None  # those of the text are not those seen
+    assert not told(run, "not read")  # and are no columns of it
 
 
 def test_gpt_2_simple_and_a_loss_without_known_words(tmp_path: Path) -> None:

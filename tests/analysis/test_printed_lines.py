@@ -52,7 +52,7 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
         # NeMo: a file's name holds the rounded loss
         ("global_step: {s} | reduced_train_loss: {loss} | consumed_samples: 5120",
          "step {s} val_loss: {loss}\nScheduled async checkpoint save for "
-         "/results/model_name=0--val_loss={loss:.1f}-step={s}-consumed_samples=5120.0-last.ckpt"),
+         "results/model_name=0--val_loss={loss:.1f}-step={s}-consumed_samples=5120.0-last.ckpt"),
         # a logger's name that says what the loss is of
         ("2026-01-01 00:00:00,123 - INFO - train - step {s} loss {loss}",
          "2026-01-01 00:00:00,123 - INFO - eval - step {s} loss {loss}"),

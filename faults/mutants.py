@@ -152,7 +152,7 @@ MUTANTS = [
     Mutant("replayed evaluations are saved as best", "training/resume.py",
            "    log.write(row)\n", "", REPLAY),
     Mutant("best across attempts, of rows that count", "runfolder.py",
-           "    rows = current(rows)\n    pretrained", "    rows = list(rows)\n    given",
+           "    rows = current(rows)\n    pretrained", "    rows = list(rows)\n    pretrained",
            "tests/training/test_log.py"),
     Mutant("the best rule: lowest", "runfolder.py", "return min(evals, key", "return max(evals, key",
            "tests/training/test_log.py"),

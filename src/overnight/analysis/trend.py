@@ -47,12 +47,10 @@ class Slope:
 
     def facts(self) -> dict[str, Any]:
         """The fields and the evidence of a verdict that rests on it."""
-        low, high = self.change_ci
         return {
             "effect_nats": self.change, "ci": self.change_ci, "p": self.p, "p_raw": self.p,
             "n": self.n, "per_1000": self.per_1000, "first": self.first, "last": self.last,
-            "low": low, "high": high, "slope_low": self.ci[0], "slope_high": self.ci[1],
-            "ends": self.ends,
+            "slope_low": self.ci[0], "slope_high": self.ci[1], "ends": self.ends,
         }  # fmt: skip
 
 

@@ -5,7 +5,6 @@ import math
 import pytest
 
 from overnight.ledger import Ledger, bits_per_byte, perplexity
-from overnight.wording import counted
 
 
 def test_document_001() -> None:
@@ -42,10 +41,3 @@ def test_lengths_are_the_fewest_steps_that_suffice() -> None:
 def test_perplexity_does_not_overflow() -> None:
     assert perplexity(11.1484) == pytest.approx(69_453, rel=1e-4)
     assert perplexity(1e4) == math.inf
-
-
-def test_counted() -> None:
-    found = [
-        counted(n, unit) for n, unit in ((1, "step"), (0, "step"), (2000, "step"), (2, "pass"))
-    ]
-    assert found == ["1 step", "0 steps", "2,000 steps", "2 passes"]

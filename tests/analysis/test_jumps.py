@@ -266,3 +266,28 @@ def test_what_was_read_twice_wants_more_text_and_not_only_more_steps(passes, gap
     )
     (advised,) = advice._longer(v, case)
     assert ("on more text" in advised.do) is ("gap" in advised.because) is more_text
+
+
+def test_an_end_below_the_level_of_the_lowest_is_not_still_up():
+    """A lucky lowest, whose neighbours are above the end, which is above the lowest by 3 sigma."""
+    losses, lowest = np.array([3.0, 2.9, 2.8, 2.84, 2.84, 2.83, 2.825, 2.824]), 2
+    effect = float(overfitting.above_lowest_weights(len(losses), lowest) @ losses)
+    assert effect < 0
+    quiet = SimpleNamespace(sigma=0.008)
+    assert not overfitting._still_up(losses, lowest, effect, 0.01, quiet)
+    assert overfitting._still_up(losses, lowest, -effect, 0.01, quiet)
+
+
+def test_a_gap_that_grows_below_0_is_said_to_be_there(tmp_path):
+    """Validation text that is easier than what is trained on."""
+    for level, said in ((-0.5, True), (0.1, False)):
+        lines = ["step,train_loss,val_loss"]
+        for s in range(100, 4100, 100):
+            train = 2 + 2 / (1 + s / 300)
+            lines.append(
+                f"{s},{train:.4f},{train + level + s / 20_000 + 0.002 * (s % 300 // 100):.4f}"
+            )
+        file = tmp_path / "log.csv"
+        file.write_text("\n".join(lines))
+        gap = load_run(file).found.verdict("gap")
+        assert (gap.verdict, "still below 0" in gap.because) == ("growing", said)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from overnight.settings import Settings
-from overnight.training import machine
+from overnight.training import machine, settle
 
 SETTLED = """
 import json, resource, torch
@@ -80,3 +80,18 @@ def test_bfloat16_only_where_it_is_in_the_hardware(
     settings.add({"train.compile": "off"}, "test")
     machine.choose_machine(settings)
     assert settings.get("train.dtype") == dtype
+
+
+def test_float32_products_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the fast way rounds to bfloat16, as on a CPU with matrix tiles, it is not taken; large
+    numbers stand for one that does."""
+    before, randn = torch.get_float32_matmul_precision(), torch.randn
+    x = randn(256, 256, generator=torch.Generator().manual_seed(1))
+    try:
+        settle._take_fast_float32(torch.device("cpu"))
+        assert float(((x @ x).double() - x.double() @ x.double()).abs().max()) < 1e-3
+        monkeypatch.setattr(torch, "randn", lambda *given, **more: 1e4 * randn(*given, **more))
+        settle._take_fast_float32(torch.device("cpu"))
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -306,3 +306,14 @@ def test_how_often_a_text_is_read_at_most(
         settings, minutes = sized_in_minutes(prepared, **given)
         assert sizing.most_passes(settings.resolve()) == most
         assert 60 * minutes / 1e-3 == pytest.approx(most * len(prepared.train))
+
+
+def test_a_model_is_no_larger_than_its_passes_over_the_text_feed(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time for 3.9 passes would feed four layers of 384; two passes feed four of 256."""
+    monkeypatch.setattr(sizing, "_token_seconds", lambda *_: 1e-3)
+    text = replace(prepared, train=np.broadcast_to(np.uint16(0), 5_000_000))
+    given = {"tokenizer.kind": "bpe", "length.minutes": 3.9 * 5_000_000 * 1e-3 / 60}
+    settings = sized(text, **given)
+    assert (settings.get("model.layers"), settings.get("model.width")) == ("AAAA", 256)

@@ -54,6 +54,27 @@ def test_a_wrong_setting_is_one_clear_line(layer: dict, part: str) -> None:
     assert str(error.value).startswith("here")
 
 
+def test_only_what_the_user_gave_and_nobody_has_by_default_is_given() -> None:
+    settings = Settings()
+    settings.add({"model.width": 8, "model.heads": 2}, "preset x")
+    settings.from_preset |= {"model.width", "model.heads"}
+    settings.add({"model.heads": "1", "train.seed": 1, "eval.every": 5}, "command line")
+    settings.choose("eval.every", 7, "chosen")
+    assert settings.given() == {"model.heads": "model.heads = 1 (command line)"}
+
+
+def test_settings_without_effect_exist_and_depend_on_others() -> None:
+    names = config.without_effect(config.Config())
+    assert names.keys() <= config.all_settings().keys()
+    other = config.Config().having(
+        data={"val": ["b.txt"]}, tokenizer={"kind": "file"}, model={"layers": "S", "mlp": "none"},
+        optimizer={"kind": "muon"}, schedule={"kind": "wsd"}, sample={"tokens": 0},
+    )  # fmt: skip
+    assert config.without_effect(other).keys() <= config.all_settings().keys()
+    assert "optimizer.muon_lr" in names
+    assert "optimizer.muon_lr" not in config.without_effect(other)
+
+
 def test_what_is_given_is_not_free() -> None:
     settings = Settings()
     assert settings.program_chooses("train.threads")  # left open by its default

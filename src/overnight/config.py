@@ -303,6 +303,48 @@ UNCHOSEN = {
     "sample.every": 0,
 }  # fmt: skip
 
+
+def without_effect(config: Config) -> dict[str, str]:
+    """The settings that come to nothing beside the others, each with the reason."""
+    model, tokenizer, kind = config.model, config.tokenizer, config.schedule.kind
+    rules: list[tuple[Any, str, str]] = [
+        (True, "the tokenizer decides", "model.vocab_size"),
+        (config.data.val, "there is separate validation text", "data.val_fraction"),
+        (tokenizer.kind != "file", f"tokenizer.kind is {tokenizer.kind}", "tokenizer.path"),
+        (
+            tokenizer.kind in ("bytes", "chars", "file"),
+            f"tokenizer.kind is {tokenizer.kind}",
+            "tokenizer.vocab_size",
+        ),
+        (
+            "A" not in model.layers,
+            "no layer has attention",
+            "model.heads model.kv_heads model.qk_norm train.attention",
+        ),
+        (
+            "S" not in model.layers,
+            "no layer is a state space",
+            "model.ssm_state model.ssm_head model.ssm_expand",
+        ),
+        (model.position != "rope", f"model.position is {model.position}", "model.rope_base"),
+        (model.mlp == "none", "model.mlp is none", "model.feed_forward"),
+        (not model.ngrams, "model.ngrams is empty", "model.ngram_rows"),
+        (
+            config.optimizer.kind != "muon",
+            f"optimizer.kind is {config.optimizer.kind}",
+            "optimizer.muon_lr optimizer.muon_momentum optimizer.muon_weight_decay",
+        ),
+        (kind == "constant", "schedule.kind is constant", "schedule.min_ratio"),
+        (kind != "wsd", f"schedule.kind is {kind}", "schedule.decay"),
+        (
+            not config.sample.tokens,
+            "sample.tokens is 0",
+            "sample.every sample.prompts sample.temperature sample.top_k",
+        ),
+    ]
+    return {name: why for holds, why, names in rules if holds for name in names.split()}
+
+
 Effect = Literal["harmless", "trajectory", "incompatible"]
 
 

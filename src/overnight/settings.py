@@ -111,6 +111,16 @@ class Settings:
         """Whether `name` has the default or a preset's own value, and not the user's."""
         return name not in self.values or name in self.from_preset
 
+    def given(self) -> dict[str, str]:
+        """What the user gave that is not the default, and how: name → "name = value (source)"."""
+        return {
+            name: f"{name} = {value} ({self.reasons[name]})"
+            for name, value in self.values.items()
+            if not self.not_given(name)
+            and name not in self.chosen
+            and value != all_settings()[name].default
+        }
+
     def program_chooses(self, name: str) -> bool:
         """Whether the program is to choose `name`, or has chosen it so far."""
         return name in self.chosen or self.get(name) == UNCHOSEN.get(name)

@@ -686,6 +686,18 @@ def test_a_window_that_ends_with_a_pass_belongs_to_it():
     ]  # fmt: skip
 
 
+def test_a_part_of_a_step_begins_no_pass():
+    """Two passes are rounded up to whole steps."""
+    steps = np.array([10, 20, 30, 40, 41])
+    train = {"step": steps, "loss": np.ones(5), "passes": steps * 2.01 / 41}
+    train |= {"epoch": np.full(5, np.nan), "tokens_per_s": np.ones(5)}
+    evals = {"step": np.array([41.0]), "val_loss": np.array([2.5])}
+    log = Log(source=Path("run"), format="run folder", train=train, eval=evals)
+    assert [(p.number, p.from_step, p.to_step) for p in listings.passes(log)] == [
+        (1, 10, 20), (2, 30, 41),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(7.34, "7.3 s"), (59.96, "1 min"), (61, "1 min 1 s"), (3599, "59 min 59 s"), (3600, "1 h")],

@@ -159,12 +159,6 @@ def test_cells_without_text_are_left_out_and_counted(tmp_path):
     assert f"{path}: 60 rows without text left out" in said
 
 
-def test_a_vocabulary_that_letters_do_not_have_is_told(book):
-    said = []
-    run(book, kind="bytes", size=500, say=said.append)
-    assert "tokenizer.vocab_size = 500 has no effect on bytes" in said
-
-
 def test_same_text_and_settings_same_entry(book, folder, cache):
     prepared = run(book, size=400)
     copy = book.with_name("copy.txt")

@@ -38,6 +38,16 @@ def test_a_text_bears_some_passes(text: str) -> None:
     assert "600 minutes" in plan.reasons["length.steps"]
 
 
+def test_what_is_given_and_comes_to_nothing_is_said(text: str) -> None:
+    of_no_use = {"data.val": [text], "data.val_fraction": 0.2, "model.rope_base": 5e4}
+    of_use = {"optimizer.muon_lr": 0.03, "schedule.min_ratio": 0.1}
+    lines = planned(text, **of_no_use, **of_use, **{"tokenizer.kind": "bytes"}).lines()
+    assert [line for line in lines if line.startswith("unused")] == [
+        "unused    data.val_fraction = 0.2 (command line): there is separate validation text",
+        "unused    model.rope_base = 50000.0 (command line): model.position is alibi",
+    ]
+
+
 def test_who_asks_for_passes_gets_them(text: str) -> None:
     plan = planned(text, **{"length.passes": 12})
     assert plan.ledger.passes(plan.config.length.steps) >= 12

@@ -128,9 +128,11 @@ def passes(log: Log) -> list[Pass]:
     good = np.isfinite(counter)
     if not good.any():
         return []
-    # a share of a pass: what ends at 1.0 belongs to the first, as does an evaluation there
+    # a share of a pass: what ends at 1.0, or a part of a step behind it, belongs to the first, as
+    # does an evaluation there
     exact = own or bool((np.mod(counter[good], 1) != 0).any())
-    number = np.where(good, np.maximum(np.ceil(counter) - 1, 0) if exact else np.floor(counter), -1)
+    behind = counter - _per_step(train["step"][good], counter[good])
+    number = np.where(good, np.maximum(np.ceil(behind) - 1, 0) if exact else np.floor(counter), -1)
     found, values = [], np.unique(number[good])[:MOST]
     begins = [train["step"][number == value][0] for value in values]
     for value, begin, end in zip(values, begins, [*begins[1:], np.inf], strict=True):
@@ -149,6 +151,13 @@ def passes(log: Log) -> list[Pass]:
             )
         )
     return found
+
+
+def _per_step(steps: Array, counter: Array) -> float:
+    """Passes in a step, or hardly less."""
+    if len(steps) < 2:
+        return 0.0
+    return float((1 - 1e-6) * np.median(np.diff(counter) / np.maximum(np.diff(steps), 1)))
 
 
 def _mean(values: Array) -> float | None:

@@ -260,8 +260,6 @@ class _Job:
             if self.settings.vocab_size:
                 kind, reason = "bpe", "a vocabulary is given"
             self.choices.append(("tokenizer.kind", kind, reason))
-        if kind in ("bytes", "chars") and (wanted := self.settings.vocab_size):
-            self.say(f"tokenizer.vocab_size = {wanted:,} has no effect on {kind}")
         if kind == "bytes":
             return makers.bytes_tokenizer(separator)
         if kind == "chars":

@@ -34,6 +34,7 @@ class Plan(msgspec.Struct):
     seconds: float  # expected, for the whole run with evaluations
     step_seconds: float
     shortened: bool  # the warm-up, to half of the run
+    unused: list[str] = []  # what the user gave and nothing comes of, with the reason
     initial: str = ""  # where its first weights come from, if they are not random
 
     @property
@@ -71,7 +72,7 @@ class Plan(msgspec.Struct):
 
     def _warnings(self) -> list[str]:
         free, _ = memory.memory(self.updater.device)
-        train, warnings = self.config.train, []
+        train, warnings = self.config.train, [f"unused    {given}" for given in self.unused]
         if slow := emulated(train.device, train.dtype):
             warnings.append(f"slow      {slow}")
         if self.updater.device.type == "cpu" and self.memory_bytes > free:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from .. import __version__
+from ..config import Config, without_effect
 from ..errors import Say, UserError
 from ..files import TakenError, appearing
 from ..model import checkpoint
@@ -21,7 +22,7 @@ from ..model.checkpoint import State
 from ..model.decoder import count_parameters
 from ..runfolder import INITIAL, Checkpoint, Event, LogWriter, RunFolder, Start
 from ..runlock import RunLock
-from ..settings import Settings, dump_config
+from ..settings import Layer, Settings, dump_config
 from ..text.prepare import Prepared, prepare
 from .awake import awake
 from .changes import absolute
@@ -42,7 +43,7 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
         refuse_other_model(settings, initial)
     if (device := settings.get("train.device")) != "auto":  # before the text takes its time
         check_device(device)
-    resolved = settings.resolve()
+    resolved, given = settings.resolve(), settings.given()
     fixed = initial.tokenizer if initial else None
     prepared = prepare(
         resolved.data, resolved.tokenizer, fixed=fixed, choose=settings.choose, say=say
@@ -51,11 +52,22 @@ def plan_run(settings: Settings, say: Say, initial: Initial | None = None) -> Pl
         if paths := settings.get(name):
             settings.choose(name, absolute(paths), settings.reasons[name])
     plan = make_plan(settings, prepared, say)
+    plan.unused = _unused(given, plan.config, initial.layer if initial else {})
     if initial:
         checkpoint.load_into(plan.updater.model, initial.weights, Path(initial.source))
         plan.reasons["model.layers"] = f"weights of {initial.source}"
         plan.initial = initial.source
     return plan
+
+
+def _unused(given: dict[str, str], config: Config, taken_over: Layer) -> list[str]:
+    """What the user gave and nothing comes of, each with the reason."""
+    idle = without_effect(config)
+    return [
+        f"{told}: {idle[name]}"
+        for name, told in given.items()
+        if name in idle and name not in taken_over
+    ]
 
 
 def default_folder(preset: str) -> Path:

@@ -185,7 +185,7 @@ class Trainer:
         if bad.rewinds >= REWINDS:
             raise FailedError(
                 f"loss or gradient was not finite {STRIKES} times in a row, after going back "
-                f"{REWINDS} times: lower optimizer.lr, or give train.dtype = float32"
+                f"{REWINDS} times: lower optimizer.lr"
             )
         folder = checkpoint.newest(self.run, lambda text: self._event("checkpoint", text))
         self.state = restore(self.updater, folder)

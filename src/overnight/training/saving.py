@@ -120,7 +120,7 @@ class Saver:
             if must:
                 raise FailedError(
                     f"the weights of step {step} are not finite: --resume goes on from the last "
-                    "good checkpoint; lower optimizer.lr, or give train.dtype = float32"
+                    "good checkpoint; lower optimizer.lr"
                 )
             return
         for attempt in range(SAVE_TRIES if must else 1):

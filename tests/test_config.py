@@ -15,6 +15,7 @@ from overnight.settings import (
     load_config,
     read_preset,
     read_toml,
+    without_unset,
 )
 
 
@@ -73,6 +74,16 @@ def test_settings_without_effect_exist_and_depend_on_others() -> None:
     assert config.without_effect(other).keys() <= config.all_settings().keys()
     assert "optimizer.muon_lr" in names
     assert "optimizer.muon_lr" not in config.without_effect(other)
+
+
+def test_a_runs_own_settings_can_be_given_again(tmp_path) -> None:
+    resolved = config.Config().having(length={"steps": 400}, model={"width": 32})
+    path = tmp_path / "config.toml"
+    path.write_text(dump_config(resolved, {}))
+    settings = Settings()
+    settings.add(without_unset(flatten(read_toml(path), str(path))), str(path))
+    assert settings.resolve() == resolved == load_config(path)
+    assert without_unset({"length.steps": 0}) == {"length.steps": 0}  # which is refused
 
 
 def test_what_is_given_is_not_free() -> None:

@@ -89,7 +89,7 @@ class Settings:
         lengths = [k for k in layer if k.startswith("length.")]
         if len(lengths) > 1:
             raise UserError(
-                f"{source}: {' and '.join(sorted(lengths))} are both given; "
+                f"{source}: {' and '.join(sorted(lengths))} are given; "
                 "a run has one length: give one of them."
             )
         if lengths:
@@ -256,12 +256,13 @@ def load_config(path: Path) -> Config:
             "settings, too."
         )
     merged = Settings()
-    merged.add(
-        {k: v for k, v in flatten(tree, str(path)).items() if not _unset_length(k, v)},
-        str(path),
-    )
+    merged.add(without_unset(flatten(tree, str(path))), str(path))
     return merged.resolve()
 
 
-def _unset_length(name: str, value: Any) -> bool:
-    return name.startswith("length.") and not value
+def without_unset(layer: Layer) -> Layer:
+    """Without the lengths that are 0 beside others: a run's config.toml has all four of them, of
+    which one counts."""
+    unset = [name for name, value in layer.items() if name.startswith("length.") and not value]
+    several = sum(name.startswith("length.") for name in layer) > 1
+    return {k: v for k, v in layer.items() if not (several and k in unset)}

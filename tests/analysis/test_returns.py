@@ -101,17 +101,42 @@ def test_a_figure_that_a_later_session_has_beaten_is_held_against_nothing(return
 @pytest.mark.parametrize(
     ("there", "said"),
     [(20_000, "20,000 held-out bytes, in blocks spread evenly"),
-     (9_050, "9,050 held-out bytes, all that fill whole blocks")],
+     (9_010, "9,010 held-out bytes, all that fill whole blocks")],
 )  # fmt: skip
 def test_a_part_is_not_called_all(returned, tmp_path, there, said):
     def larger(row):
         if row["type"] == "start":
-            row["data"]["val_bytes"] = there
+            row["data"] |= {"val_bytes": there, "val_tokens": there}
+            row["config"]["model"]["context"] = 16
 
     found, text = changed(returned.path, larger, tmp_path)
     assert (found.whole.bytes, found.whole.of_bytes) == (9000, there)
     assert text.count(f"9,000 of {said}") >= 2
     assert "all 9,000" not in text
+
+
+@pytest.mark.parametrize(
+    ("held_out", "beaten", "sentence"),
+    [(0, "no", ", without a network, "), (1, "no", ", without a network, "),
+     (3000, "cannot_tell", "less, perhaps, by the characters")],
+)  # fmt: skip
+def test_as_many_unknown_characters_as_there_are_hide_a_yardstick(
+    returned, tmp_path, held_out, beaten, sentence
+):
+    """9,000 bytes at 8.5 bits: of one character 21 bits are nothing, of 3,000 most."""
+
+    def worse(row):
+        if row["type"] == "start":
+            row["data"] |= {"unknown": 7000, "val_unknown": held_out, "unknown_bits": 21}
+        if row["type"] == "full":
+            row |= {"val_bpb": 8.5}
+
+    found, text = changed(returned.path, worse, tmp_path)
+    assert {row.beaten for row in found.yardsticks.rows if row.name == "xz"} == {beaten}
+    assert sentence in found.verdict("below_yardstick").because
+    assert ("too high, not too low" in text) is bool(held_out)
+    assert ("held-out bytes" in text) is not bool(held_out)
+    assert "level with" not in text.lower()
 
 
 @pytest.mark.parametrize("facts", [{"unknown": 7}, {"lossless": False}])

@@ -225,7 +225,7 @@ def test_missing_pyarrow_is_said(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [
-        ("a.txt", "naïve".encode("latin-1"), "convert it to UTF-8, as with: iconv -f LATIN1"),
+        ("a.txt", "naïve".encode("latin-1"), "convert it to UTF-8, as with: iconv -f WINDOWS-1252"),
         ("a.txt", "begun".encode("utf-16-le"), "If it is UTF-16"),
         ("a.txt", "begun".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
         ("a.txt", "你好".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),  # not one NUL

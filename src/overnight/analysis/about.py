@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def whole(log: Log, best: Best | None) -> Whole | None:
         return None
     loss, se, bpb = row["val_loss"], row.get("val_se"), row.get("val_bpb")
     data = _start_data(log)
-    exact = not _integer(data.get("unknown"))  # unknown characters are more bytes than counted
+    context = _integer(_section(_section(_start(log), "config"), "model").get("context")) or 0
+    exact = not _unknown(data)  # unknown characters are more bytes than counted
     return Whole(
         step=row["step"],
         loss=loss,
@@ -47,6 +49,7 @@ def whole(log: Log, best: Best | None) -> Whole | None:
         tokens=row["val_tokens"],
         bytes=row["val_bytes"] if exact else None,
         of_bytes=_integer(data.get("val_bytes")),
+        complete=row["val_tokens"] + context >= (_integer(data.get("val_tokens")) or math.inf),
     )
 
 
@@ -94,7 +97,7 @@ def about(log: Log, planned: int | None) -> About:
         status=_status(log),
         planned_steps=planned,
         begins_with=next((str(e["message"]) for e in log.event if e["kind"] == INITIAL), None),
-        unknown=_integer(data.get("unknown")),
+        unknown=_unknown(_start_data(log)),
         unknown_bits=_integer(data.get("unknown_bits")),
         incomparable=next(filter(None, map(_incomparable, _data_of_all(log))), None),
         other_task=log.other_task,
@@ -109,12 +112,19 @@ def _data_of_all(log: Log) -> list[dict[str, Any]]:
 def _incomparable(data: dict[str, Any]) -> str | None:
     if data.get("lossless") is False:
         return "the tokenizer loses part of the text, such as case, accents and spaces"
-    unknown = _integer(data.get("unknown"))
+    unknown = _unknown(data)
     if unknown and not _integer(data.get("unknown_bits")):
         return (
-            f"{unknown:,} characters of the text are unknown to the tokenizer and all count as one"
+            f"{counted(unknown, 'character')} of the held-out text: unknown to the tokenizer, and "
+            "all count as one"
         )
     return None
+
+
+def _unknown(data: dict[str, Any]) -> int | None:
+    """Characters of the held-out text that the tokenizer does not know; of all the text, where an
+    older version has counted only these."""
+    return _integer(data.get("val_unknown", data.get("unknown")))
 
 
 def _status(log: Log) -> str:

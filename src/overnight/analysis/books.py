@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..wording import counted
 from .findings import VALIDATION, About, Best, Ledger, Schedule, Verdict, Whole, make
 from .ledger import speeds
 from .tables import Array, Log
@@ -191,8 +192,9 @@ def comparability(about: About, best: Best | None, whole: Whole | None) -> Verdi
     bpb = whole.bpb if whole is not None else best.bpb if best is not None else None
     if bpb is not None:
         most = (
-            f" They are too high, not too low: {about.unknown:,} characters of the text are "
-            f"unknown to the tokenizer and cost {about.unknown_bits} bits each beside the model's."
+            f" They are too high, not too low: beside the model's, {about.unknown_bits} bits are "
+            f"counted for each of {counted(about.unknown, 'character')} of the held-out text that "
+            "the tokenizer does not know."
             if about.unknown and about.unknown_bits
             else ""
         )

@@ -48,7 +48,7 @@ class About(_Finding):
     status: str = "unknown"  # running, killed, finished, interrupted, failed, unknown
     planned_steps: int | None = None
     begins_with: str | None = None  # whose weights, where they are not random
-    unknown: int | None = None  # characters of the text that the tokenizer does not know
+    unknown: int | None = None  # characters of the held-out text that the tokenizer does not know
     unknown_bits: int | None = None  # that each of them costs beside its probability
     incomparable: str | None = None  # why bits per byte compare with nothing
     other_task: str | None = None  # a column that tells of another task than language
@@ -159,6 +159,7 @@ class Whole(_Finding):
     tokens: int
     bytes: int | None  # None: not known, for it has characters that the tokenizer does not know
     of_bytes: int | None  # held out
+    complete: bool  # all blocks that the held-out text fills
 
 
 class Schedule(_Finding):
@@ -196,6 +197,7 @@ class Yardsticks(_Finding):
     model_bpb: Number
     model_se: Number
     rows: list[Yardstick]
+    model_least: Number = None  # bits it needs for certain, where characters are unknown to it
 
 
 class Score(_Finding):

@@ -173,9 +173,11 @@ def below_yardstick(measured: Yardsticks | None) -> Verdict:
         lowest = min(measured.rows, key=lambda r: r.bpb)
         beaten = lowest.beaten == "yes"
         why = "The model needs {model_bpb:.4f} bits per byte, the lowest yardstick {bpb:.4f}"
+        open_ = ": too close to tell apart."
+        if measured.model_least is not None:
+            open_ = ": less, perhaps, by the characters that its tokenizer does not know."
         return make(
-            "below_yardstick", "no" if beaten else "cannot_tell",
-            why + ("." if beaten else ": too close to tell apart."),
+            "below_yardstick", "no" if beaten else "cannot_tell", why + ("." if beaten else open_),
             bpb=lowest.bpb, yardstick=lowest.name, **facts,
         )  # fmt: skip
     first = rows[0]  # the simplest one that wins: the file lists them in that order

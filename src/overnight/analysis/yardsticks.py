@@ -20,11 +20,14 @@ def yardsticks(log: Log, about: About, best: Best | None, whole: Whole | None) -
     model, se = (measured.bpb, measured.bpb_se) if measured else (None, None)
     step = measured.step if measured else None
     listed = log.yardsticks.get("yardsticks")
-    bound = bool(about.unknown)
+    least = model
+    if about.unknown:
+        counted = log.whole["val_bytes"] if log.whole and whole is not None else 0
+        least = _least(model, counted, about)
     rows = [
         row
         for given in (listed if isinstance(listed, list) else [])
-        if isinstance(given, dict) and (row := _row(given, model, se, bound)) is not None
+        if isinstance(given, dict) and (row := _row(given, model, least, se)) is not None
     ]
     size = log.yardsticks.get("bytes")
     return Yardsticks(
@@ -33,11 +36,21 @@ def yardsticks(log: Log, about: About, best: Best | None, whole: Whole | None) -
         model_bpb=model,
         model_se=se,
         rows=rows,
+        model_least=least if about.unknown else None,
     )
 
 
+def _least(model: float | None, counted: int, about: About) -> float | None:
+    """What the model needs at least: were naming its unknown characters free, and each of them four
+    bytes, not the one that is counted. All of them may be in the part that was evaluated."""
+    if model is None or about.unknown is None or about.unknown_bits is None or not counted:
+        return None
+    bits = max(0.0, model * counted - about.unknown_bits * about.unknown)
+    return float(bits / (counted + 3 * about.unknown))
+
+
 def _row(
-    given: dict[str, Any], model: float | None, se: float | None, bound: bool
+    given: dict[str, Any], model: float | None, least: float | None, se: float | None
 ) -> Yardstick | None:
     bpb = _number(given.get("bpb"))
     if bpb is None:
@@ -48,7 +61,7 @@ def _row(
         bpb=bpb,
         nats_per_byte=_number(given.get("nats_per_byte")),
         how=str(given.get("how", "")),
-        beaten=_beaten(margin, se, bound),
+        beaten=_beaten(bpb, model, least, SURE * (se or 0.0)),
         margin_bpb=margin,
     )
 
@@ -61,12 +74,8 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _beaten(margin: float | None, se: float | None, bound: bool) -> str:
-    """`bound`: the model needs at most what is said, so that it may be better than it looks."""
-    if margin is None or (bound and margin <= 0):
-        return "cannot_tell"
-    if se is None:
-        return "yes" if margin > 0 else "no"
-    if abs(margin) <= SURE * se:
-        return "cannot_tell"
-    return "yes" if margin > 0 else "no"
+def _beaten(bpb: float, model: float | None, least: float | None, sure: float) -> str:
+    """Whether the model, which needs from `least` to `model`, needs less than the yardstick."""
+    if model is not None and bpb - model > sure:
+        return "yes"
+    return "no" if least is not None and least - bpb > sure else "cannot_tell"

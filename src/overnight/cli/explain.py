@@ -102,5 +102,5 @@ def _measure(text: str) -> list[dict[str, object]]:
     train = documents.text[max(0, cut - MAX_TRAIN_BYTES) : cut]
     val = documents.text[cut : cut + MAX_VAL_BYTES]
     say(f"measuring what {len(val):,} bytes cost without a network")
-    rows: list[dict[str, object]] = yardsticks(train, val, 256, len(val))["yardsticks"]
+    rows: list[dict[str, object]] = yardsticks(train, val, 256, len(val), say=say)["yardsticks"]
     return rows

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from msgspec.structs import replace
 
 from ..errors import UserError
 from ..shown import printable
@@ -66,27 +67,24 @@ def generate(
         raise UserError(f"--num-samples {num_samples} makes no sense.")
     if stop and not all(stop):
         raise UserError('--stop "" would end every text before it begins; leave it out.')
-    drawn = [
-        Sampling(
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            stop=tuple(stop or ()),
-            seed=seed + i,
-        )
-        for i in range(num_samples)
-    ]
-    drawn[0].check()
+    first = Sampling(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop or ()),
+        seed=seed,
+    )
+    first.check()
     model, tokenizer = load_model(run, checkpoint)
     if unknown := [i for i in tokenizer.encode(prompt) if i == tokenizer.unknown]:
         say(f"{counted(len(unknown), 'token')} of the prompt: not in the model's vocabulary")
     texts = []
-    for i, each in enumerate(drawn):
-        pieces = continue_text(model, tokenizer, prompt, each, say)
+    for i in range(num_samples):
+        pieces = continue_text(model, tokenizer, prompt, replace(first, seed=seed + i), say)
         if json:
-            texts.append({"prompt": prompt, "text": "".join(pieces), "seed": each.seed})
+            texts.append({"prompt": prompt, "text": "".join(pieces), "seed": seed + i})
         else:
             _stream(prompt, pieces, i > 0)
     if json:

@@ -12,7 +12,14 @@ from ..config import Effect, all_settings, takes_list
 from ..errors import UserError, did_you_mean
 from ..runfolder import RunFolder
 from ..runlock import RunLock
-from ..settings import Settings, environment_layer, flatten, read_preset, read_toml
+from ..settings import (
+    Settings,
+    environment_layer,
+    flatten,
+    read_preset,
+    read_toml,
+    without_unset,
+)
 from ..shown import printable
 from . import Flag, Whole, loading, write_json
 
@@ -193,7 +200,7 @@ def _layers(
     if preset or not initial:
         settings.add_preset(chosen)
     if file:
-        settings.add(flatten(read_toml(file), str(file)), str(file))
+        settings.add(without_unset(flatten(read_toml(file), str(file))), str(file))
     settings.add(environment_layer(), "environment")
     settings.add(flags, "command line")
     settings.preset = "from" if initial and not preset else chosen.name

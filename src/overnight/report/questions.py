@@ -65,7 +65,7 @@ def _card_best(f: Findings) -> Card:
         if b.bpb is not None and b.pick == b.step:
             detail += f", {n.loss(b.bpb)} bits per byte"
     if b.step == 0 and b.pick != 0:
-        detail += f"; before training it was lower, {n.loss(b.loss)}"
+        detail += f"; validation was {n.loss(b.loss)} before training, {n.loss(b.pick_loss)} here"
     elif len(b.tied_steps) > 1:
         detail += f"; tied within noise: steps {n.steps(b.tied_steps)}"
     elif b.n > 1 and not _alone(f, b):

@@ -115,15 +115,12 @@ def best(f: Findings) -> list[str]:
     return lines
 
 
-ALL = 0.98  # of the bytes: what is left fills no block
-
-
 def held_out(w: Whole) -> str:
     if w.bpb is None or w.bytes is None:  # the tokens do not stand for these bytes
         return f"{w.tokens:,} held-out tokens"
     if w.of_bytes is None or w.bytes == w.of_bytes:
         return f"all {w.bytes:,} held-out bytes"
-    if w.bytes >= ALL * w.of_bytes:
+    if w.complete:
         return f"{w.bytes:,} of {w.of_bytes:,} held-out bytes, all that fill whole blocks"
     return f"{w.bytes:,} of {w.of_bytes:,} held-out bytes, in blocks spread evenly"
 
@@ -255,7 +252,8 @@ def beaten(f: Findings) -> str:
     if groups["no"]:
         parts.append("not " + ", ".join(groups["no"]))
     if groups["cannot_tell"]:
-        parts.append("level with " + ", ".join(groups["cannot_tell"]))
+        level = "level with " if y.model_least is None else "perhaps "
+        parts.append(level + ", ".join(groups["cannot_tell"]))
     text = "; ".join(parts)
     return text[:1].upper() + text[1:] + "." if text else ""
 

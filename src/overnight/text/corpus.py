@@ -36,7 +36,7 @@ KINDS = {".jsonl": "rows", ".ndjson": "rows", ".parquet": "parquet", ".arrow": "
 TABLES = ("parquet", "arrow")
 RAW = (".csv", ".tsv", ".json")  # of rows, which are not told apart
 OTHER_PACKED = (".bz2", ".xz", ".zip", ".7z", ".tar", ".tgz")
-OTHERWISE_PACKED = "packed in a way that is not read: unpack it, or use .gz."
+OTHERWISE_PACKED = "packed in a way that is not read: unpack it, or use .gz or .zst."
 TAR = slice(257, 262)  # where an archive says "ustar"
 
 NAMED = 5  # files left out of a folder that are named
@@ -181,9 +181,10 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
 
 def _made_utf8(name: str, beginning: bytes) -> str:
     """How to come from another encoding to UTF-8. UTF-16 has a mark at its beginning, or a NUL in
-    most characters."""
+    most characters; Windows-1252 is Latin-1 with quotes and dashes, which iconv would otherwise
+    make control characters of."""
     utf16 = beginning.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in beginning
-    encoding = "UTF-16" if utf16 else "LATIN1"
+    encoding = "UTF-16" if utf16 else "WINDOWS-1252"
     said = f"If it is {encoding}, convert it to UTF-8"
     if name == "-" or Path(name).suffix.lower() in PACKED:
         return f"{said}."
@@ -302,6 +303,7 @@ def _folder(folder: Path, text_field: str, say: Say) -> list[Source]:
         found += [Path(parent, f) for f in files if not f.startswith(".")]
         linked += [path for f in folders if (path := Path(parent, f)).is_symlink()]
     sources, binary = [], []
+    nowhere = [path for path in sorted(found) if not path.exists()]
     for path in (p for p in sorted(found) if p.is_file()):
         source = Source(path, str(path), text_field)
         archive = path.name.lower().removesuffix(source.packing).endswith(OTHER_PACKED)
@@ -318,6 +320,9 @@ def _folder(folder: Path, text_field: str, say: Say) -> list[Source]:
         _tell_form(tables[0], say)
     if binary:
         say(f"{folder}: left out, as it is no text: {_listed(binary)}")
+    if nowhere:
+        links = [str(path.relative_to(folder)) for path in nowhere]
+        say(f"{folder}: left out, as these links lead nowhere: {_listed(links)}")
     if linked:
         inside = [str(path.relative_to(folder)) for path in linked]
         say(f"{folder}: left out, as links to folders are not followed: {_listed(inside)}")

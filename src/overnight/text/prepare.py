@@ -170,6 +170,9 @@ class _Job:
             raise UserError("Standard input (-) can be read only once.")
         self.sources = corpus.find(data.text, data.text_field, say)
         self.val_sources = corpus.find(data.val, data.text_field, say) if data.val else []
+        rows = any(source.kind != "text" for source in self.sources + self.val_sources)
+        if data.text_field != "text" and not rows:
+            say(f"data.text_field = {data.text_field} has no effect: no file here has rows")
         self.choices: list[tuple[str, Any, str]] = []
         digests = [[s.digest() for s in group] for group in (self.sources, self.val_sources)]
         self._tell_twice(*digests)
@@ -316,6 +319,7 @@ class _Job:
             tokenizer.vocab_size,
             round(val.tokens * used),
             val.unknown * used * math.log(2) * (tokenizer.unknown_bits or 0),
+            self.say,
         )
         if time.monotonic() - started > TOLD_SECONDS:
             self.say(f"measured in {time.monotonic() - started:.0f} s")

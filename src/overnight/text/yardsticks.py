@@ -16,29 +16,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import Say
 from ..ledger import bits_per_byte
+from .progress import Progress
 
 MAX_ORDER = 7  # bytes of a window; fits into 56 bits
 MAX_TRAIN_BYTES = 12 * 2**20  # inside xz's window of 64 MiB; some 300 MB of memory, 10 seconds
 MAX_VAL_BYTES = 4 * 2**20  # longer held-out text is measured by its beginning
 QUERIES = 2**18  # looked up at a time
+PIECE = 2**18  # bytes that xz is given at a time
 NAMES = ("unigram", "bigram", "trigram", "4-gram", "5-gram", "6-gram", "7-gram")
 
 
 def yardsticks(
-    train: bytes, val: bytes, vocab_size: int, val_tokens: int, unknown_nats: float = 0.0
+    train: bytes,
+    val: bytes,
+    vocab_size: int,
+    val_tokens: int,
+    unknown_nats: float = 0.0,
+    say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """The `yardsticks.json` of docs/log-format.md. `train` and `val` are UTF-8 text; only the
     end of a long training text is used. `val_tokens`: what the tokenizer, with `vocab_size` ids,
     makes of `val`, which is at most `MAX_VAL_BYTES` long; `unknown_nats`: what naming the
-    characters takes that it does not know."""
+    characters takes that it does not know; `say` is told how far xz is, which takes longest."""
     vocab_nats = (math.log(vocab_size) * val_tokens + unknown_nats) / len(val)
     counted = train[-MAX_TRAIN_BYTES:]
     used = f"the last {len(counted) / 1e6:.1f} MB of the training text"
+    done = Progress(say, "measuring", 2 * len(counted) + 2 * len(val))
     with ThreadPoolExecutor(2) as pool:  # lzma and numpy's sort release the interpreter's lock
-        before = pool.submit(_xz, counted)
-        after = pool.submit(_xz, counted + val)
-        alone = pool.submit(_xz, val)
+        before = pool.submit(_xz, counted, done)
+        after = pool.submit(_xz, counted + val, done)
+        alone = pool.submit(_xz, val, done)
         ngrams = ngram_nats(counted, val)
         xz = alone.result(), after.result() - before.result()
     rows = [_row("ln V", vocab_nats, f"each of {vocab_size:,} tokens equally likely")]
@@ -109,8 +118,12 @@ def _runs(ordered: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.i
     return ordered[starts], np.diff(np.append(starts, len(ordered)))
 
 
-def _xz(data: bytes) -> int:
-    return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+def _xz(data: bytes, done: Progress) -> int:
+    packer, size = lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME), 0
+    for i in range(0, len(data), PIECE):
+        size += len(packer.compress(data[i : i + PIECE]))
+        done.advance(len(data[i : i + PIECE]))
+    return size + len(packer.flush())
 
 
 def _nats(compressed: int, val: bytes) -> float:

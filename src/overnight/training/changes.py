@@ -51,7 +51,8 @@ def with_changes(
 ) -> tuple[Config, dict[str, str]]:
     """The settings with `changes` in place, and for each that differs what it was."""
     flat = flatten(msgspec.to_builtins(before), "")
-    changed = {}
+    changed: dict[str, str] = {}
+    refused: dict[str, list[str]] = {}
     for name, value in changes.items():
         value = check_setting(name, value, "command line")
         if name in ("data.text", "data.val"):
@@ -69,9 +70,13 @@ def with_changes(
             )
         if name in UNCHOSEN and value == UNCHOSEN[name]:
             raise UserError(f"{name} = {value}: the run has {flat[name]}; give another value.")
-        refuse_unaccepted(f"{name} was {flat[name]} and is to be {value}", effect(name), accept)
+        what = f"{name} was {flat[name]} and is to be {value}"
+        refused.setdefault(effect(name), []).append(what)
         changed[name] = f"was {flat[name]}, changed at a resume"
         flat[name] = value
+    for level in reversed(get_args(Effect)):
+        if level in refused:
+            refuse_unaccepted("; ".join(refused[level]), level, accept)
     return msgspec.convert(nest(flat), Config), changed
 
 

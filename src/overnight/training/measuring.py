@@ -195,9 +195,11 @@ class Measuring:
 
 def described(row: Eval) -> str:
     """An evaluation in a line."""
-    error = " (one block: no standard error)"
+    error = ""
     if row.val_se is not None and math.isfinite(row.val_se):
         error = f" ± {row.val_se:.4f}"
+    elif row.val_loss is not None and math.isfinite(row.val_loss):
+        error = " (one block: no standard error)"
     return (
         f"step {row.step:,}: val {row.val_loss:.4f}{error}, "
         f"train probe {row.probe_loss:.4f}, {row.val_bpb:.3f} bits per byte"

@@ -130,7 +130,7 @@ class Plan(msgspec.Struct):
             + (f" as {ledger.accumulation} micro-steps" if ledger.accumulation > 1 else ""),
             f"length    {counted(steps, 'step')} ({why('length.steps')}): "
             f"{ledger.tokens(steps):,} tokens, {ledger.passes(steps):.2f} passes",
-            f"measured  every {counted(config.eval.every, 'step')} on {evaluated:,} val tokens "
+            f"measured  {_cadence(config.eval.every, steps)} on {evaluated:,} val tokens "
             f"({why('eval.every')})",
             f"needs     {size(self.memory_bytes)} of memory, {size(self.disk_bytes)} "
             f"of disk: {config.save.keep + 2} checkpoints of {size(self.checkpoint_bytes)}",
@@ -140,13 +140,17 @@ class Plan(msgspec.Struct):
         ]
 
 
+def _cadence(every: int, steps: int) -> str:
+    return f"every {counted(every, 'step')}" if every < steps else "at the beginning and the end,"
+
+
 def _unknown(facts: dict[str, Any]) -> str:
     """The characters that are not in the vocabulary, of either text, and what they cost."""
     unknown, held_out, bits = facts["unknown"], facts["val_unknown"], facts["unknown_bits"]
     cost = f"each costs {bits} bits more" if bits else "bits per byte leave them out"
     trained_on = 100 * (unknown - held_out) / facts["train_tokens"]
     return (
-        f"{unknown:,} characters ({trained_on:.3g} % of the training tokens, "
+        f"{counted(unknown, 'character')} ({trained_on:.3g} % of the training tokens, "
         f"{100 * held_out / facts['val_tokens']:.3g} % of the held-out ones) are not in the "
         f"vocabulary and count as one: {cost}"
     )

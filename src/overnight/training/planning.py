@@ -62,7 +62,7 @@ def make_plan(settings: Settings, prepared: Prepared, say: Say = lambda _: None)
     steps = _choose_length(settings, updater.ledger, seconds, len(prepared.val))
     if steps * seconds.step > LONGEST:
         raise UserError(
-            f"{steps:,} steps at {seconds.step:.2g} s each would take longer than ten years."
+            f"{steps:.3g} steps at {seconds.step:.2g} s each would take longer than ten years."
         )
     shortened = _shorten_warmup(settings, steps)
     _choose_evaluation(settings, updater.ledger, steps, len(prepared.val))

@@ -54,18 +54,23 @@ def kept(settings: config.Config, micro: int) -> int:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("layers", "heads", "attention", "vocabulary"),
+    ("attention", "shape"),
     [
-        ("A", 2, "fused", 4096),
-        ("AA", 8, "plain", 64),
-        ("AA", 8, "fused", 64),
-        ("SS", 2, "plain", 64),
+        ("fused", {"layers": "A", "heads": 2, "vocab_size": 4096}),
+        ("plain", {}),
+        ("fused", {}),
+        ("plain", {"dropout": 0.1}),
+        ("fused", {"dropout": 0.1}),
+        ("fused", {"position": "alibi"}),
+        ("plain", {"mlp": "swiglu"}),
+        ("plain", {"layers": "SS", "heads": 2}),
+        ("plain", {"layers": "SS", "heads": 2, "ssm_state": 128, "dropout": 0.1}),
     ],
 )
 def test_the_estimate_is_about_what_is_kept(
-    layers: str, heads: int, attention: str, vocabulary: int, dtype: str
+    attention: str, shape: dict[str, Any], dtype: str
 ) -> None:
-    shape = {"layers": layers, "heads": heads, "vocab_size": vocabulary}
+    shape = {"layers": "AA", "heads": 8, "vocab_size": 64} | shape
     settings = config.Config(
         model=config.Model(width=64, context=128, **shape),
         train=config.Train(batch=4, dtype=dtype, attention=attention, device="cpu", threads=1),

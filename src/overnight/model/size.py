@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import Config
+from ..config import Config, Model
 from ..settings import of_preset, read_preset
 from .decoder import Decoder, complete, count_parameters
+from .ssm import CHUNK
 
 # where the text decides the vocabulary, a usual one stands in the list of presets
 ASSUMED_VOCABULARY = {
@@ -30,28 +31,46 @@ def checkpoint_bytes(config: Config, parameters: dict[str, int]) -> int:
 
 
 def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
-    """An estimate of what training takes: weights, gradients and optimizer state, the best state
-    where it waits for its save, and the activations that one micro-batch keeps for its backward
-    pass.
-
-    Per token and layer about 14 numbers of the width and 3 of the feed-forward (for an S layer 17
-    of its inner width and 8 of its state in place of 8); for plain attention the scores, of one
-    layer two copies more in the backward pass; and the gradient of the logits.
-    """
+    """An estimate of what training takes, beside torch itself: weights, gradients and optimizer
+    state, the best state where it waits for its save, the activations that one micro-batch keeps
+    for its backward pass, and the gradient of the logits. (docs/lab-notes.md, E40, E84)"""
     model, train = complete(config.model), config.train
     item = 2 if train.dtype == "bfloat16" else 4
-    open_on_cpu = train.attention == "auto" and train.device in ("auto", "cpu")
-    plain = train.attention == "plain" or open_on_cpu
-    scores = model.heads * model.context if plain and "A" in model.layers else 0
-    inner = model.ssm_expand * model.width
-    mixer = {"A": 8 * model.width + scores, "S": 17 * inner + 8 * model.ssm_state}
-    layers = sum(
-        mixer[letter] + 6 * model.width + 3 * model.feed_forward for letter in model.layers
-    )
+    on_cpu = train.device in ("auto", "cpu")
+    mixers = {"A": _attention(model, train.attention, item, on_cpu), "S": _state_space(model, item)}
+    kept = sum(mixers[letter][0] + _rest(model, item) for letter in model.layers)
+    passing = max(mixers[letter][1] for letter in model.layers)
     tokens = (train.micro_batch or train.batch) * model.context
-    activations = tokens * item * (layers + 2 * scores + model.vocab_size)
+    activations = tokens * (kept + passing + item * model.vocab_size)
     gradients = 4 * (parameters["total"] - parameters.get("ngrams", 0))
     return 2 * checkpoint_bytes(config, parameters) + gradients + activations
+
+
+def _attention(model: Model, form: str, item: int, on_cpu: bool) -> tuple[int, int]:
+    """Bytes of a token that an attention layer keeps, and that pass while its gradient is made.
+    Plain products keep the scores, with dropout three times; a CPU has no fused kernel with dropout
+    and computes that one in float32."""
+    scores, lines = model.heads * model.context, 8 * model.width * item
+    plain = item * scores * (3 if model.dropout else 1)
+    fused = 4 * scores * (4 if model.dropout else model.position == "alibi") if on_cpu else 0
+    passing = 2 * item * scores
+    kept = {"plain": plain, "fused": fused, "auto": max(plain, fused) if on_cpu else 0}[form]
+    return lines + kept, passing if form == "plain" or (form == "auto" and on_cpu) else 0
+
+
+def _state_space(model: Model, item: int) -> tuple[int, int]:
+    """The same of a state space: in float32 its states, one a chunk, and what each token sees of
+    its chunk."""
+    inner = model.ssm_expand * model.width
+    chunked = 4 * (6 * inner * model.ssm_state // CHUNK + 3 * CHUNK * inner // model.ssm_head)
+    return 11 * inner * item + chunked, chunked
+
+
+def _rest(model: Model, item: int) -> int:
+    """Of norms, branches and MLP."""
+    hidden = {"none": 0, "swiglu": 4}.get(model.mlp, 3) * model.feed_forward
+    lines = (3 if model.mlp == "none" else 6) + (4 if model.dropout else 0)
+    return item * (lines * model.width + hidden)
 
 
 def flops_per_token(model: Decoder) -> float:

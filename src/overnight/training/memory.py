@@ -16,7 +16,9 @@ from ..wording import size
 from . import limits
 from .update import FAR, Updater
 
-SHARE = 0.6  # of the free memory that an estimate may fill: the peak is 0.9 to 1.3 of it, measured
+# Of the free memory that an estimate may fill: the peak is 0.8 to 1.2 of it, and torch itself takes
+# 0.4 GB (docs/lab-notes.md, E40, E84)
+SHARE = 0.6
 
 
 def memory(device: torch.device) -> tuple[int, int]:

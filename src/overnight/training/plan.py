@@ -132,7 +132,8 @@ class Plan(msgspec.Struct):
             f"{ledger.tokens(steps):,} tokens, {ledger.passes(steps):.2f} passes",
             f"measured  {_cadence(config.eval.every, steps)} on {evaluated:,} val tokens "
             f"({why('eval.every')})",
-            f"needs     {size(self.memory_bytes)} of memory, {size(self.disk_bytes)} "
+            f"needs     {size(self.memory_bytes)} of memory beside torch's own, "
+            f"{size(self.disk_bytes)} "
             f"of disk: {config.save.keep + 2} checkpoints of {size(self.checkpoint_bytes)}",
             *self._warnings(),
             f"expected  {duration(round(self.seconds))} "

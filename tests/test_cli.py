@@ -245,6 +245,9 @@ def test_from_python(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [t["seed"] for t in texts] == [1, 2]
     assert not texts[0]["text"].startswith("a dark")
     assert cli.run([*words, "--stop", ""]) == 2
+    endless = ["--num-samples", str(10**12), "--top-p", "2"]
+    assert cli.run([*words[:-2], *endless]) == 2  # before any is made
+    assert "--top-p 2" in capfd.readouterr().err
 
 
 def test_report_loads_no_torch(folder: Path) -> None:

@@ -72,6 +72,7 @@ def test_archives_and_linked_folders_are_named(tmp_path):
     (tmp_path / "elsewhere" / "b.txt").write_text("more text")
     (folder / "linked").symlink_to("../elsewhere")
     (folder / "b.txt").symlink_to("../elsewhere/b.txt")  # of a file: read
+    (folder / "c.txt").symlink_to("../no drive/c.txt")
     for name, mode in (("t.tar", "w"), ("t.tar.gz", "w:gz"), ("t.txt", "w")):
         with tarfile.open(tmp_path / name, mode) as archive:
             archive.add(folder / "a.txt", "a.txt")
@@ -81,6 +82,7 @@ def test_archives_and_linked_folders_are_named(tmp_path):
     corpus.find([str(folder)], "text", said.append)
     assert said == [
         f"{folder}: left out, as it is no text: t.tar.gz",
+        f"{folder}: left out, as these links lead nowhere: c.txt",
         f"{folder}: left out, as links to folders are not followed: linked",
     ]
 

@@ -159,6 +159,13 @@ def test_cells_without_text_are_left_out_and_counted(tmp_path):
     assert f"{path}: 60 rows without text left out" in said
 
 
+def test_a_field_of_rows_that_no_file_has_is_told(book):
+    said = []
+    data = config.Data(text=[str(book)], text_field="content")
+    prepare(data, config.Tokenizer(kind="bytes"), say=said.append)
+    assert "data.text_field = content has no effect: no file here has rows" in said
+
+
 def test_same_text_and_settings_same_entry(book, folder, cache):
     prepared = run(book, size=400)
     copy = book.with_name("copy.txt")

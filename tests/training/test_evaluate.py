@@ -7,9 +7,11 @@ from torch.nn import functional as F
 
 from overnight.config import Model
 from overnight.model.decoder import Decoder
+from overnight.runfolder import Eval
 from overnight.text.batches import fixed_blocks
 from overnight.text.tokenizers import Cost
 from overnight.training.evaluate import Score, full_tokens, score
+from overnight.training.measuring import described
 
 
 @pytest.fixture
@@ -74,3 +76,16 @@ def test_the_last_evaluation_grows_with_the_run_between_two_limits() -> None:
     trained = [10**4, 10**6, 10**7, 10**8, 10**10]
     taken = [full_tokens(n) for n in trained]
     assert taken == [2**18, 2**18, 500_000, 2**22, 2**22]
+
+
+@pytest.mark.parametrize(
+    ("loss", "se", "said"),
+    [(2.5, 0.125, "val 2.5000 ± 0.1250, "), (2.5, math.nan, "val 2.5000 (one block: no standard "),
+     (math.nan, math.nan, "val nan, ")],
+)  # fmt: skip
+def test_an_evaluation_in_a_line(loss: float, se: float, said: str) -> None:
+    row = Eval(
+        step=3, tokens=9, passes=0.1, val_loss=loss, val_se=se, val_bpb=loss, val_tokens=64,
+        probe_loss=loss, probe_se=se, probe_bpb=loss, probe_tokens=64, seconds=0.1,
+    )  # fmt: skip
+    assert described(row).startswith(f"step 3: {said}")

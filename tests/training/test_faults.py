@@ -329,6 +329,22 @@ def test_changed_settings_need_the_word_for_what_they_do(
         assert final_tensors(out) == final_tensors(whole)
 
 
+def test_every_change_that_needs_a_word_is_named(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    interrupted(out, text, 11, monkeypatch)
+    words = ["train", "--resume", str(out), "--max-steps", "30", "--optimizer.lr", "0.5"]
+    assert cli.run(words) == 2
+    error = capfd.readouterr().err
+    assert "length.steps was " in error
+    assert "; optimizer.lr was " in error
+    assert cli.run([*words, "--model.width", "48", "--accept", "trajectory"]) == 2
+    error = capfd.readouterr().err
+    assert "model.width was " in error
+    assert "optimizer.lr" not in error  # which is accepted
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -24,11 +24,6 @@ def within(value: float | None, se: float | None) -> str:
     return loss(value) + (f" ± {small(se)}" if se is not None else "")
 
 
-def short(value: float) -> str:
-    """A figure of any size, three figures that count."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def skill(value: float | None) -> str:
     """Worse than −9 is as bad as it gets."""
     return DASH if value is None else "under −9" if value < -9 else f"{value:+.2f}"

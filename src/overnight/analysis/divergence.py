@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from ..runfolder import STRIKES
 from .findings import Verdict, make
+from .outliers import MAD_TO_SIGMA
 from .readers.names import PREFERENCE, normalise
 from .series import Series
 from .tables import Array, Log
@@ -188,4 +189,4 @@ def _trailing_median(values: Array, width: int) -> Array:
 
 def _robust_sigma(values: Array) -> float:
     """Scatter from one logged value to the next: median absolute difference, as a normal σ."""
-    return float(1.4826 * np.median(np.abs(np.diff(values))) / math.sqrt(2))
+    return float(MAD_TO_SIGMA * np.median(np.abs(np.diff(values))) / math.sqrt(2))

@@ -12,6 +12,7 @@ from .tables import Array, Mask
 FEWEST = 20  # values below which neighbours are too few to say
 HALF = 10  # neighbours on each side
 SOON, BACK = 3, 0.1  # values behind a spike, one of which is back, but for a tenth of its height
+MAD_TO_SIGMA = 1.4826  # of a median distance, where values are normal
 DIGITS = 3.0  # of the last digit logged, at least
 SIGMAS = 8.0  # robust z; of 10⁶ normal values none is beyond 6, real logs have heavier tails
 
@@ -62,8 +63,8 @@ def stands_out(values: Array) -> tuple[Array, Array]:
     """(value − median of its neighbours, robust σ of the neighbours)."""
     middle = _median_of_neighbours(values)
     away = np.abs(values - middle)
-    scale = 1.4826 * _median_of_neighbours(away)
-    whole = 1.4826 * float(np.median(away))
+    scale = MAD_TO_SIGMA * _median_of_neighbours(away)
+    whole = MAD_TO_SIGMA * float(np.median(away))
     return values - middle, np.maximum(scale, whole / 2)
 
 

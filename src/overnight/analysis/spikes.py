@@ -7,7 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from .findings import Verdict, make
-from .outliers import DIGITS, FEWEST, HALF, SIGMAS, digit, stands_out
+from .outliers import DIGITS, FEWEST, HALF, MAD_TO_SIGMA, SIGMAS, digit, stands_out
 from .series import Series
 from .tables import Array
 
@@ -81,7 +81,7 @@ def _leaps(values: Array, away: float) -> tuple[Array, Array]:
     stays = sliding_window_view(values[width:], STAYS + 1).min(axis=1)
     leap[width:-STAYS] = stays - level
     spread = np.median(np.abs(past - level[:, None]), axis=1)
-    scale[width:-STAYS] = 1.4826 * np.maximum(spread, away / 2)
+    scale[width:-STAYS] = MAD_TO_SIGMA * np.maximum(spread, away / 2)
     return leap, scale
 
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from ..ledger import Ledger as Units
 from .findings import Check, Ledger, Number, Session
-from .tables import Array, Columns, Log, select
+from .tables import Array, Columns, Log, of_finite, select
 
 SLOW = 0.8  # of the median speed
 TOLERANCE = 0.02  # beyond which two figures disagree
@@ -43,7 +43,7 @@ def ledger(log: Log) -> Ledger:
     first = int(min((t[0] for t in (train["step"], log.eval["step"]) if len(t)), default=0))
     tokens = own.tokens(last) if own else _last(train["tokens"])
     paces, _ = speeds(log)
-    middle = _median(paces)
+    middle = of_finite(np.median, paces)
     every = _log_every(train["step"])
     sessions = [_session(s, log) for s in log.session]
     return Ledger(
@@ -60,8 +60,8 @@ def ledger(log: Log) -> Ledger:
         train_seconds=_total(s.train_seconds for s in sessions),
         eval_seconds=_total(s.eval_seconds for s in sessions),
         save_seconds=_total(s.save_seconds for s in sessions),
-        tokens_per_s=_median(train["tokens_per_s"]),
-        step_seconds=_median(train["step_seconds"]),
+        tokens_per_s=of_finite(np.median, train["tokens_per_s"]),
+        step_seconds=of_finite(np.median, train["step_seconds"]),
         slow_share=float(np.mean(paces < SLOW * middle)) if middle else None,
         logged_points=len(train["step"]),
         log_every=every,
@@ -98,7 +98,7 @@ def _session(session: dict[str, Any], log: Log) -> Session:
         train_seconds=session.get("train_seconds", float(np.nansum(train))),
         eval_seconds=session.get("eval_seconds", float(np.nansum(evaluating))),
         save_seconds=session.get("save_seconds", saving),
-        tokens_per_s=_median(log.train["tokens_per_s"][mine]),
+        tokens_per_s=of_finite(np.median, log.train["tokens_per_s"][mine]),
         reason=session.get("reason"),
         started=session["started"],
     )
@@ -215,14 +215,8 @@ def _missing(steps: Array) -> int:
     return int(np.maximum(np.round(gaps / np.maximum(before, behind)) - 1, 0).sum())
 
 
-def _median(column: Array) -> Number:
-    finite = column[np.isfinite(column)]
-    return float(np.median(finite)) if len(finite) else None
-
-
 def _last(column: Array) -> float | None:
-    finite = column[np.isfinite(column)]
-    return float(finite[-1]) if len(finite) else None
+    return of_finite(lambda known: known[-1], column)
 
 
 def _total(values: Any) -> Number:

@@ -22,7 +22,7 @@ from .findings import (
     known,
 )
 from .series import Series
-from .tables import Array, Log
+from .tables import Array, Log, of_finite
 
 POINTS = 1000  # of the thinned curve
 MOST = 500  # samples and events that are shown
@@ -145,9 +145,9 @@ def passes(log: Log) -> list[Pass]:
                 number=int(value) + (1 if exact else 0),
                 from_step=int(steps[0]),
                 to_step=int(steps[-1]),
-                train_loss=_mean(train["loss"][mine]),
+                train_loss=of_finite(np.mean, train["loss"][mine]),
                 val_loss=float(vals[-1]) if len(vals) else None,
-                tokens_per_s=_median(train["tokens_per_s"][mine]),
+                tokens_per_s=of_finite(np.median, train["tokens_per_s"][mine]),
             )
         )
     return found
@@ -158,16 +158,6 @@ def _per_step(steps: Array, counter: Array) -> float:
     if len(steps) < 2:
         return 0.0
     return float((1 - 1e-6) * np.median(np.diff(counter) / np.maximum(np.diff(steps), 1)))
-
-
-def _mean(values: Array) -> float | None:
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else None
-
-
-def _median(values: Array) -> float | None:
-    values = values[np.isfinite(values)]
-    return float(np.median(values)) if len(values) else None
 
 
 def phases(log: Log, rates: Schedule) -> list[Phase]:
@@ -213,12 +203,7 @@ def curve(log: Log) -> Curve:
     bins = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
     def over(name: str, take: Any) -> list[float | None]:
-        column, found = train[name], []
-        for low, high in bins:
-            part = column[low:high]
-            part = part[np.isfinite(part)]
-            found.append(float(take(part)) if len(part) else None)
-        return found
+        return [of_finite(take, train[name][low:high]) for low, high in bins]
 
     seconds = over("time", np.max)
     return Curve(

@@ -10,7 +10,7 @@ from .findings import Noise
 from .noise import FEWEST, UNKNOWN, Scatter, scatter
 from .outliers import spiked
 from .readers.own import block_losses
-from .tables import Array, Log, Mask, finite
+from .tables import Array, Log, Mask, finite, of_finite
 
 COVERED = 0.5  # of the evaluations, that one kind of train loss is there for
 LAGS = "mean of the training rows since the evaluation before"
@@ -129,14 +129,13 @@ class Series:
             method = "the last three quarters are equal: their scatter cannot be estimated"
         elif val_noise.exact:
             method = "what rounding leaves of evaluations that lie on a smooth curve"
-        se = self.val_se[np.isfinite(self.val_se)]
         return Noise(
             sigma=val_noise.sigma if val_noise.known else None,
             rho=val_noise.rho if val_noise.known else None,
             n=val_noise.n,
             degrees=val_noise.degrees if val_noise.known else None,
             method=method,
-            text_se=float(np.median(se)) if len(se) else None,
+            text_se=of_finite(np.median, self.val_se),
             paired_se=float(np.median(pairs)) if pairs else None,
             train_sigma=train.sigma if train.known else None,
         )

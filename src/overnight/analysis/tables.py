@@ -6,7 +6,7 @@ row has no value), because a log may hold a million rows. The short ones are lis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,3 +89,9 @@ def finite(*arrays: Array) -> NDArray[np.bool_]:
     for array in arrays:
         mask &= np.isfinite(array)
     return mask
+
+
+def of_finite(take: Callable[[Array], Any], values: Array) -> float | None:
+    """What `take` makes of those that are finite; None where none is."""
+    known = values[np.isfinite(values)]
+    return float(take(known)) if len(known) else None

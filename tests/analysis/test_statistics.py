@@ -27,7 +27,7 @@ from overnight.analysis.findings import Verdict
 from overnight.analysis.noise import Scatter
 from overnight.analysis.run import load_run
 from overnight.analysis.series import Series
-from overnight.analysis.tables import EVAL, TRAIN, Log, empty
+from overnight.analysis.tables import EVAL, TRAIN, Log, binned, empty
 from overnight.analysis.verdicts import holm
 from overnight.config import Schedule
 from overnight.report import numbers, questions
@@ -652,7 +652,7 @@ def test_many_evaluations_are_judged_as_their_means_are():
     rng = np.random.default_rng(3)
     losses = 2 + 0.01 * rng.standard_normal(4000) + 0.01 * (np.arange(4000) > 2000)
     steps = np.arange(1.0, 4001)
-    thin = overfitting.harm(*overfitting._thin(steps, losses)).evidence["z"]
+    thin = overfitting.harm(*binned(steps, losses, overfitting.LONGEST)).evidence["z"]
     assert overfitting.harm(steps, losses).evidence["z"] == pytest.approx(thin, rel=0.01)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .findings import Schedule, Verdict, make
 from .noise import scatter
 from .outliers import outliers
 from .series import Series
-from .tables import Array
+from .tables import binned
 from .trend import CHANGE, Slope, slope
 
 FEWEST = 20
@@ -30,7 +28,7 @@ def train_drift(series: Series, rates: Schedule) -> Verdict:
             "Too few training losses in the last third: {n}, at least {needed} are needed.",
             n=n, needed=FEWEST,
         )  # fmt: skip
-    x, y = _binned(steps[last], loss[last])
+    x, y = binned(steps[last], loss[last], min(BINS, n))
     noise = scatter(x, y)
     if not noise.known:
         return make("train_drift", "no", "The training loss does not change.", n=n)
@@ -61,10 +59,3 @@ def _at_the_end(rest: Slope, facts: dict[str, Any]) -> Verdict:
         "before them a line has {rest_per_1000:+.3g} per 1,000 steps.",
         rest_last=rest.last, rest_per_1000=rest.per_1000, **facts,
     )  # fmt: skip
-
-
-def _binned(steps: Array, loss: Array) -> tuple[Array, Array]:
-    bins = min(BINS, len(steps))
-    edges = np.linspace(0, len(steps), bins + 1).astype(int)[:-1]
-    counts = np.diff(np.append(edges, len(steps)))
-    return np.add.reduceat(steps, edges) / counts, np.add.reduceat(loss, edges) / counts

@@ -20,7 +20,7 @@ from .findings import Verdict, make
 from .noise import Scatter, scatter
 from .outliers import left_out, outliers, spiked
 from .series import Series
-from .tables import Array, Mask
+from .tables import Array, Mask, binned
 
 FEWEST = 8  # evaluations below which nothing is said
 ENOUGH = 10  # evaluations from which on "no" can be said
@@ -84,7 +84,7 @@ def harm(
     noise = noise or scatter(steps, losses)
     logged = _logged(steps, losses, noise)
     if len(losses) > LONGEST:
-        steps, losses = _thin(steps, losses)
+        steps, losses = binned(steps, losses, LONGEST)
         noise = scatter(steps, losses)
     if not noise.known:
         return _still(losses, logged)
@@ -274,16 +274,6 @@ def _still_up(losses: Array, lowest: int, effect: float, effect_se: float, noise
     return effect > 0 and (above > ABOVE * noise.sigma or effect > ABOVE_LEVEL * effect_se)
 
 
-def _thin(steps: Array, losses: Array) -> tuple[Array, Array]:
-    """Means over LONGEST equal bins."""
-    edges = np.linspace(0, len(losses), LONGEST + 1).astype(int)
-    counts = np.diff(edges)
-    return (
-        np.add.reduceat(steps, edges[:-1]) / counts,
-        np.add.reduceat(losses, edges[:-1]) / counts,
-    )
-
-
 def overfitting(series: Series, gaps: Verdict) -> Verdict:
     """Harm on validation, unless the train loss got worse with it: then it is not overfitting."""
     if not series.n:
@@ -349,7 +339,8 @@ def _train_change(series: Series, train: Array) -> tuple[float, float] | None:
     calm = ~outliers(series.val)
     steps, val, train = series.steps[calm], series.val[calm], train[calm]
     if len(val) > LONGEST:
-        (_, train), (steps, val) = _thin(steps, train), _thin(steps, val)
+        _, train = binned(steps, train, LONGEST)
+        steps, val = binned(steps, val, LONGEST)
     lowest = int(np.argmin(val))
     weights = above_lowest_weights(len(val), lowest, _beside(val, lowest, scatter(steps, val)))
     logged = np.isfinite(train)

@@ -91,6 +91,13 @@ def finite(*arrays: Array) -> NDArray[np.bool_]:
     return mask
 
 
+def binned(steps: Array, values: Array, bins: int) -> tuple[Array, Array]:
+    """Both as means over equal bins of rows."""
+    edges = np.linspace(0, len(steps), bins + 1).astype(int)
+    counts = np.diff(edges)
+    return np.add.reduceat(steps, edges[:-1]) / counts, np.add.reduceat(values, edges[:-1]) / counts
+
+
 def of_finite(take: Callable[[Array], Any], values: Array) -> float | None:
     """What `take` makes of those that are finite; None where none is."""
     known = values[np.isfinite(values)]

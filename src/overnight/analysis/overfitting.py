@@ -18,7 +18,7 @@ from scipy import stats
 
 from .findings import Verdict, make
 from .noise import Scatter, scatter
-from .outliers import left_out, outliers, spiked
+from .outliers import left_out, outliers
 from .series import Series
 from .tables import Array, Mask, binned
 
@@ -321,16 +321,12 @@ def _with_train(found: Verdict, grown: float, room: float, dense: bool) -> Verdi
 
 def _train_levels(series: Series) -> tuple[Array, bool]:
     """The train loss at each evaluation, and whether it is of many rows: the fixed probe where
-    there is one; else the mean of the training rows since the evaluation before, which shows a
-    jump that single rows hide; else what is logged with the evaluation."""
-    calm = ~spiked(series.train_loss)
-    rows, losses = series.train_steps[calm], series.train_loss[calm]
-    ends = np.searchsorted(rows, series.steps, side="right")
-    counts = np.diff(ends, prepend=0)
+    there is one; else the mean of the training rows since the evaluation before; else what is
+    logged with the evaluation."""
+    means, counts = series.since_last
     if series.probe is series.evals["probe_loss"] or np.median(counts) < DENSE:
         return series.probe, False
-    sums = np.diff(np.concatenate([[0.0], np.cumsum(losses)])[ends], prepend=0.0)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), True
+    return means, True
 
 
 def _train_change(series: Series, train: Array) -> tuple[float, float] | None:

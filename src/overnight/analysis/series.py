@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .findings import Noise
 from .noise import FEWEST, UNKNOWN, Scatter, scatter
@@ -43,7 +44,7 @@ class Series:
         kinds = [
             (self.evals["probe_loss"], "train probe: fixed training blocks, evaluation mode"),
             (self._without_spikes(), "training loss logged with the evaluation"),
-            (self._nearby_training(), LAGS),
+            (self.since_last[0], LAGS),
         ]
         for least in (COVERED * self.n, 1):
             for losses, estimator in kinds:
@@ -60,15 +61,16 @@ class Series:
         spikes = np.isin(self.steps, self.train_steps[self._spiked])
         return np.where(spikes, np.nan, self.evals["train_loss"])
 
-    def _nearby_training(self) -> Array:
-        """Means of the training losses since the evaluation before, without single spikes."""
+    @cached_property
+    def since_last(self) -> tuple[Array, NDArray[np.int_]]:
+        """Of each evaluation the mean of the training losses since the one before, without single
+        spikes, which shows a jump that single rows hide; and how many these are."""
         steps, losses = self.train_steps[~self._spiked], self.train_loss[~self._spiked]
         ends = np.searchsorted(steps, self.steps, side="right")
-        begins = np.concatenate([[0], ends[:-1]]) if self.n else ends
-        sums = np.concatenate([[0.0], np.cumsum(losses)])
-        count = ends - begins
+        counts = np.diff(ends, prepend=0)
         with np.errstate(invalid="ignore"):
-            return np.where(count > 0, (sums[ends] - sums[begins]) / np.maximum(count, 1), np.nan)
+            sums = np.diff(np.concatenate([[0.0], np.cumsum(losses)])[ends], prepend=0.0)
+            return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), counts
 
     @cached_property
     def val_noise(self) -> Scatter:

@@ -11,7 +11,7 @@ from .findings import Noise
 from .noise import FEWEST, UNKNOWN, Scatter, scatter
 from .outliers import spiked
 from .readers.own import block_losses
-from .tables import Array, Log, Mask, finite, of_finite
+from .tables import Array, Log, Mask, finite, of_finite, select
 
 COVERED = 0.5  # of the evaluations, that one kind of train loss is there for
 LAGS = "mean of the training rows since the evaluation before"
@@ -27,7 +27,7 @@ class Series:
     def __init__(self, log: Log) -> None:
         self.log = log
         keep = finite(log.eval["val_loss"])
-        self.evals = {name: column[keep] for name, column in log.eval.items()}
+        self.evals = select(log.eval, keep)
         self.steps, self.val = self.evals["step"], self.evals["val_loss"]
         self.val_se = self.evals["val_se"]
         self.bpb, self.bpb_se = self.evals["val_bpb"], self.evals["val_bpb_se"]

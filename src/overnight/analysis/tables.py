@@ -78,8 +78,8 @@ def _plain(value: float) -> float | int | None:
     return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
-def select(columns: Columns, keep: NDArray[Any]) -> Columns:
-    """The rows of `columns` under a mask or in an order."""
+def select(columns: Columns, keep: NDArray[Any] | slice) -> Columns:
+    """The rows of `columns` under a mask, in an order, or in a stretch."""
     return {name: values[keep] for name, values in columns.items()}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...wording import counted
-from ..tables import Array, Columns
+from ..tables import Array, Columns, select
 from .values import LOSSES
 
 Indices = NDArray[Any]
@@ -79,8 +79,7 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
         return loose
     if len(falls) == 1 and falls[0] == len(steps) - 1 and steps[-1] <= steps[0]:
         problems.append(f"the last row falls back to step {steps[-1]:,.0f} and is left out")
-        keep = np.delete(np.arange(len(loose["step"])), at[-1])
-        return {name: values[keep] for name, values in loose.items()}
+        return select(loose, np.delete(np.arange(len(loose["step"])), at[-1]))
     begins, ends = steps[np.append(0, falls)], steps[np.append(falls - 1, len(steps) - 1)]
     again = (begins == begins[0]).all() and (ends[:-1] == ends[0]).all() and ends[-1] <= ends[0]
     if again and _goes_on(loose, at, falls):
@@ -100,8 +99,7 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
     late = (steps < np.maximum.accumulate(steps)).sum() == 1 and steps[-1] == steps.max()
     if mixed or ((len(falls) > 1 or late) and len(np.unique(apart)) == len(apart)):
         problems.append("the rows are not in the order of their steps: they are sorted")
-        order = np.argsort(loose["step"], kind="stable")
-        return {name: values[order] for name, values in loose.items()}
+        return select(loose, np.argsort(loose["step"], kind="stable"))
     return loose
 
 
@@ -158,7 +156,7 @@ def last_run(loose: Columns, problems: list[str], by: str = "step") -> Columns:
         f"not read: {counted(at[begins[-1]], 'row')} of {counted(len(begins), 'earlier run')} in "
         f"the same file: {by}s begin again at {steps[begins[-1]]:,.6g}"
     )
-    return {name: values[at[begins[-1]] :] for name, values in loose.items()}
+    return select(loose, slice(at[begins[-1]], None))
 
 
 def _both_sides(loose: Columns, at: Indices, begin: int) -> bool:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -145,6 +146,19 @@ def read_bounded(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most >> 20} MiB")
     return content
+
+
+def bounded_lines(file: IO[bytes], most: int) -> Iterator[tuple[int, bytes | None]]:
+    """Numbered lines in bounded memory; None for one that is longer than `most` bytes."""
+    number = 0
+    while line := file.readline(most + 1):
+        number += 1
+        if len(line) <= most:
+            yield number, line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(most)
+        yield number, None
 
 
 def open_no_follow(path: str, flags: int) -> int:

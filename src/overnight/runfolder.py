@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import UserError
-from .files import open_no_follow
+from .files import bounded_lines, open_no_follow
 
 MAX_ROW_BYTES = 4 * 2**20  # a longer line is reported, not decoded
 CLOSE_TRIES, CLOSE_PAUSE = 5, 1.0  # for the last rows of a log; seconds between
@@ -273,7 +273,7 @@ def read_log(path: Path) -> LogRead:
     rows: list[AnyRow] = []
     problems: list[str] = []
     with path.open("rb") as file:
-        for number, line in _lines(file):
+        for number, line in bounded_lines(file, MAX_ROW_BYTES):
             if line is None:
                 problems.append(f"line {number}: longer than {MAX_ROW_BYTES} bytes")
                 continue
@@ -284,19 +284,6 @@ def read_log(path: Path) -> LogRead:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 problems.append(f"line {number}: {error}")
     return LogRead(rows, problems)
-
-
-def _lines(file: Any) -> Iterator[tuple[int, bytes | None]]:
-    """Numbered lines in bounded memory; None for one that is too long."""
-    number = 0
-    while line := file.readline(MAX_ROW_BYTES + 1):
-        number += 1
-        if len(line) <= MAX_ROW_BYTES:
-            yield number, line
-            continue
-        while line and not line.endswith(b"\n"):
-            line = file.readline(MAX_ROW_BYTES)
-        yield number, None
 
 
 INCOMPARABLE: Final = "incomparable"  # the event behind which rows compare with none before it

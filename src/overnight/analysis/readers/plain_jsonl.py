@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from ...files import bounded_lines
 from ...runfolder import MAX_ROW_BYTES
 from ...wording import counted
 from ..tables import Log
@@ -50,13 +51,10 @@ def read(path: Path) -> Log:
         return tables(path, "jsonl", _objects(file, problems), problems)
 
 
-def _objects(file: Any, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = others = 0
-    while line := file.readline(MAX_ROW_BYTES + 1):
-        number += 1
-        if len(line) > MAX_ROW_BYTES:
-            while line and not line.endswith(b"\n"):
-                line = file.readline(MAX_ROW_BYTES)
+def _objects(file: IO[bytes], problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    others = 0
+    for number, line in bounded_lines(file, MAX_ROW_BYTES):
+        if line is None:
             note(problems, f"line {number}: longer than {MAX_ROW_BYTES} bytes")
         elif (row := _object(line)) is not None:
             yield number, row

@@ -84,22 +84,32 @@ def too_good(
             "The log has a column {column}, as those of other tasks have: whether its loss is that "
             "of a language model on text is not known.", column=about.other_task[:40],
         )  # fmt: skip
-    passes = ledger.passes
     if best.bpb is not None:
-        if best.bpb < IMPLAUSIBLE and (cheap := _cheap(measured)) is not None:
-            return make(
-                "too_good", "no",
-                "{bpb:.4f} bits per byte: the text itself is that cheap, {yardstick} needs "
-                "{needs:.4f} without a network.",
-                bpb=best.bpb, yardstick=cheap.name, needs=cheap.bpb, limit=IMPLAUSIBLE, n=1,
-                passes=passes, estimator=best.estimator,
-            )  # fmt: skip
+        return _by_bits(best.bpb, best.estimator, ledger.passes, measured)
+    return _by_nats(best, about, ledger, series)
+
+
+def _by_bits(
+    bpb: float, estimator: str, passes: float | None, measured: Yardsticks | None
+) -> Verdict:
+    """Bits per byte compare with those of the text itself."""
+    facts = {"bpb": bpb, "limit": IMPLAUSIBLE, "n": 1, "passes": passes, "estimator": estimator}
+    if bpb < IMPLAUSIBLE and (cheap := _cheap(measured)) is not None:
         return make(
-            "too_good", "yes" if best.bpb < IMPLAUSIBLE else "no",
-            "{bpb:.4f} bits per byte. Under {limit:.1f}, a small model on natural text would have "
-            "seen it before, or the loss would count padding.",
-            bpb=best.bpb, limit=IMPLAUSIBLE, n=1, passes=passes, estimator=best.estimator,
+            "too_good", "no",
+            "{bpb:.4f} bits per byte: the text itself is that cheap, {yardstick} needs "
+            "{needs:.4f} without a network.",
+            yardstick=cheap.name, needs=cheap.bpb, **facts,
         )  # fmt: skip
+    return make(
+        "too_good", "yes" if bpb < IMPLAUSIBLE else "no",
+        "{bpb:.4f} bits per byte. Under {limit:.1f}, a small model on natural text would have "
+        "seen it before, or the loss would count padding.", **facts,
+    )  # fmt: skip
+
+
+def _by_nats(best: Best, about: About, ledger: Ledger, series: Series) -> Verdict:
+    """Of nats per token it matters what a token is, which few logs say."""
     size = BYTES_PER_WORD_PIECE
     loss, level = best.loss, best.loss
     if not best.validated and best.smoothed is not None:  # the lowest of many rows is luck

@@ -239,56 +239,54 @@ def _go_on(v: Verdicts, case: Case) -> list[Advice]:
 
 
 def _longer(v: Verdicts, case: Case) -> list[Advice]:
-    improving, planned = v["still_improving"], case.about.planned_steps
+    improving = v["still_improving"]
+    fell = -(improving.effect_nats or 0.0)
     if _goes_on(v, case):
         return []
-    fell = -(improving.effect_nats or 0.0)
     if improving.verdict == "yes" and fell >= USEFUL and v["divergence"].verdict != "yes":
-        first = improving.evidence["first"]
-        last = improving.evidence["last"]
-        expected = (
-            f"less than the {fell:.3f} nats that steps {first:,} to {last:,} gave, for as many "
-            "steps again."
+        return [_train_longer(v, case, fell)]
+    return [_change_something(v, case)] if v["plateau"].verdict == "yes" else []
+
+
+def _train_longer(v: Verdicts, case: Case, fell: float) -> Advice:
+    """`fell`: nats, over the stretch at the end."""
+    seen, planned = v["still_improving"].evidence, case.about.planned_steps
+    expected = (
+        f"less than the {fell:.3f} nats that steps {seen['first']:,} to {seen['last']:,} gave, for "
+        "as many steps again."
+    )
+    because, ratio = ["still_improving"], case.schedule.end_ratio
+    if planned is not None and case.ledger.steps < planned:
+        do = f"Let it run to its planned end at step {planned:,}."
+    elif (case.ledger.passes or 0.0) >= AGAIN and v["gap"].verdict == "growing":
+        because += ["repeats", "gap"]
+        do = (
+            "Train longer on more text: this one was read more than once, and the gap grows, so "
+            "that more of it would be learnt by heart."
         )
-        if planned is not None and case.ledger.steps < planned:
-            return [
-                Advice(
-                    do=f"Let it run to its planned end at step {planned:,}.",
-                    because=["still_improving"],
-                    expected=expected,
-                )
-            ]
-        ratio = case.schedule.end_ratio
-        annealed = ratio is not None and ratio < ANNEALED
-        how = (
+    elif ratio is not None and ratio < ANNEALED:
+        do = (
             "Train longer: a new run with a longer schedule, for this one's learning rate has "
             "already come down."
-            if annealed
-            else "Train longer: it is undertrained; a lower loss is still to be had."
         )
-        because = ["still_improving"]
-        if (case.ledger.passes or 0.0) >= AGAIN and v["gap"].verdict == "growing":
-            how = (
-                "Train longer on more text: this one was read more than once, and the gap grows, "
-                "so that more of it would be learnt by heart."
-            )
-            because += ["repeats", "gap"]
-        return [Advice(do=how, because=because, expected=expected)]
-    if v["plateau"].verdict == "yes":
-        most, again = (v["plateau"].evidence[name] for name in ("most", "again"))
-        what, because = "a larger model, or more text", ["plateau"]
-        if v["gap"].verdict == "growing":
-            what, because = "more text, or more dropout", ["plateau", "gap"]
-        elif (case.ledger.passes or 0.0) > MANY_PASSES:
-            what, because = "more text", ["plateau", "repeats"]
-        return [
-            Advice(
-                do=f"Do not train this longer; change something else: {what}.",
-                because=because,
-                expected=f"{again:,} more steps would give at most {most:.3f} nats.",
-            )
-        ]
-    return []
+    else:
+        do = "Train longer: it is undertrained; a lower loss is still to be had."
+    return Advice(do=do, because=because, expected=expected)
+
+
+def _change_something(v: Verdicts, case: Case) -> Advice:
+    """On a plateau."""
+    most, again = (v["plateau"].evidence[name] for name in ("most", "again"))
+    what, because = "a larger model, or more text", ["plateau"]
+    if v["gap"].verdict == "growing":
+        what, because = "more text, or more dropout", ["plateau", "gap"]
+    elif (case.ledger.passes or 0.0) > MANY_PASSES:
+        what, because = "more text", ["plateau", "repeats"]
+    return Advice(
+        do=f"Do not train this longer; change something else: {what}.",
+        because=because,
+        expected=f"{again:,} more steps would give at most {most:.3f} nats.",
+    )
 
 
 def _more_looks(v: Verdicts, case: Case) -> list[Advice]:

@@ -68,26 +68,8 @@ def _of_level(
             "worse than guessing.",
             since_step=int(steps[since]), rows_since=n - since, chance=chance, **facts,
         )  # fmt: skip
-    if guesses and not lost:
-        return make(
-            "divergence", "cannot_tell",
-            "No median of {width} {losses} in a row is as low as ln V = {chance:.4f}, where a "
-            "model that knows nothing begins: they are in another unit, or sums.",
-            chance=chance, **facts,
-        )  # fmt: skip
-    tail = min(width, LASTING)
-    above = float(np.median(loss[-tail:])) - facts["lowest"]
-    if not lost and above > facts["needed"]:
-        return make(
-            "divergence", "cannot_tell",
-            "The median of the last {tail} {losses} is {above:+.4f} nats from the lowest "
-            "level {lowest:.4f}, at step {lowest_step:,}: whether it comes back, the next would "
-            "tell.",
-            tail=tail, above=above, **facts,
-        )  # fmt: skip
     if not lost:
-        why = f"{LEVEL} (from {{needed:+.4f}} on it would count)."
-        return make("divergence", "no", why, **facts)
+        return _not_lost(loss, width, chance if guesses else None, facts)
     if log.other_task is not None and PREFERENCE.search(normalise(log.other_task)):
         return make(
             "divergence", "cannot_tell",
@@ -107,6 +89,29 @@ def _of_level(
     facts["good_step"] = int(steps[good[-1]])
     why = f"{LEVEL}, and did not come back."
     return make("divergence", "yes", why, since_step=int(steps[since]), **facts)
+
+
+def _not_lost(loss: Array, width: int, chance: float | None, facts: dict[str, Any]) -> Verdict:
+    """The level is where it had been. `chance`: ln V, where no level is as low as that."""
+    if chance is not None:
+        return make(
+            "divergence", "cannot_tell",
+            "No median of {width} {losses} in a row is as low as ln V = {chance:.4f}, where a "
+            "model that knows nothing begins: they are in another unit, or sums.",
+            chance=chance, **facts,
+        )  # fmt: skip
+    tail = min(width, LASTING)
+    above = float(np.median(loss[-tail:])) - facts["lowest"]
+    if above > facts["needed"]:
+        return make(
+            "divergence", "cannot_tell",
+            "The median of the last {tail} {losses} is {above:+.4f} nats from the lowest "
+            "level {lowest:.4f}, at step {lowest_step:,}: whether it comes back, the next would "
+            "tell.",
+            tail=tail, above=above, **facts,
+        )  # fmt: skip
+    why = f"{LEVEL} (from {{needed:+.4f}} on it would count)."
+    return make("divergence", "no", why, **facts)
 
 
 def proven(verdict: Verdict) -> bool:

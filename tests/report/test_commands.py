@@ -10,10 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 import made
+import pytest
 
 from overnight import cli
 from overnight.runlock import RunLock

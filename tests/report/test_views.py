@@ -6,15 +6,12 @@ import io
 import json
 import os
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import made
 import pytest
 from markdown_it import MarkdownIt
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
-import made
 
 from overnight import report, runfolder
 from overnight.analysis.advice import advise

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import get_args
 
+import made
 import numpy as np
 import pytest
+import simulator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
-import made
-import simulator
 
 from overnight.analysis import overfitting
 from overnight.analysis.analyse import analyse

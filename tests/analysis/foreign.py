@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 from overnight.analysis.run import Run, load_run
 
@@ -19,9 +21,13 @@ def val(step: int) -> float:
     return round(falling(step) + 0.2, 4)
 
 
-def run_of(tmp_path: Path, name: str, lines: list[str], end: str = "\n") -> Run:
+def run_of(tmp_path: Path, name: str, content: Any, end: str = "\n") -> Run:
+    """The run of a file: of text or bytes as they are, of a list of lines or of JSON objects."""
+    if isinstance(content, list):
+        rows = [row if isinstance(row, str) else json.dumps(row) for row in content]
+        content = "\n".join(rows) + end
     path = tmp_path / name
-    path.write_text("\n".join(lines) + end)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return load_run(path)
 
 

@@ -8,16 +8,11 @@ import math
 
 import numpy as np
 import pytest
+from foreign import run_of
 
 from overnight.analysis.readers.names import other_task, ours_of, recognise
 from overnight.analysis.run import load_run
 from overnight.errors import UserError
-
-
-def run_of(tmp_path, name, content):
-    path = tmp_path / name
-    path.write_text(content if isinstance(content, str) else "\n".join(map(json.dumps, content)))
-    return load_run(path)
 
 
 def table(header, rows):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import made
 import pytest
+from foreign import run_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,12 +18,6 @@ from overnight.analysis.run import load_run
 from overnight.errors import UserError
 
 LOGS = Path(__file__).parents[2].parent / "shared" / "logs"
-
-
-def run_of(tmp_path, name, text):
-    path = tmp_path / name
-    path.write_text(text) if isinstance(text, str) else path.write_bytes(text)
-    return load_run(path)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from ..config import Config
-from ..files import fsync_path, open_no_follow
+from ..files import replace
 from ..generation.sample import Sampling, continue_text
 from ..model import checkpoint
 from ..model.decoder import in_float32
@@ -107,14 +106,8 @@ class Measuring:
             "probe": probe.block_losses.astype(np.float32),
         }
         try:
-            with open(path, "wb", opener=open_no_follow) as file:
-                file.write(safetensors.numpy.save(losses))
-                file.flush()
-                os.fsync(file.fileno())
-            fsync_path(path.parent)
+            replace(path, safetensors.numpy.save(losses), durable=True)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
             self.event("disk", f"block losses not kept: {error}")
 
     def sample(self, step: int, stop: StopSignal) -> None:

@@ -9,6 +9,7 @@ the evaluation that is forecast and DOUBT about the fall. Its calibration is not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,13 +179,8 @@ def _scores(log: Log, series: Series, planned: int, rates: Array) -> list[Score]
         if past.for_step is None or past.value is None or past.made_at is None:
             continue
         if past.for_step in actual:
-            kept = Guess(
-                past.value,
-                _or_nan(past.low),
-                _or_nan(past.high),
-                _or_nan(past.no_change),
-                _or_nan(past.power_law),
-            )
+            others = (past.low, past.high, past.no_change, past.power_law)
+            kept = Guess(past.value, *(math.nan if v is None else v for v in others))
             found.append(score(kept, past.made_at, past.for_step, actual[past.for_step]))
     if planned in actual and not found:
         for share in HINDCASTS:
@@ -196,10 +192,6 @@ def _scores(log: Log, series: Series, planned: int, rates: Array) -> list[Score]
             if guess is not None:
                 found.append(score(guess, int(steps[-1]), planned, actual[planned]))
     return found
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def score(guess: Guess, made_at: int, for_step: int, actual: float) -> Score:

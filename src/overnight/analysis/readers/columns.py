@@ -16,7 +16,7 @@ from ..tables import EVAL, TRAIN, Array, Columns, Log, select
 from . import names
 from .counters import counters
 from .kinds import KIND_FIELDS, RUN_FIELDS
-from .loose import RUN, Loose
+from .loose import RUN, Loose, column
 from .losses import in_nats
 from .overlaps import table, without_abandoned
 from .steps import in_order, last_run, with_steps
@@ -96,7 +96,7 @@ def _evaluations_with_steps(loose: Columns, problems: list[str]) -> Columns:
     """A validation loss in a row without a step is of the step before it, if none has a step; of
     that behind it, where the first one stands before step 0."""
     steps = loose["step"]
-    without = np.isfinite(loose.get("val_loss", np.full(len(steps), np.nan))) & np.isnan(steps)
+    without = np.isfinite(column(loose, "val_loss")) & np.isnan(steps)
     if not without.any():
         return loose
     known = np.flatnonzero(~np.isnan(steps))

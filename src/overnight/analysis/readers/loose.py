@@ -6,7 +6,7 @@ from array import array
 
 import numpy as np
 
-from ..tables import Columns
+from ..tables import Array, Columns
 
 MAX_COLUMNS = 512
 RUN = "run"  # the column of the run that a row says it is of, as a number
@@ -44,6 +44,11 @@ class Loose:
 
     def columns(self) -> Columns:
         return {name: np.frombuffer(c, dtype=np.float64) for name, c in self.values.items()}
+
+
+def column(columns: Columns, name: str) -> Array:
+    """One of them; NaN throughout where the log has none of this name."""
+    return columns.get(name, np.full(len(next(iter(columns.values()))), np.nan))
 
 
 def note(problems: list[str], problem: str) -> None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ...wording import counted
 from ..tables import Array, Columns, select
+from .loose import column
 from .values import LOSSES
 
 RESUMED, BEHIND = 3, 2  # training rows of a resumed session, and of those that it goes over again
@@ -16,7 +17,7 @@ def without_abandoned(loose: Columns, problems: list[str]) -> Columns:
     """Without the evaluations of what a resumed run went back behind: those beyond the step at
     which training rows begin again. A row that came late, or stands apart, is no resume."""
     steps = loose["step"]
-    trained = np.isfinite(loose.get("loss", np.full(len(steps), np.nan))) & np.isfinite(steps)
+    trained = np.isfinite(column(loose, "loss")) & np.isfinite(steps)
     if not trained.any():
         return loose
     falls = np.flatnonzero(np.diff(steps[trained]) < 0) + 1

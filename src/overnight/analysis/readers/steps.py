@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...wording import counted
 from ..tables import Array, Columns, select
+from .loose import column
 from .values import LOSSES
 
 Indices = NDArray[Any]
@@ -38,16 +39,15 @@ def with_steps(loose: Columns, problems: list[str]) -> tuple[Columns, str]:
 def _counted(loose: Columns) -> Array:
     """The number of each row; where some stand between them of evaluations alone, of those of
     training, if there is one between two evaluations."""
-    n = len(next(iter(loose.values())))
-    trained, evaluated = (
-        ~np.isnan(loose.get(name, np.full(n, np.nan))) for name in ("loss", "val_loss")
-    )
+    trained, evaluated = (~np.isnan(column(loose, name)) for name in ("loss", "val_loss"))
     alone = evaluated & ~trained
     between = trained.any() and trained.sum() >= alone.sum()
     of_training = np.cumsum(trained)
     early = of_training[alone & (of_training < trained.sum())]  # at the end one more is usual
     several = len(np.unique(early)) < len(early)  # behind one row of training
-    return (of_training if between and not several else np.arange(1, n + 1)).astype(np.float64)
+    return (of_training if between and not several else np.arange(1, len(trained) + 1)).astype(
+        np.float64
+    )
 
 
 def _one_row_each(loose: Columns) -> bool:
@@ -107,8 +107,7 @@ def _in_epochs(loose: Columns, at: Indices) -> Array | None:
     """Steps counted on by the number of the epoch, where they fall, or stay, with each new epoch
     and never else, and training rows say how many one has, or about how many. The first may be
     cut."""
-    nothing = np.full(len(loose["step"]), np.nan)
-    epochs, of = (loose.get(name, nothing)[at] for name in ("epoch", "planned"))
+    epochs, of = column(loose, "epoch")[at], column(loose, "planned")[at]
     says = np.flatnonzero(np.isfinite(of))
     steps, of = loose["step"][at], of[says]
     if not len(says) or not (np.mod(epochs[says], 1) == 0).all():

@@ -7,6 +7,7 @@ import numpy as np
 
 from ...wording import counted
 from ..tables import Array, Columns
+from .loose import column
 from .values import BROKEN, LOSSES
 
 BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
@@ -32,7 +33,7 @@ def measured(columns: Columns, problems: list[str]) -> Columns:
         _tell_broken(found, main, problems)
     others = (found.get(name, np.empty(0)) for name in ("val_loss", "perplexity"))
     alive = any(np.isfinite(other).sum() >= ALIVE for other in others)
-    session = _sessions(found, len(next(iter(found.values()))))
+    session = _sessions(found)
     logged = found.get("loss", np.empty(0))
     for name in LOSSES:
         if name in found:
@@ -71,7 +72,7 @@ def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
     """Of evaluations that gave NaN, in rows of their own; elsewhere NaN may be an empty cell."""
     broken = columns["val_loss"] == BROKEN
     if main == "loss":
-        broken &= np.isnan(columns.get("loss", np.full(len(broken), np.nan)))
+        broken &= np.isnan(column(columns, "loss"))
         if broken.any():
             problems.append(f"{counted(broken.sum(), 'validation loss')} not a number: left out")
 
@@ -81,8 +82,7 @@ def _tell_passing(logged: Array, columns: Columns, problems: list[str]) -> None:
     and not to the end: elsewhere NaN says that nothing was logged."""
     if not len(logged):
         return
-    nothing = np.full(len(logged), np.nan)
-    beside = np.isfinite(columns.get("val_loss", nothing))
+    beside = np.isfinite(column(columns, "val_loss"))
     good = np.flatnonzero(np.isfinite(columns["loss"]))
     at = np.flatnonzero((logged == BROKEN) & np.isnan(columns["loss"]) & ~beside)
     at = at[at < max(good, default=0)]
@@ -93,14 +93,14 @@ def _tell_passing(logged: Array, columns: Columns, problems: list[str]) -> None:
         )
 
 
-def _sessions(columns: Columns, n: int) -> Array:
+def _sessions(columns: Columns) -> Array:
     """A number for each row, and another one from where the step falls back, if it seldom does, and
     not behind an evaluation: steps may begin again in each epoch."""
-    steps, val = (columns.get(name, np.full(n, np.nan)) for name in ("step", "val_loss"))
+    steps, val = column(columns, "step"), column(columns, "val_loss")
     highest = np.maximum.accumulate(np.nan_to_num(steps, nan=-np.inf))
     back = steps < highest
     falls = np.append(False, back[1:] & ~back[:-1] & ~np.isfinite(val[:-1]))
-    return np.cumsum(falls) if falls.sum() <= MOST_SESSIONS else np.zeros(n)
+    return np.cumsum(falls) if falls.sum() <= MOST_SESSIONS else np.zeros(len(steps))
 
 
 def _settled(name: str, values: Array, session: Array | None, alive: bool) -> Array:

@@ -173,22 +173,23 @@ SETTING = re.compile(r"(?:^|, )(data|\w+\.\w+) ")  # before its values
 
 
 def _card_resume(f: Findings) -> Card:
-    v, question = f.verdict("resume"), "What changed at resume?"
+    v = f.verdict("resume")
+
+    def card(answer: str, tone: str) -> Card:
+        return Card("What changed at resume?", answer, v.because, tone, "sessions")
+
     if v.verdict == "no":
-        return Card(question, "no resume", v.because, "good", "sessions")
+        return card("no resume", "good")
     rows, equal = v.evidence.get("rows"), v.evidence.get("equal")
-    if v.verdict == "yes" and rows and rows == equal:
-        return Card(question, "nothing", v.because, "good", "sessions")
-    changes = [w for w in v.evidence.get("warnings", []) if w.startswith(CHANGED)]
-    if v.verdict == "yes" and changes:
-        return Card(question, _changed(changes), v.because, "unsure", "sessions")
-    if v.verdict == "yes" and rows:
-        return Card(
-            question, f"only {equal:,} of {rows:,} rows equal", v.because, "unsure", "sessions"
-        )
-    if v.verdict == "yes" and rows == 0:
-        return Card(question, "nothing to compare", v.because, "open", "sessions")
-    return Card(question, "cannot tell", v.because, "open", "sessions")
+    if v.verdict == "cannot_tell" or rows is None:
+        return card("cannot tell", "open")
+    if rows and rows == equal:
+        return card("nothing", "good")
+    if changes := [w for w in v.evidence["warnings"] if w.startswith(CHANGED)]:
+        return card(_changed(changes), "unsure")
+    if rows:
+        return card(f"only {equal:,} of {rows:,} rows equal", "unsure")
+    return card("nothing to compare", "open")
 
 
 def _changed(changes: list[str]) -> str:

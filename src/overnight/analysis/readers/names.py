@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...errors import UserError
-from .values import COUNTS, LOSSES, SECONDS, SUFFIX, TIMES
+from .values import COUNTS, LOSSES, MEASURES, SECONDS, SUFFIX, TIMES
 
 SYNONYMS = {
     "step": "global_step trainer_global_step step steps iter iters iteration iterations "
@@ -82,9 +82,8 @@ OTHER_TASK = re.compile(
     r"|rmse|top_?[15]|bleu|chrf|rouge|meteor)(_|$)|^(val|eval|test)_per$"
 )
 SMOOTHED = re.compile(r"(^|_)nll_loss$")
-PREFERENCE = re.compile(
-    r"(^|_)(rewards?|logps|advantages?)(_|$)"
-)  # a language model's, not of text
+# What the log of a language model has whose loss is not of text
+PREFERENCE = re.compile(r"(^|_)(rewards?|logps|advantages?)(_|$)")
 
 
 @lru_cache(maxsize=4096)
@@ -141,7 +140,7 @@ def ours_of(name: str) -> str | None:
         ("train_", "perf_", "performance_", "optim_", "trainer_")
     ):
         found = OURS.get(plain.partition("_")[2])
-        return None if found in (*LOSSES, "perplexity", "val_perplexity", "val_bpb") else found
+        return None if found in MEASURES else found
     return found
 
 

@@ -19,11 +19,10 @@ from .kinds import KIND_FIELDS, RUN_FIELDS, TRIED_FIELDS, named
 from .loose import MAX_COLUMNS, note
 from .names import losses_by_run, normalise, of_file, recognise, run_of
 from .rows import tables
-from .values import MISSING
+from .values import MEASURES, MISSING
 
 MAX_LINE = 2**20
 OTHERS = 5  # runs that are named
-MEASURED = {"loss", "val_loss", "test_loss", "perplexity", "val_perplexity", "val_bpb"}
 NAMING = ("key", "metric", "metric_name", "tag", "name")  # columns that say what a value is
 
 
@@ -39,7 +38,7 @@ def is_table(head: bytes) -> bool:
     first = next((line for line in lines if not _aside(line)), "")
     mark = max(",;\t", key=first.count)
     names = next(csv.reader([first], delimiter=mark), []) if mark in first else []
-    return bool(MEASURED & set(recognise(name.strip() for name in names).values()))
+    return not set(MEASURES).isdisjoint(recognise(name.strip() for name in names).values())
 
 
 def _aside(line: str) -> bool:
@@ -62,7 +61,7 @@ def read(path: Path) -> Log:
         rows = csv.reader(lines, delimiter=mark)
         known = recognise(header)
         a_value_each = {"value", "step"} <= {normalise(name) for name in header}
-        if a_value_each and not set(known.values()) & MEASURED:
+        if a_value_each and set(MEASURES).isdisjoint(known.values()):
             return tables(path, "csv", _values(path, header, rows, before), problems)
         if not known:
             raise UserError(

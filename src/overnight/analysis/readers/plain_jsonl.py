@@ -17,12 +17,11 @@ from .files import JSON_NAMES, decoded, is_text, opened, tail
 from .loose import note
 from .names import recognise
 from .rows import tables
-from .values import LOSSES
+from .values import MEASURES
 
 MARK = codecs.BOM_UTF8
 FEWEST = 3  # objects that the head of a log holds, or its tail
 TAIL = 16_384  # bytes
-LOGGED = {*LOSSES, "perplexity", "val_perplexity", "val_bpb"}
 STEP = re.compile(r"\b(?:step|iter|iteration)\W{0,3}(\d+)", re.IGNORECASE)
 
 
@@ -75,7 +74,8 @@ def _object(line: bytes) -> dict[str, Any] | None:
         row = decoded(line[begin:])
         if not isinstance(row, dict):
             return None
+        if begin and set(MEASURES).isdisjoint(recognise(row).values()):
+            return None
         said = STEP.search(line[:begin].decode("utf-8", errors="replace"))
-        step = {"step": said[1]} if said else {}
-        return step | row if not begin or LOGGED & set(recognise(row).values()) else None
+        return {"step": said[1]} | row if said else row
     return None

@@ -8,6 +8,7 @@ from datetime import datetime
 NAN = float("nan")
 BROKEN = float("-inf")  # a loss that was written as not a number; `unmeasured` decides on it
 LOSSES = ("loss", "val_loss", "train_loss", "test_loss")
+MEASURES = (*LOSSES, "perplexity", "val_perplexity", "val_bpb")  # what a model is judged by
 TIMES = ("time", "duration", "step_seconds")
 COUNTS = ("step", "planned", "tokens", "tokens_per_s", *TIMES)  # a comma in them parts thousands
 MISSING = {"", "none", "null", "na", "n/a", "-", "--", "–", "?", "undefined"}

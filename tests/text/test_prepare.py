@@ -475,11 +475,11 @@ def test_training_text_is_sampled_evenly(tmp_path):
 
 
 def _sources(folder, texts):
-    from overnight.text import corpus
+    from overnight.text import sources
 
     for i, text in enumerate(texts):
         (folder / f"{i}.txt").write_text(text)
-    return corpus.find([str(folder / f"{i}.txt") for i in range(len(texts))], "text")
+    return sources.find([str(folder / f"{i}.txt") for i in range(len(texts))], "text")
 
 
 def test_meta_tells_what_is_in_the_entry(book):

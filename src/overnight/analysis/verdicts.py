@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from . import books, plausible
+from . import consistency, plausible
 from .case import Case
 from .divergence import divergence
 from .drift import train_drift
@@ -82,12 +82,12 @@ def judge(case: Case) -> list[Verdict]:
         plausible.init_loss(case.series, about),
         plausible.too_good(case.best, about, ledger, case.series, case.yardsticks),
         plausible.below_yardstick(case.yardsticks),
-        books.units(ledger),
-        books.schedule_mismatch(case.schedule, about, ledger),
-        books.repeats(about, ledger),
-        books.resume(case.log, ledger),
-        books.throughput(case.log, ledger),
-        books.comparability(about, case.best, case.whole),
+        consistency.units(ledger),
+        consistency.schedule_mismatch(case.schedule, about, ledger),
+        consistency.repeats(about, ledger),
+        consistency.resume(case.log, ledger),
+        consistency.throughput(case.log, ledger),
+        consistency.comparability(about, case.best, case.whole),
     ]
 
 

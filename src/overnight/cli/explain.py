@@ -90,12 +90,12 @@ def _measure(text: str) -> list[dict[str, object]]:
     """The yardsticks of the last tenth of `text`, the rest being the training text. Of a text as
     bytes, so what guessing costs is ln 256, whatever the vocabulary of the loss."""
     from ..cache import Cache
-    from ..text import corpus, parts
+    from ..text import parts, sources
     from ..text.yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
 
     with Cache().building() as folder:
-        sources = corpus.find([text], "text", say)
-        documents = parts.gather(sources, folder / "text", text, lambda n_bytes: None)
+        found = sources.find([text], "text", say)
+        documents = parts.gather(found, folder / "text", text, lambda n_bytes: None)
     if documents.size < 1000:
         raise UserError(f"{text}: {documents.size} bytes are too few for yardsticks.")
     cut = documents.size - documents.size // 10

@@ -86,8 +86,7 @@ def _act(rule: Rule, run: Path, pid: int | None) -> str:
         sys.stderr.flush()
         return "rang the bell"
     if rule.action == "stop":
-        if pid is None:  # the command line has refused this before
-            return "no process to stop"
+        assert pid is not None  # the command line has refused this before
         try:
             os.kill(pid, signal.SIGTERM)  # the trainer saves and ends
         except OSError as error:

@@ -24,7 +24,7 @@ from .. import __version__, config
 from ..cache import Cache, keep, recall
 from ..errors import Say, UserError
 from ..wording import counted
-from . import corpus, encode, existing, makers, parts
+from . import corpus, encode, existing, makers, parts, sources
 from .progress import Progress
 from .tokenizers import Tokenizer
 from .yardsticks import MAX_TRAIN_BYTES, MAX_VAL_BYTES, yardsticks
@@ -91,7 +91,7 @@ def prepare(
     if tokenizer.kind == "file" and fixed is None:
         fixed = existing.find(tokenizer.path)
     cache = Cache()
-    names = corpus.names(data.text)
+    names = sources.names(data.text)
     if fingerprint and "-" in (*data.text, *data.val):
         prepared = kept(fingerprint, data, say)
         if prepared is None:
@@ -117,7 +117,7 @@ def kept(fingerprint: str, data: config.Data, say: Say = lambda _: None) -> Prep
     the `fingerprint` may be anybody's, and name a folder with it.)"""
     if not FINGERPRINT.fullmatch(fingerprint):
         return None
-    return _open(Cache(), fingerprint, corpus.names(data.text), say)
+    return _open(Cache(), fingerprint, sources.names(data.text), say)
 
 
 def _open(cache: Cache, fingerprint: str, names: list[str], say: Say) -> Prepared | None:
@@ -168,8 +168,8 @@ class _Job:
         self.cache, self.say, self.workers = cache, say, workers
         if [*data.text, *data.val].count("-") > 1:
             raise UserError("Standard input (-) can be read only once.")
-        self.sources = corpus.find(data.text, data.text_field, say)
-        self.val_sources = corpus.find(data.val, data.text_field, say) if data.val else []
+        self.sources = sources.find(data.text, data.text_field, say)
+        self.val_sources = sources.find(data.val, data.text_field, say) if data.val else []
         rows = any(source.kind != "text" for source in self.sources + self.val_sources)
         if data.text_field != "text" and not rows:
             say(f"data.text_field = {data.text_field} has no effect: no file here has rows")
@@ -233,7 +233,7 @@ class _Job:
         return remembered
 
     def _split(self, folder: Path) -> parts.Split:
-        name = ", ".join(corpus.names(self.data.text))
+        name = ", ".join(sources.names(self.data.text))
         documents = self._gathered(self.sources, folder / "text", name)
         if self.val_sources:
             held = self._gathered(self.val_sources, folder / "held", ", ".join(self.data.val))
@@ -245,12 +245,12 @@ class _Job:
             self.choices.append(("data.val_fraction", fraction, reason))
         return parts.split(documents, fraction)
 
-    def _gathered(self, sources: list[corpus.Source], path: Path, name: str) -> parts.Documents:
+    def _gathered(self, found: list[corpus.Source], path: Path, name: str) -> parts.Documents:
         read = Progress(self.say, "reading text", 0)
-        documents = parts.gather(sources, path, name, read.advance)
-        for source in sources:
+        documents = parts.gather(found, path, name, read.advance)
+        for source in found:
             source.check_unchanged()
-        if without := sum(source.without_text for source in sources):
+        if without := sum(source.without_text for source in found):
             self.say(f"{name}: {counted(without, 'row')} without text left out")
         return documents
 

@@ -1,1 +1,1 @@
-"""The loop, optimizers, schedule, evaluation, checkpoints, progress."""
+"""From settings and a text to the end of a run: plan, updates, the loop, what it measures and saves."""

@@ -1,1 +1,1 @@
-"""From settings and a text to the end of a run: plan, updates, the loop, what it measures and saves."""
+"""From settings and a text to the end of a run: the plan, updates, the loop, what it saves."""

@@ -78,7 +78,7 @@ TOKENS_PER_WEIGHT_RECURRING = 1.0
 NEW = 1.5  # passes
 NGRAMS_RECURRING, ROWS_RECURRING = [2], 16384
 # Beyond so many passes it gets worse: over letters, or of state spaces over pieces of words; and of
-# attention over these, which learns them by heart sooner (docs/lab-notes.md, E31, E80)
+# attention over these, which learns them by heart sooner (docs/lab-notes.md, E31, E85)
 MOST_PASSES, MOST_OF_PIECES = 3.0, 2.0
 
 

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from overnight import cli
 from overnight.cli import train
 from overnight.errors import UserError
 from overnight.runfolder import Eval, read_log
-from overnight.settings import preset_names
+from overnight.settings import load_config, preset_names
 
 GOOD = "It was a dark and stormy night.\n" * 200
 SMALL = ["--preset", "nanogpt-cpu", "--max-steps", "2", "--threads", "1", "--sample.tokens", "0",
@@ -245,6 +246,10 @@ def test_from_python(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [t["seed"] for t in texts] == [1, 2]
     assert not texts[0]["text"].startswith("a dark")
     assert cli.run([*words, "--stop", ""]) == 2
+    capfd.readouterr()
+    assert cli.run(["train", "--settings", "run/config.toml", "--dry-run", "--json"]) == 0
+    plan = json.loads(capfd.readouterr().out)["config"]
+    assert plan == msgspec.to_builtins(load_config(Path("run/config.toml")))
     endless = ["--num-samples", str(10**12), "--top-p", "2"]
     assert cli.run([*words[:-2], *endless]) == 2  # before any is made
     assert "--top-p 2" in capfd.readouterr().err

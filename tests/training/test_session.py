@@ -388,14 +388,16 @@ def test_length_is_turned_into_steps_once(
 
 
 def test_training_goes_on_from_the_weights_of_a_run(
-    whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    whole: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """`--from`: same weights, tokenizer and model; new data order, optimizer and length; and a
     resume before the first save finds those weights."""
     out = tmp_path / "more"
     words = ["train", text, "--from", str(whole), "--max-steps", "24", "--save-every", "100",
              "--eval-every", "24", "--seed", "5", "--threads", "1", "--out"]  # fmt: skip
     assert cli.run([*words, str(out)]) == 0
+    assert "unused" not in capfd.readouterr().err  # what comes with the weights, nobody gave
     evals = {k[1]: row["val_loss"] for k, row in measured(out).items() if k[0] == "eval"}
     ended = {k[1]: row["val_loss"] for k, row in measured(whole).items() if k[0] == "eval"}
     assert evals[0] == pytest.approx(ended[24], abs=0.02)  # the eval sets differ in size

@@ -80,6 +80,19 @@ def test_the_estimate_is_about_what_is_kept(
     assert 0.9 < told / measured < 1.8
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_while_the_form_is_open_either_must_fit(dropout: float) -> None:
+    """On a CPU both are tried; a GPU has a fused kernel, and keeps no scores with it."""
+    model = config.Model(width=64, context=128, vocab_size=64, dropout=dropout)
+
+    def needed(attention: str, device: str) -> int:
+        train = config.Train(batch=4, dtype="bfloat16", attention=attention, device=device)
+        return memory.needed(config.Config(model=model, train=train))
+
+    assert needed("auto", "cpu") == max(needed("plain", "cpu"), needed("fused", "cpu"))
+    assert needed("auto", "cuda") == needed("fused", "cuda") < needed("plain", "cuda")
+
+
 def test_auto_leaves_the_batch_as_it_is(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

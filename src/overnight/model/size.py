@@ -48,14 +48,15 @@ def memory_bytes(config: Config, parameters: dict[str, int]) -> int:
 
 def _attention(model: Model, form: str, item: int, on_cpu: bool) -> tuple[int, int]:
     """Bytes of a token that an attention layer keeps, and that pass while its gradient is made.
-    Plain products keep the scores, with dropout three times; a CPU has no fused kernel with dropout
-    and computes that one in float32."""
+    Plain products keep the scores, with dropout three times; the fused kernel none, but on a CPU it
+    has a copy in float32 for ALiBi, and four with dropout, which it does not know."""
     scores, lines = model.heads * model.context, 8 * model.width * item
-    plain = item * scores * (3 if model.dropout else 1)
-    fused = 4 * scores * (4 if model.dropout else model.position == "alibi") if on_cpu else 0
-    passing = 2 * item * scores
-    kept = {"plain": plain, "fused": fused, "auto": max(plain, fused) if on_cpu else 0}[form]
-    return lines + kept, passing if form == "plain" or (form == "auto" and on_cpu) else 0
+    plain = item * scores * (3 if model.dropout else 1), 2 * item * scores
+    copies = 4 if model.dropout else int(model.position == "alibi")
+    fused = 4 * scores * copies * on_cpu, 0
+    tried = max(plain, fused) if on_cpu else fused
+    kept, passing = {"plain": plain, "fused": fused, "auto": tried}[form]
+    return lines + kept, passing
 
 
 def _state_space(model: Model, item: int) -> tuple[int, int]:

@@ -244,6 +244,7 @@ def test_from_python(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*words, "--json"]) == 0
     texts = json.loads(capfd.readouterr().out)
     assert [t["seed"] for t in texts] == [1, 2]
+    assert texts[0]["text"] != texts[1]["text"]
     assert not texts[0]["text"].startswith("a dark")
     assert cli.run([*words, "--stop", ""]) == 2
     capfd.readouterr()

@@ -579,5 +579,7 @@ def test_a_checkpoint_that_is_worse_than_none_is_not_praised(tmp_path: Path) -> 
     assert found.best.step == 0
     card = questions.cards(found)[0]
     assert "no other is as good" not in card.detail
-    assert "validation was 1.0000 before training, " in card.detail
+    here = f"{found.best.pick_loss:.4f}"
+    assert f"validation was 1.0000 before training, {here} here" in card.detail
+    assert found.best.pick_loss > 5
     assert found.best.pick > 0

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from overnight.text.progress import Progress
 from overnight.text.yardsticks import ngram_nats, yardsticks
 
 # interpolated 1–7-gram byte models on tinyshakespeare 90/10, measured independently (nats)
@@ -61,3 +62,14 @@ def test_the_table():
     for row in rows.values():
         assert row["nats_per_byte"] == pytest.approx(row["bpb"] * math.log(2))
         assert row["how"]
+
+
+def test_how_far_xz_is_and_that_pieces_change_nothing(monkeypatch):
+    monkeypatch.setattr("overnight.text.yardsticks.PIECE", 1000)
+    monkeypatch.setattr(Progress, "EVERY", 0.0)
+    train, val, said = b"".join(b"%d " % i for i in range(9000)), b"%d " * 1500, []
+    rows = {r["name"]: r for r in yardsticks(train, val, 65, 9, say=said.append)["yardsticks"]}
+    size = len(lzma.compress(val, preset=9 | lzma.PRESET_EXTREME))
+    assert rows["xz"]["bpb"] == pytest.approx(8 * size / len(val))
+    assert len(said) > 2 * len(train) // 1000
+    assert "measuring: 0 of 0 MB, 0 s left" in said[-1]

@@ -58,6 +58,12 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
          "2026-01-01 00:00:00,123 - INFO - eval - step {s} loss {loss}"),
         ("10:00:00 [INFO] train - step {s} loss {loss}",
          "10:00:00 [INFO] eval - step {s} loss {loss}"),
+        # … and one that says it of the program
+        ("trainer-1  | step {s} | loss {loss}", "trainer-1  | [valid] step {s} | loss {loss}"),
+        ("INFO train: step {s} | loss {loss}", "INFO train: valid | step {s} | loss {loss}"),
+        ("worker-1  | step {s} | loss {loss}", "worker-1  | valid | step {s} | loss {loss}"),
+        ("[train_gpt] step {s} loss {loss}", "[train_gpt] (val) step {s} loss {loss}"),
+        ("[valid] step {s} train loss {loss}", "[valid] step {s} val loss {loss}"),
     ],
 )  # fmt: skip
 def test_how_tools_print(train: str, held: str, tmp_path: Path) -> None:

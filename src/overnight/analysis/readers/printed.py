@@ -151,9 +151,11 @@ PAIR = re.compile(
     r"(?: ?/ ?(\d[\d,]*))?",  # and of how many
     re.IGNORECASE,
 )
-# What a loss is of: its first word, a word in brackets, the one next to the loss
+# What a loss is of: its first word, a word between bars or in brackets, the one next to the loss
 TAG = re.compile(
-    rf"^\W*({WORDS})\b|[\[(]({WORDS})[\])]|\b({WORDS})\W{{0,3}}$|(valid) on '", re.IGNORECASE
+    rf"^\W*({WORDS})\b|[|\]:] ?({WORDS}) \||[\[(]({WORDS})[\])]|\b({WORDS})\W{{0,3}}$|"
+    "(valid) on '",
+    re.IGNORECASE,
 )
 WHOLE = re.compile(r"[\d,]+%?")
 BARE = {"train", "val", "valid", "validation"}  # losses as the header of a table; here often not
@@ -229,7 +231,9 @@ def _read(pair: re.Match[str]) -> Iterator[tuple[str, str, str]]:
 def _tag(pair: re.Match[str]) -> str:
     """What a line says that its loss is of, if not of training: val, test or the like."""
     before, name = pair.string[: pair.start(1)], pair.group(1)
-    if "train" in f"{before}{name}".lower():
+    found = TAG.search(before.rstrip())
+    # of words that disagree the last counts: `trainer-1 | [valid] loss`, `[valid] train loss`
+    if "train" in f"{before[found.end() if found else 0 :]}{name}".lower():
         return ""
-    found = TAG.search(before.rstrip()) or TAG.search(name)
+    found = found or TAG.search(name)
     return next(filter(None, found.groups())).lower() if found else ""

@@ -70,6 +70,17 @@ TIDY = (
     ),
     # gpt-2-simple: `[100 | 234.50] loss=3.21 avg=3.30`
     Rule(" | ", re.compile(r"^\[(\d+) \| (\d+\.\d+)\] (?=loss)"), r"step \1 elapsed \2 "),
+    # a field that says of what a row is: `split: val, step: 100, loss: 3.2`, `mode=eval step=100 …`
+    Rule(
+        "",
+        re.compile(
+            rf"^(?=.*[:=] ?['\"]?(?:{WORDS})\b)"  # seldom; what follows takes long
+            rf"(\{{')?(.*?)['\"]?\b(?:{'|'.join(kinds.KIND_FIELDS)}|set)['\"]? ?[:=] ?"
+            rf"['\"]?({WORDS})(?=['\",;|\])\s]|$)['\"]?",
+            re.IGNORECASE,
+        ),
+        r"\1[\3] \2",
+    ),
     # MLPerf's GNMT: `TRAIN [0][10/1885]`
     Rule("TRAIN", re.compile(r"\bTRAIN ?\[(\d+)\]\[(\d+/\d+)\]"), r"epoch \1 batch \2"),
     # Marian: `Ep. 1 : Up. 500 : Sen. 16,557 : Cost 5.75 * 407,343 … : L.r. 2.9e-04`

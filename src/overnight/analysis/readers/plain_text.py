@@ -57,7 +57,7 @@ WAYS = (Way(), Way(by_batch=True), Way(by_batch=True, by_epoch=True))  # in this
 
 
 def _holds_rows(text: bytes) -> bool:
-    lines = text.decode("utf-8", errors="replace").splitlines()
+    lines = text.decode("utf-8-sig", errors="replace").splitlines()
     ways = WAYS[:2] if is_table(text) else WAYS
     return any(_are_enough(row for _, row in _read_lines(lines, way)) for way in ways)
 
@@ -101,7 +101,7 @@ def _is_enough(path: Path, way: Way) -> bool:
 def _lines(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[str]:
     """Lines in bounded memory; not the last one where it is `torn`."""
     # what redraws its line ends it with a carriage return alone
-    text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline=None)
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline=None)
     while line := text.readline(MAX_LINE):
         if torn and len(line) < MAX_LINE and not line.endswith("\n"):
             note(problems, "the last line breaks off within a number: left out")

@@ -58,6 +58,9 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
          "2026-01-01 00:00:00,123 - INFO - eval - step {s} loss {loss}"),
         ("10:00:00 [INFO] train - step {s} loss {loss}",
          "10:00:00 [INFO] eval - step {s} loss {loss}"),
+        # a name of a set that holds a digit
+        ("step {s} loss {loss}", "step {s} val_wikitext2_loss {loss}"),
+        ("{{'step': {s}, 'loss': {loss}}}", "{{'step': {s}, 'eval_c4_loss': {loss}}}"),
         # a field that says it, as in a row of a table
         ("split: train, step: {s}, loss: {loss}", "split: val, step: {s}, loss: {loss}"),
         ("mode=train step={s} loss={loss}", "mode=eval step={s} loss={loss}"),

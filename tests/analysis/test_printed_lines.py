@@ -46,6 +46,8 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
         # a tensor as PyTorch prints it
         ("step {s} loss tensor({loss}, device='cuda:0', grad_fn=<NllLossBackward0>)",
          "step {s} val_loss=tensor({loss}, device='cuda:0')"),
+        ("{{'step': np.int64({s}), 'loss': np.float64({loss})}}",
+         "{{'step': np.int64({s}), 'val_loss': np.float64({loss})}}"),
         # Keras goes back over what it wrote
         ("step {s} loss: 9.9 - ETA: 0s\x08\x08\x08\x08step {s} loss: {loss}",
          "step {s} val_loss: 9.9\x08\x08\x08step {s} val_loss: {loss}"),

@@ -59,6 +59,8 @@ TIDY = (
     Rule("=", re.compile(r"(?<!\S)(?=\S*[/'\"])\S+\.(?:ckpt|pth?|nemo|h5|safetensors)\b\S*"), ""),
     # what PyTorch prints of a tensor: `tensor(3.21, device='cuda:0')`
     Rule("tensor(", re.compile(r"\btensor\(([^\s,()]+)(?:,[^()]*)?\)"), r"\1"),
+    # what numpy prints of one of its numbers in a dictionary: `np.float64(3.98)`
+    Rule("np.", re.compile(r"\bnp\.\w+\(([^\s,()]+)\)"), r"\1"),
     # llama2.c, build-nanogpt: `250 | loss 3.21`; parameter-golf: `500/20000 train_loss: 8.5`
     Rule(
         "",

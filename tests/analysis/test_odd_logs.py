@@ -114,6 +114,12 @@ def test_a_loss_that_stays_nan_has_diverged(tmp_path):
     assert (verdict.verdict, verdict.since_step) == ("yes", 1500)
 
 
+def test_a_sentence_that_stands_twice_is_no_torn_number(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\nDone.\n" + "".join(f"{s},{t}\n" for s, t, _ in ROWS) + "Done.")
+    assert load_run(path).log.train["loss"].tolist() == TRAIN
+
+
 @pytest.mark.parametrize("at", [-200, 40])
 def test_damaged_packing_is_one_sentence(at, tmp_path):
     from overnight.errors import UserError

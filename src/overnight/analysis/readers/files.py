@@ -82,6 +82,8 @@ def torn(path: Path) -> bool:
     if not text[-1:].isdigit() and text[-1:] != ".":
         return False
     shape, decimals = _shape(last)
+    if not decimals:
+        return False  # it ends with a sentence
     at = len(decimals) - 1
     usual = [other[at] for form, other in map(_shape, before[1:]) if form.startswith(shape)]
     zero = not re.search(r"[1-9][\d.]*$", last)  # which is written without decimals, as it is

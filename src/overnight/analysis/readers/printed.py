@@ -157,8 +157,9 @@ TIDY = (
     ),
 )
 PAIR = re.compile(
-    r"((?:\b(?:val|valid|validation|eval)_\w{0,40}(?=_[A-Za-z])|"  # … of a set: `eval_c4_loss`
-    r"[A-Za-z]\d?)[A-Za-z_/ ().-]{0,63}?) ?[:= ] ?[#[]?"  # a name
+    r"((?:[A-Za-z]\d?|"  # a name; one of a set may hold digits: `eval_c4_loss`
+    r"(?=[ev])\b(?:val|valid|validation|eval)_\w{0,40}(?=_[A-Za-z]))"
+    r"[A-Za-z_/ ().-]{0,63}?) ?[:= ] ?[#[]?"
     r"([+-]?(?:(?-i:(?:\d+[dhm] ?){1,3}\d+[ms])|\d+(?::\d\d){1,2}"  # a time
     r"|\d[\d,]*(?:\.\d*)?(?:[eE][+-]?\d+)?[a-z%]*|nan|inf)(?!\w))"
     r"(?: (ms|s|sec|seconds|min|minutes|h|hours|[kKMB])\b(?!/| ?[:=]? ?[\d+-]))?"  # … and its unit

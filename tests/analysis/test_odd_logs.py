@@ -79,6 +79,8 @@ LOGS = {
     ),
     "Phases.csv": table("Phase,Step,Cross_Entropy", "train,{0},{1}\nvalid,{0},{2}"),
     "padded.log": table("", "step {0:>9}   |   loss   {1} " + " " * 3000 + "| val loss: {2}"),
+    "coloured.log": table("", "\x1b[1mstep {0}\x1b[0m \x1b[32mloss {1} val_loss {2}\x1b[0m"),
+    "coloured.jsonl": table("", '\x1b[32m{{"step": {0}, "loss": {1}, "val_loss": {2}}}\x1b[0m'),
     "windows.log": "\ufeff" + table("", "{0} | loss {1} | val_loss {2}", "\r\n").lstrip(),
     "dashes.log": table("-" * 3000 + "a " * 400, "step {0} loss {1} val_loss {2}"),
     "packed.jsonl.gz": gzip.compress(

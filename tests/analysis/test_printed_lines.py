@@ -171,6 +171,16 @@ def test_the_last_of_several_runs_that_log_epochs_alone(tmp_path: Path) -> None:
     assert told(run, "2 earlier runs in the same file: epochs begin again at 0.025")
 
 
+def test_an_epoch_in_colours_above_its_losses(tmp_path: Path) -> None:
+    lines = []
+    for epoch in range(1, 13):
+        lines.append(f"\x1b[1mEpoch \x1b[36m{epoch}\x1b[0m")
+        lines.append(f"\x1b[32mtrain loss {falling(epoch)}\x1b[0m, val loss {val(epoch)}")
+    run = run_of(tmp_path, "out.log", lines)
+    assert [step for step, _ in losses(run)] == [*range(1, 13)]
+    assert [loss for _, loss in evaluations(run)] == [val(epoch) for epoch in range(1, 13)]
+
+
 def test_a_perplexity_of_1_says_nothing_of_a_sum(tmp_path: Path) -> None:
     """MLPerf's fairseq: the loss is a sum, and its perplexity was never computed."""
     lines = [f"step {s} | loss {8000 * falling(s):.1f} | ppl 1.00 | lr 1e-4" for s in STEPS]

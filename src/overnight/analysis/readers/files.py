@@ -19,6 +19,7 @@ NUMBER = re.compile(r"\d+(?:\.(\d*))?")
 TORN_TAIL = 65_536  # bytes that tell whether the last line is whole
 ALIKE = 20  # lines that show how many decimals a number has
 JSON_NAMES = (".json", ".json.gz")  # of a document; elsewhere an object is a line
+COLOURS = r"\x1b\[[0-9;?]*[A-Za-z]"  # of a terminal; and where a bar of progress moves to
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what PowerShell's > writes
 
 

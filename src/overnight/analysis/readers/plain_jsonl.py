@@ -13,12 +13,13 @@ from ...files import bounded_lines
 from ...runfolder import MAX_ROW_BYTES
 from ...wording import counted
 from ..tables import Log
-from .files import JSON_NAMES, decoded, is_text, opened, tail
+from .files import COLOURS, JSON_NAMES, decoded, is_text, opened, tail
 from .loose import note
 from .names import recognise
 from .rows import tables
 from .values import MEASURES
 
+COLOUR = re.compile(COLOURS.encode())
 MARK = codecs.BOM_UTF8
 FEWEST = 3  # objects that the head of a log holds, or its tail
 TAIL = 16_384  # bytes
@@ -68,7 +69,7 @@ def _objects(file: IO[bytes], problems: list[str]) -> Iterator[tuple[int, dict[s
 def _object(line: bytes) -> dict[str, Any] | None:
     """The object that a line is; or ends with, if that has a loss: behind a logger's words, which
     may say the step."""
-    line = line.removeprefix(MARK).strip()
+    line = (COLOUR.sub(b"", line) if b"\x1b" in line else line).removeprefix(MARK).strip()
     begin = max(0, line.find(b"{"))
     with suppress(ValueError, RecursionError):
         row = decoded(line[begin:])

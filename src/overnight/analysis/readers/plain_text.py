@@ -17,12 +17,13 @@ from typing import IO, Any, NamedTuple
 
 from ..tables import Log
 from . import kinds
-from .files import is_text, opened, tail, torn
+from .files import COLOURS, is_text, opened, tail, torn
 from .loose import note
 from .plain_csv import is_table
 from .printed import pairs, tidy
 from .rows import tables
 
+COLOUR = re.compile(COLOURS)
 MAX_LINE = 4096  # of what is read of one
 TAIL = 131_072  # bytes
 FEWEST = 3  # lines of the head or the tail that hold a step and a loss
@@ -115,7 +116,8 @@ def _read_lines(
     """The rows of numbered lines, with what stands above them where that is their step. `spoken`
     gets the beginnings of lines that are no row and speak of a held-out loss."""
     above: dict[str, Any] = {}
-    for number, line in enumerate(lines, 1):
+    for number, coloured in enumerate(lines, 1):
+        line = COLOUR.sub("", coloured) if "\x1b" in coloured else coloured
         for form in (EPOCH, STEP) if way.by_epoch else ():
             above |= found.groupdict() if (found := form.search(line)) else {}
         row = _row(line, way._replace(by_epoch=bool(above)))

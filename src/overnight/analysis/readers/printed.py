@@ -33,8 +33,6 @@ class Rule(NamedTuple):
 
 # In this order
 TIDY = (
-    # colours, and where a bar of progress moves to
-    Rule("\x1b", re.compile(r"\x1b\[[0-9;?]*[A-Za-z]"), ""),
     Rule("\x08", re.compile(r"^.*\x08"), ""),  # Keras goes back over what it wrote
     Rule("", re.compile(r"[ \t]+"), " "),
     # docker's, kubectl's time in front: `2024-05-01T10:00:00.5Z step 3 loss 2`

@@ -60,6 +60,11 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
          "2026-01-01 00:00:00,123 - INFO - eval - step {s} loss {loss}"),
         ("10:00:00 [INFO] train - step {s} loss {loss}",
          "10:00:00 [INFO] eval - step {s} loss {loss}"),
+        # a count of steps, or a bar of progress, behind a logger's words
+        ("[INFO] {s}/1200 train_loss: {loss}", "[INFO] step {s} val_loss: {loss}"),
+        ("[rank0]: {s} | loss {loss}", "[rank0]: {s} | val loss {loss}"),
+        ("[INFO]  40%|██ | 1/20 [00:01<00:02] {{'step': {s}, 'loss': {loss}}}",
+         "[INFO] {{'step': {s}, 'eval_loss': {loss}}}"),
         # a name of a set that holds a digit
         ("step {s} loss {loss}", "step {s} val_wikitext2_loss {loss}"),
         ("{{'step': {s}, 'loss': {loss}}}", "{{'step': {s}, 'eval_c4_loss': {loss}}}"),

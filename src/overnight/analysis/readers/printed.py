@@ -35,6 +35,8 @@ class Rule(NamedTuple):
 TIDY = (
     Rule("\x08", re.compile(r"^.*\x08"), ""),  # Keras goes back over what it wrote
     Rule("", re.compile(r"[ \t]+"), " "),
+    # a bar of progress, with figures that change as it grows: ` 45%|████ | 9/20 [00:01<00:02]`
+    Rule("%|", re.compile(r"\d+%\|[^\]]*\]"), ""),
     # docker's, kubectl's time in front: `2024-05-01T10:00:00.5Z step 3 loss 2`
     Rule("", re.compile(r"^\S*\d{4}-\d\d-\d\dT[\d:.,]+(?:Z|[+-]\d\d:?\d\d)? "), ""),
     # Python's logging: `2024-05-01 10:00:00,123 - INFO - joeynmt.training - `
@@ -48,7 +50,14 @@ TIDY = (
         "",
     ),
     # what else loggers put in front: a time, a level, a rank, a line of source, in any order
-    Rule("", re.compile(rf"^(?:[^\w(]*(?:{IN_FRONT}))+[^\w(\[{{'-]*-? *(?=[\[({{'A-Za-z])"), ""),
+    Rule(
+        "",
+        re.compile(
+            rf"^(?:[^\w(]*(?:{IN_FRONT}))+[^\w(\[{{'-]*-? *"
+            r"(?=[\[({'A-Za-z]|\d+ ?/ ?\d+[\]):, ]|\d+ \| )"
+        ),
+        "",
+    ),
     # TF Estimator: `Saving dict for global step 300: global_step = 300, loss = 2.6`
     Rule(
         "Saving dict", re.compile(r"^Saving dict for global step (\d+): "), r"validation step \1 "
@@ -96,8 +105,6 @@ TIDY = (
     Rule("global_step", re.compile(r"global_step/max_steps'?: ?'?(?=\d+/\d)"), "step: "),
     # PyTorch's word_language_model: `| epoch 1 | 200/ 2983 batches | loss 7.1`
     Rule(" batches", re.compile(r"\| (\d+/ ?\d+) batches\b"), r"| batch \1"),
-    # a bar of progress, with figures that change as it grows: ` 45%|████ | 9/20 [00:01<00:02]`
-    Rule("%|", re.compile(r"\d+%\|[^\]]*\]"), ""),
     # MiniMind: `Epoch:[1/2](10/39695) loss:8.9`
     Rule("Epoch", re.compile(r"(Epoch): ?\[(\d+)/\d+\] ?\((\d+/\d+)\)"), r"\1 \2 step \3 "),
     Rule("", re.compile(r"^ +"), ""),
@@ -110,7 +117,7 @@ TIDY = (
         r"| tok_s: \1 ",
     ),
     # nanoGPT's time is that of one iteration: `iter 10: loss 3.1820, time 35.78ms, mfu 10.41%`
-    Rule(", mfu", re.compile(r"^(iter \d+: loss [^,]+,) time (?=[\d.]+ms, mfu)"), r"\1 step_time "),
+    Rule(", mfu", re.compile(r"\b(iter \d+: loss [^,]+,) time (?=[\d.]+ms, mfu)"), r"\1 step_time "),
     # llama2.c, llm.c: `| lr 5.000000e-04 | 123.45ms | mfu`, `| 3179.87 ms | 46.2% bf16 MFU`
     Rule("ms |", re.compile(r"\| (\d+(?:\.\d+)? ?ms) \|"), r"| step_time: \1 |"),
     # Megatron, GPT-NeoX: `validation loss at iteration 100 | lm loss value: 3.2E+00 | …`

@@ -140,6 +140,13 @@ def test_what_is_said_of_a_held_out_set_and_not_understood_is_told(
     assert not told(run_of(tmp_path, "c.log", both), "held-out")  # the same, in other words
 
 
+def test_training_that_is_said_in_other_words_than_evaluations_is_told(tmp_path: Path) -> None:
+    lines = log("at {s} we see a loss of {loss}", "step {s} val loss {loss} lr 0.1")
+    assert told(run_of(tmp_path, "out.log", lines), "120 lines with a loss, it seems, not under")
+    both = log("step {s} loss {loss}", "step {s} val loss {loss}\nat {s} a loss of {loss}")
+    assert not told(run_of(tmp_path, "b.log", both), "not understood")
+
+
 def test_objects_behind_settings_and_a_loggers_words(tmp_path: Path) -> None:
     """fairseq --log-format json: its arguments come first."""
     front = "2021-03-08 12:31:36 | INFO | "

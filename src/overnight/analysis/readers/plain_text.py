@@ -31,11 +31,13 @@ FEWEST = 3  # lines of the head or the tail that hold a step and a loss
 EPOCH = re.compile(r"\bepoch\W{0,3}(?P<epoch>\d+)", re.IGNORECASE)
 STEP = re.compile(r"\[step=(?P<step>\d+)/(?P<max_steps>\d+)")
 SUMMARY = re.compile(r"\b(?:best|lowest|min|minimum|previous|final|average)\b", re.IGNORECASE)
-# What a line says of a held-out set that is passed over
+# What a line that is passed over says, of a loss or of what it is of
 SPOKEN = re.compile(
-    r"(?=.*\d\.\d)(?=.*\b(?:val|valid|validation|eval|evaluation|dev|held[- ]?out)(?:\b|_))"
-    r"(?=.*(?:\b|_)(?:loss|ppl|perplexity|nll|ce|bpb|cross[- _]entropy)\b).{,300}$",
+    r"(?=.*\d\.\d)(?=.*(?:\b|_)(?:loss|ppl|perplexity|nll|ce|bpb|cross[- _]entropy)\b).{,300}$",
     re.IGNORECASE,
+)
+HELD_OUT = re.compile(
+    r"\b(?:val|valid|validation|eval|evaluation|dev|held[- ]?out)(?:\b|_)", re.IGNORECASE
 )
 NUMBERS = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?")
 MEASURED = ("loss", "val_loss", "test_loss", "val_bpb", "val_perplexity")
@@ -75,23 +77,23 @@ def read(path: Path) -> Log:
     problems: list[str] = []
     way = next((way for way in WAYS[:2] if _is_enough(path, way)), WAYS[-1])
     with opened(path) as file:
-        spoken: list[str] = []
+        spoken: dict[str, list[str]] = {"loss of a held-out set": [], "loss": []}
         rows = _read_lines(_lines(file, torn(path), problems), way, spoken)
         log = tables(path, "text", rows, problems)
-    log.problems += _not_understood(spoken, len(log.eval["step"]))
+    for (what, lines), rows in zip(spoken.items(), (log.eval, log.train), strict=True):
+        log.problems += _not_understood(what, lines, len(rows["step"]))
     return log
 
 
-def _not_understood(spoken: list[str], evaluations: int) -> list[str]:
-    """What the problems say of lines that speak of a held-out set, alike but for their numbers, if
-    there are more of them than `evaluations` that were read."""
+def _not_understood(what: str, spoken: list[str], read: int) -> list[str]:
+    """What the problems say of lines that speak of `what`, alike but for their numbers, if there
+    are more of them than rows that were `read`."""
     alike = Counter(NUMBERS.sub("", line) for line in spoken)
     form, count = alike.most_common(1)[0] if alike else ("", 0)
-    if count < FEWEST or count <= evaluations:
+    if count < FEWEST or count <= read:
         return []
     first = next(line for line in spoken if NUMBERS.sub("", line) == form)
-    what = f"{count:,} lines with a loss of a held-out set, it seems, not understood"
-    return [f"{what}: {first!r}"]
+    return [f"{count:,} lines with a {what}, it seems, not understood: {first!r}"]
 
 
 def _is_enough(path: Path, way: Way) -> bool:
@@ -111,10 +113,10 @@ def _lines(file: IO[bytes], torn: bool, problems: list[str]) -> Iterator[str]:
 
 
 def _read_lines(
-    lines: Iterable[str], way: Way, spoken: list[str] | None = None
+    lines: Iterable[str], way: Way, spoken: dict[str, list[str]] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of numbered lines, with what stands above them where that is their step. `spoken`
-    gets the beginnings of lines that are no row and speak of a held-out loss."""
+    gets the beginnings of lines that are no row and speak of a loss, by whether it is held out."""
     above: dict[str, Any] = {}
     for number, coloured in enumerate(lines, 1):
         line = COLOUR.sub("", coloured) if "\x1b" in coloured else coloured
@@ -124,7 +126,8 @@ def _read_lines(
         if row is not None:
             yield number, above | row
         elif spoken is not None and SPOKEN.match(line) and not SUMMARY.search(line):
-            spoken.append(" ".join(line.split())[:80])
+            held, trained = spoken.values()
+            (held if HELD_OUT.search(line) else trained).append(" ".join(line.split())[:80])
 
 
 def _row(line: str, way: Way) -> dict[str, Any] | None:

@@ -117,7 +117,9 @@ TIDY = (
         r"| tok_s: \1 ",
     ),
     # nanoGPT's time is that of one iteration: `iter 10: loss 3.1820, time 35.78ms, mfu 10.41%`
-    Rule(", mfu", re.compile(r"\b(iter \d+: loss [^,]+,) time (?=[\d.]+ms, mfu)"), r"\1 step_time "),
+    Rule(
+        ", mfu", re.compile(r"\b(iter \d+: loss [^,]+,) time (?=[\d.]+ms, mfu)"), r"\1 step_time "
+    ),
     # llama2.c, llm.c: `| lr 5.000000e-04 | 123.45ms | mfu`, `| 3179.87 ms | 46.2% bf16 MFU`
     Rule("ms |", re.compile(r"\| (\d+(?:\.\d+)? ?ms) \|"), r"| step_time: \1 |"),
     # Megatron, GPT-NeoX: `validation loss at iteration 100 | lm loss value: 3.2E+00 | …`

@@ -63,8 +63,6 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
         # a count of steps, or a bar of progress, behind a logger's words
         ("[INFO] {s}/1200 train_loss: {loss}", "[INFO] step {s} val_loss: {loss}"),
         ("[rank0]: {s} | loss {loss}", "[rank0]: {s} | val loss {loss}"),
-        ("[INFO]  40%|██ | 1/20 [00:01<00:02] {{'step': {s}, 'loss': {loss}}}",
-         "[INFO] {{'step': {s}, 'eval_loss': {loss}}}"),
         # a name of a set that holds a digit
         ("step {s} loss {loss}", "step {s} val_wikitext2_loss {loss}"),
         ("{{'step': {s}, 'loss': {loss}}}", "{{'step': {s}, 'eval_c4_loss': {loss}}}"),
@@ -88,12 +86,18 @@ def test_how_tools_print(train: str, held: str, tmp_path: Path) -> None:
     assert evaluations(run) == [(s, val(s)) for s in STEPS if s % EVERY == 0]
 
 
-def test_dictionaries_behind_what_moves_the_cursor(tmp_path: Path) -> None:
-    """transformers, after the bar of an evaluation."""
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [("", "   \x1b[A"),  # after the bar of an evaluation
+     ("[INFO]  40%|██ | 1/20 [00:01<00:02] ", "[INFO] ")],
+)  # fmt: skip
+def test_dictionaries_behind_bars_of_progress(train: str, held: str, tmp_path: Path) -> None:
+    """transformers, which prints no step."""
     lines = log(
-        "{{'loss': {loss}, 'epoch': 1.0}}", "   \x1b[A{{'eval_loss': {loss}, 'epoch': 1.0}}"
+        train + "{{'loss': {loss}, 'epoch': 1.0}}", held + "{{'eval_loss': {loss}, 'epoch': 1.0}}"
     )
     run = run_of(tmp_path, "out.log", lines)
+    assert [loss for _, loss in losses(run)] == [falling(s) for s in STEPS]
     assert [loss for _, loss in evaluations(run)] == [val(s) for s in STEPS if s % EVERY == 0]
 
 

@@ -63,6 +63,9 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
         # a count of steps, or a bar of progress, behind a logger's words
         ("[INFO] {s}/1200 train_loss: {loss}", "[INFO] step {s} val_loss: {loss}"),
         ("[rank0]: {s} | loss {loss}", "[rank0]: {s} | val loss {loss}"),
+        # a rank in front of fairseq's
+        ("0: epoch 001: {s} / 1200 loss={loss}, num_updates={s}, lr=0.001",
+         "0: epoch 001 | valid on 'valid' subset | loss {loss} | num_updates {s}"),
         # a name of a set that holds a digit
         ("step {s} loss {loss}", "step {s} val_wikitext2_loss {loss}"),
         ("{{'step': {s}, 'loss': {loss}}}", "{{'step': {s}, 'eval_c4_loss': {loss}}}"),
@@ -185,6 +188,14 @@ def test_the_last_of_several_runs_that_log_epochs_alone(tmp_path: Path) -> None:
     run = run_of(tmp_path, "out.log", lines)
     assert [loss for _, loss in losses(run)] == [1 + falling(s) for s in STEPS]
     assert told(run, "2 earlier runs in the same file: epochs begin again at 0.025")
+
+
+@pytest.mark.parametrize("front", ["0: ", "[1] ", "(0) ", "1714550400 "])
+def test_a_rank_or_a_time_in_front_is_no_step(front: str, tmp_path: Path) -> None:
+    lines = log(front + "step {s}/1200 | loss {loss}", front + "val loss {loss}")
+    run = run_of(tmp_path, "out.log", lines)
+    assert losses(run) == [(s, falling(s)) for s in STEPS]
+    assert evaluations(run) == [(s, val(s)) for s in STEPS if s % EVERY == 0]
 
 
 def test_an_epoch_in_colours_above_its_losses(tmp_path: Path) -> None:

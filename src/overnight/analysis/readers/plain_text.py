@@ -11,7 +11,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,11 +22,15 @@ from .loose import note
 from .plain_csv import is_table
 from .printed import pairs, tidy
 from .rows import tables
+from .values import number as parse
 
 COLOUR = re.compile(COLOURS)
 MAX_LINE = 4096  # of what is read of one
 TAIL = 131_072  # bytes
 FEWEST = 3  # lines of the head or the tail that hold a step and a loss
+# A rank or a time in front of what says its step itself: `0: step 10 loss 3.2`, `[1] val loss 3.3`
+LABEL = re.compile(r"^\W?(\d+(?:\.\d+)?)[\])]?:? (?:\| )?")
+HEAD = 1000  # lines that tell whether there are such
 # What stands above rows of a loss alone: an epoch; OLMo's step, as [step=10/10000,epoch=0]
 EPOCH = re.compile(r"\bepoch\W{0,3}(?P<epoch>\d+)", re.IGNORECASE)
 STEP = re.compile(r"\[step=(?P<step>\d+)/(?P<max_steps>\d+)")
@@ -118,8 +122,11 @@ def _read_lines(
     """The rows of numbered lines, with what stands above them where that is their step. `spoken`
     gets the beginnings of lines that are no row and speak of a loss, by whether it is held out."""
     above: dict[str, Any] = {}
-    for number, coloured in enumerate(lines, 1):
-        line = COLOUR.sub("", coloured) if "\x1b" in coloured else coloured
+    plain = (COLOUR.sub("", line) if "\x1b" in line else line for line in lines)
+    head = list(islice(plain, HEAD))
+    labelled = _are_labelled(head)
+    for number, whole in enumerate(chain(head, plain), 1):
+        line = LABEL.sub("", whole) if labelled else whole
         for form in (EPOCH, STEP) if way.by_epoch else ():
             above |= found.groupdict() if (found := form.search(line)) else {}
         row = _row(line, way._replace(by_epoch=bool(above)))
@@ -128,6 +135,14 @@ def _read_lines(
         elif spoken is not None and SPOKEN.match(line) and not SUMMARY.search(line):
             held, trained = spoken.values()
             (held if HELD_OUT.search(line) else trained).append(" ".join(line.split())[:80])
+
+
+def _are_labelled(lines: list[str]) -> bool:
+    """Whether some have a number in front that is another than the step they say themselves."""
+    labels = [label for line in lines if (label := LABEL.match(line))]
+    said = ((pairs(tidy(label.string[label.end() :]), False)[0], label[1]) for label in labels)
+    steps = ((parse(found["step"][1], "step"), label) for found, label in said if "step" in found)
+    return sum(step != float(label) for step, label in steps) >= FEWEST
 
 
 def _row(line: str, way: Way) -> dict[str, Any] | None:

@@ -28,13 +28,19 @@ def log(train: str, held: str) -> list[str]:
     ["2026-01-01 00:00:00 INFO ", "[2026-01-01 00:00:00] ", "2026-01-01 00:00:00,123 ",
      "[rank0]: ", "INFO:root:", "10:00:00 | ", "I0101 10:00:00.123456 14012 train.py:45] ",
      "2026-01-01 10:00:00.123 | INFO     | __main__:train:45 - ", "2026-01-01T10:00:00Z ",
-     "[rank1]:[2026/01/01 10:00:00] "],
+     "[rank1]:[2026/01/01 10:00:00] ", "trainer-1  | ", "my-run-0 2026-01-01T10:00:00.1Z ",
+     "[pod/train-0/main] 2026-01-01T10:00:00.1Z ", "2026-01-01T10:00:00.1Z stdout F ",
+     "Thu 01 Jan 2026 10:00:00 UTC ", "Jan  1 10:00:00 host python[123]: ",
+     "(pid=1) ", "(train_fn pid=123, ip=10.0.0.1) ", "[1,0]<stdout>:"],
 )  # fmt: skip
 def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -> None:
-    lines = log(front + "step {s} loss {loss}", front + "Validation: step {s} loss {loss}")
-    run = run_of(tmp_path, "out.log", lines)
-    assert losses(run) == [(s, falling(s)) for s in STEPS]
-    assert evaluations(run) == [(s, val(s)) for s in STEPS if s % EVERY == 0]
+    for number, (train, held) in enumerate(
+        [("step {s} loss {loss}", "Validation: step {s} loss {loss}"),
+         ("{s}/1200 train_loss: {loss}", "{s}/1200 val_loss: {loss}")]
+    ):  # fmt: skip
+        run = run_of(tmp_path, f"{number}.log", log(front + train, front + held))
+        assert losses(run) == [(s, falling(s)) for s in STEPS]
+        assert evaluations(run) == [(s, val(s)) for s in STEPS if s % EVERY == 0]
 
 
 @pytest.mark.parametrize(

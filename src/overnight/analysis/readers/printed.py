@@ -16,9 +16,17 @@ STEPS = "step|iter|iteration|update"
 WORDS = "|".join([*kinds.VALIDATION, *kinds.TEST])  # that say that a set is held out
 TIME = r"\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?!\w)"
 LOGGER = rf"(?!(?:{'|'.join(kinds.VALIDATION)})\b)[A-Za-z_.]+"  # its name
+DAY = "Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+# One of several that write into one log, as docker compose and kubectl name it: `trainer-1 | `
+REPLICA = (
+    rf"(?!(?:epoch|batch|{STEPS}|{WORDS})s?\b)[A-Za-z][\w.]*(?:-[\w.]+)*-\d+(?= \| | \d{{4}}-)|"
+    r"pod/[\w./-]+|\((?:\w+ )?pid=\d+[^)]*\)|\d+,\d+\]<std(?:out|err)>|std(?:out|err) [FP]\b"
+)
 IN_FRONT = (
     rf"\d{{4}}[-/]\d\d[-/]\d\d(?:[T ]{TIME}|(?!\w))|{TIME}|rank ?\d+\b|"
     rf"(?:INFO|DEBUG|WARNING|WARN)(?::[\w.]+:|\b(?:\W+{LOGGER}(?= - ))?)|"
+    rf"(?:{DAY}),? [\w ]{{1,12}}{TIME}(?: (?:UTC|GMT|[A-Z][SD]T|CES?T)\b)?(?: \d{{4}}\b)?"
+    rf"(?: [\w.-]+ [\w./-]+\[\d+\](?=:))?|{REPLICA}|"  # journald: `… host python[123]: `
     r"[IWD]\d{4}(?= \d\d:)|\d+(?= [\w/]+\.py:)|[\w./]+\.py:\d+|[\w.]+:\w+:\d+(?= -)"
 )
 

@@ -204,6 +204,12 @@ def test_a_rank_or_a_time_in_front_is_no_step(front: str, tmp_path: Path) -> Non
     assert evaluations(run) == [(s, val(s)) for s in STEPS if s % EVERY == 0]
 
 
+def test_the_unit_of_a_loss_hides_no_rate(tmp_path: Path) -> None:
+    lines = [f"step {s} loss {falling(s)} nats/token lr {s / 1e6}" for s in STEPS]
+    rows = run_of(tmp_path, "out.log", lines).tables["train"]
+    assert [(row["loss"], row["lr"]) for row in rows] == [(falling(s), s / 1e6) for s in STEPS]
+
+
 def test_an_epoch_in_colours_above_its_losses(tmp_path: Path) -> None:
     lines = []
     for epoch in range(1, 13):

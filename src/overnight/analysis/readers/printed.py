@@ -76,6 +76,8 @@ TIDY = (
     Rule("tensor(", re.compile(r"\btensor\(([^\s,()]+)(?:,[^()]*)?\)"), r"\1"),
     # what numpy prints of one of its numbers in a dictionary: `np.float64(3.98)`
     Rule("np.", re.compile(r"\bnp\.\w+\(([^\s,()]+)\)"), r"\1"),
+    # the unit of a loss is no part of the next name: `loss 3.2 nats lr 3e-5`
+    Rule(" nats", re.compile(r"(?<=\d) nats\b(?:(?:/| per )tok(?:en)?\b)?"), ""),
     # llama2.c, build-nanogpt: `250 | loss 3.21`; parameter-golf: `500/20000 train_loss: 8.5`
     Rule(
         "",

@@ -417,3 +417,15 @@ def test_another_run_begins_its_own_counters(tmp_path: Path) -> None:
     found = run_of(tmp_path, "log.csv", rows).found
     assert found.ledger.tokens == 2_900_000
     assert not any("counted on" in problem for problem in found.source.problems)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[{"step": 0, "loss": 1.0}],
+     [{"step": s, "loss": 3 - s / 1e3, "tokens": 100 * s, "epoch": s // 200} for s in range(400)]],
+)  # fmt: skip
+@pytest.mark.filterwarnings("error")
+def test_one_row_and_whole_epochs_warn_of_nothing(
+    rows: list[dict[str, object]], tmp_path: Path
+) -> None:
+    assert jsonl(tmp_path, rows).found.ledger.checks == []

@@ -133,7 +133,8 @@ def _epochs(log: Log) -> list[Check]:
     with np.errstate(divide="ignore", invalid="ignore"):
         early = ((tokens - tokens[0]) / (epoch - epoch[0]))[n // 4 : 3 * n // 8]
         late = ((tokens - tokens[n // 2]) / (epoch - epoch[n // 2]))[3 * n // 4 :]
-    if not np.ptp(early) < TOLERANCE * np.median(early):
+        steady = np.ptp(early) < TOLERANCE * np.median(early)
+    if not steady:
         return []
     usual = np.full(len(late), np.median(early))
     return _check("tokens an epoch in the second half", late, usual)

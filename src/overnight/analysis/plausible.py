@@ -67,7 +67,7 @@ def _began_with(series: Series) -> int | None:
     if series.log.step_is != "step" or step > EARLY or not 0 < loss < math.log(FEW_TOKENS):
         return None
     early = series.train_loss if len(series.train_loss) else series.val
-    fell = np.median(early[: max(len(early) // 10, 2)][1:]) < FALLS * loss
+    fell = len(early) > 1 and np.median(early[: max(len(early) // 10, 2)][1:]) < FALLS * loss
     return round(math.exp(loss)) if fell else None
 
 

@@ -87,6 +87,7 @@ def test_loggers_words_in_front_hide_no_evaluation(front: str, tmp_path: Path) -
         ("worker-1  | step {s} | loss {loss}", "worker-1  | valid | step {s} | loss {loss}"),
         ("[train_gpt] step {s} loss {loss}", "[train_gpt] (val) step {s} loss {loss}"),
         ("[valid] step {s} train loss {loss}", "[valid] step {s} val loss {loss}"),
+        ("train step {s} acc (test) 0.8 loss {loss}", "eval step {s} loss {loss}"),
     ],
 )  # fmt: skip
 def test_how_tools_print(train: str, held: str, tmp_path: Path) -> None:

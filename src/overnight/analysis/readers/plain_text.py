@@ -84,8 +84,8 @@ def read(path: Path) -> Log:
         spoken: dict[str, list[str]] = {"loss of a held-out set": [], "loss": []}
         rows = _read_lines(_lines(file, torn(path), problems), way, spoken)
         log = tables(path, "text", rows, problems)
-    for (what, lines), rows in zip(spoken.items(), (log.eval, log.train), strict=True):
-        log.problems += _not_understood(what, lines, len(rows["step"]))
+    for (what, passed_over), table in zip(spoken.items(), (log.eval, log.train), strict=True):
+        log.problems += _not_understood(what, passed_over, len(table["step"]))
     return log
 
 

@@ -189,6 +189,7 @@ TAG = re.compile(
     "(valid) on '",
     re.IGNORECASE,
 )
+TRAINED = re.compile(r"train.*[ :=]\d", re.IGNORECASE)
 WHOLE = re.compile(r"[\d,]+%?")
 BARE = {"train", "val", "valid", "validation"}  # losses as the header of a table; here often not
 SAID_OF_IT = re.compile(r"loss \w", re.IGNORECASE)
@@ -264,8 +265,10 @@ def _tag(pair: re.Match[str]) -> str:
     """What a line says that its loss is of, if not of training: val, test or the like."""
     before, name = pair.string[: pair.start(1)], pair.group(1)
     found = TAG.search(before.rstrip())
-    # of words that disagree the last counts: `trainer-1 | [valid] loss`, `[valid] train loss`
-    if "train" in f"{before[found.end() if found else 0 :]}{name}".lower():
+    # of words that disagree the last counts: `trainer-1 | [valid] loss`, `[valid] train loss`; but
+    # one behind a number is of another figure: `train step 10 acc (test) 0.9 loss 3.2`
+    last = found.end() if found and not TRAINED.search(before, 0, found.start()) else 0
+    if "train" in f"{before[last:]}{name}".lower():
         return ""
     found = found or TAG.search(name)
     return next(filter(None, found.groups())).lower() if found else ""

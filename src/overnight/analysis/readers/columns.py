@@ -18,6 +18,7 @@ from .counters import counters
 from .kinds import KIND_FIELDS, RUN_FIELDS
 from .loose import RUN, Loose, column
 from .losses import in_nats
+from .order import by_step
 from .overlaps import table, without_abandoned
 from .steps import in_order, last_run, with_steps
 from .unmeasured import measured
@@ -37,7 +38,7 @@ def build(path: Path, form: str, gathered: Loose) -> Log:
     ]
     loose = _of_one_run(gathered.columns(), list(gathered.runs), problems)
     _promote_test(loose, gathered.known, problems)
-    loose = measured(loose, problems)
+    loose = measured(by_step(loose, problems), problems)
     per_byte = in_nats(path, loose, gathered.known, gathered.seen, problems)
     problems += names.scaled(gathered.known)
     _refuse_experiments(path, loose, gathered)

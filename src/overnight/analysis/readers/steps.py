@@ -67,12 +67,11 @@ def _one_row_each(loose: Columns) -> bool:
 
 def in_order(loose: Columns, problems: list[str]) -> Columns:
     """Rows by step, where a step falls back for another reason than that a run was resumed: it
-    begins again in every epoch; the rows are in another order, as those of several processes that
-    write one file; one last row stands apart."""
+    begins again in every epoch; several processes write one file; one last row stands apart."""
     at = np.flatnonzero(np.isfinite(loose["step"]))
     steps = loose["step"][at]
     falls = np.flatnonzero(np.diff(steps) < 0) + 1
-    if (counted := _in_epochs(loose, at)) is not None:
+    if (counted := in_epochs(loose, at)) is not None:
         problems.append("steps begin again in every epoch: they are counted on")
         return loose | {"step": counted}
     if not len(falls):
@@ -94,16 +93,13 @@ def in_order(loose: Columns, problems: list[str]) -> Columns:
             length = of[0]  # as the log says: step 100 of 105
         counted[at] = steps + turns * length
         return loose | {"step": counted}
-    apart = steps[np.append(True, np.diff(steps) != 0)]
-    mixed = len(falls) > FALLS and len(steps) / len(falls) < BETWEEN
-    late = (steps < np.maximum.accumulate(steps)).sum() == 1 and steps[-1] == steps.max()
-    if mixed or ((len(falls) > 1 or late) and len(np.unique(apart)) == len(apart)):
+    if len(falls) > FALLS and len(steps) / len(falls) < BETWEEN:
         problems.append("the rows are not in the order of their steps: they are sorted")
         return select(loose, np.argsort(loose["step"], kind="stable"))
     return loose
 
 
-def _in_epochs(loose: Columns, at: Indices) -> Array | None:
+def in_epochs(loose: Columns, at: Indices) -> Array | None:
     """Steps counted on by the number of the epoch, where they fall, or stay, with each new epoch
     and never else, and training rows say how many one has, or about how many. The first may be
     cut."""

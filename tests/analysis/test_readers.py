@@ -47,6 +47,18 @@ def test_sparse_rows_of_one_step_are_one_row(tmp_path):
     assert [(r["step"], r["val_loss"]) for r in tables["eval"]] == [(2, 2.5)]
 
 
+def test_tokens_and_time_in_rows_of_their_own(tmp_path):
+    rows = []
+    for s in range(10, 210, 10):
+        rows += [{"step": s, "loss": 4 - s / 100}, {"step": s, "tokens": 50 * s, "time": s / 4}]
+    rows += [{"step": 200, "val_loss": 2.1, "time": 57.0}, {"step": 200, "time": 90.0}]
+    run = run_of(tmp_path, "m.jsonl", rows)
+    assert [(r["tokens"], r["time"]) for r in run.tables["train"]] == [
+        (50 * s, s / 4) for s in range(10, 210, 10)
+    ]
+    assert run.tables["eval"][0]["time"] == 57.0
+
+
 def test_appended_resume_replaces_what_it_went_over(tmp_path):
     text = "step,loss\n1,5\n2,4\n3,3\n4,2.9\n3,3.1\n4,2.8\n5,2.7\n"
     run = run_of(tmp_path, "m.csv", text)

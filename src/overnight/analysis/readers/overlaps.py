@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from ...wording import counted
 from ..tables import Array, Columns, select
 from .loose import column
-from .values import LOSSES
+from .values import LOSSES, MEASURES
+
+Mask = NDArray[np.bool_]
 
 RESUMED, BEHIND = 3, 2  # training rows of a resumed session, and of those that it goes over again
 
@@ -50,6 +52,7 @@ def table(
             mask |= ~np.isnan(loose[name])
     mask &= np.isfinite(step) & (step >= 0) & (step < 2**53)
     wanted = {name: loose[name] for name in columns if name in loose} | {"step": step}
+    wanted, mask = _beside(loose, wanted, mask)
     rows = _merge(select(wanted, mask), problems)
     rows["attempt"] = _attempts(rows["step"])
     keep = _latest(rows["step"])
@@ -60,6 +63,24 @@ def table(
         )
     missing = {name: np.full(len(keep), np.nan) for name in columns}
     return missing | select(rows, keep)
+
+
+def _beside(loose: Columns, rows: Columns, mask: Mask) -> tuple[Columns, Mask]:
+    """`rows` and their `mask` with those that have no loss of any kind beside one of it, of the
+    same step, for what that does not say itself: tools log tokens and time so."""
+    bare = ~mask & np.all([np.isnan(column(loose, name)) for name in MEASURES], axis=0)
+    breaks = (np.diff(rows["step"]) != 0) | (np.diff(mask | bare) != 0)
+    starts = np.flatnonzero(np.append(True, breaks))
+    widths = np.diff(np.append(starts, len(mask)))
+
+    def in_step(which: Mask) -> Mask:
+        return np.repeat(np.logical_or.reduceat(which, starts), widths)
+
+    lacking = {
+        name: np.where(bare & in_step(mask & ~np.isnan(values)), np.nan, values)
+        for name, values in rows.items()
+    }
+    return lacking | {"step": rows["step"]}, mask | (bare & in_step(mask))
 
 
 def _merge(table: Columns, problems: list[str]) -> Columns:

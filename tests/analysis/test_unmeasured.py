@@ -332,6 +332,16 @@ def test_a_loss_that_breaks_beside_a_perplexity(broken: int, name: str, tmp_path
     assert (verdict.verdict, verdict.since_step) == ("yes", broken)
 
 
+@pytest.mark.parametrize("of", ["train_ppl", "val_ppl", "val_bpb"])
+def test_a_perplexity_that_stays_nan_has_diverged(of: str, tmp_path: Path) -> None:
+    rows = [f"{s},{math.exp(falling(s)) if s < 800 else 'nan'}" for s in STEPS]
+    found = run_of(tmp_path, "m.csv", [f"step,{of}", *rows]).found.verdict("divergence")
+    assert (found.verdict, found.since_step) == ("yes", 800)
+    seldom = [row if i % 10 == 0 else f"{10 * i},nan" for i, row in enumerate(rows[:60])]
+    found = run_of(tmp_path, "n.csv", [f"step,{of}", *seldom]).found.verdict("divergence")
+    assert found.verdict != "yes"
+
+
 def test_a_bare_loss_that_breaks_is_read(tmp_path: Path) -> None:
     lines = [f"step {s} train {falling(s) if s < 600 else 'nan'} val {val(s)}" for s in STEPS]
     verdict = run_of(tmp_path, "log.txt", lines).found.verdict("divergence")

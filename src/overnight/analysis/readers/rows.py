@@ -18,7 +18,7 @@ from .columns import build
 from .kinds import KIND_FIELDS, RUN_FIELDS, TRIED_FIELDS, named, of_row
 from .loose import MAX_COLUMNS, Loose, note
 from .names import normalise, of_one_run, rank, recognise, scale
-from .values import BROKEN, LOSSES
+from .values import BROKEN, LOSSES, MEASURES
 from .values import number as parse
 
 CONFIG_FIELDS = ("config", "args", "hparams", "hyperparameters", "settings")
@@ -166,7 +166,7 @@ def _number(value: Any, name: str, scale: float) -> float | None:
             value = float(value)
         except OverflowError:
             return None
-        return BROKEN if value != value and name in LOSSES else value * scale
+        return BROKEN if value != value and name in MEASURES else value * scale
     if isinstance(value, str) and len(value) < 400:
         return parse(value, name, scale)
     return None

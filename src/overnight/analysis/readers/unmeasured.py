@@ -8,8 +8,10 @@ import numpy as np
 from ...wording import counted
 from ..tables import Array, Columns
 from .loose import column
-from .values import BROKEN, LOSSES
+from .values import BROKEN, MEASURES
 
+TRAINED = ("loss", "perplexity")
+MAIN = (*TRAINED, "val_loss", "val_perplexity", "val_bpb")  # the first of them that a log has
 BEYOND = 1e30  # a loss above it is as good as infinite, and can be neither drawn nor squared
 FEWEST_ROWS = 5  # validation losses that a log needs before those behind them can have broken
 ALIVE = 2  # validation losses, or perplexities: training losses that are all NaN are none
@@ -24,7 +26,7 @@ REGULAR = 0.9  # share of repetitions that are as long as the others, or a multi
 
 def measured(columns: Columns, problems: list[str]) -> Columns:
     """The columns without such values; a loss that broke for good is infinite from there on."""
-    main = "loss" if {"loss", "perplexity"} & set(columns) else "val_loss"
+    main = next((name for name in MAIN if name in columns), "")
     found = dict(columns)
     if "loss" in found:
         found["loss"] = _zeros(found["loss"], problems)
@@ -35,7 +37,7 @@ def measured(columns: Columns, problems: list[str]) -> Columns:
     alive = any(np.isfinite(other).sum() >= ALIVE for other in others)
     session = _sessions(found)
     logged = found.get("loss", np.empty(0))
-    for name in LOSSES:
+    for name in MEASURES:
         if name in found:
             found[name] = _settled(name, found[name], session if name == main else None, alive)
     _tell_passing(logged, found, problems)
@@ -71,8 +73,8 @@ def _placeholders(val: Array, problems: list[str]) -> Array:
 def _tell_broken(columns: Columns, main: str, problems: list[str]) -> None:
     """Of evaluations that gave NaN, in rows of their own; elsewhere NaN may be an empty cell."""
     broken = columns["val_loss"] == BROKEN
-    if main == "loss":
-        broken &= np.isnan(column(columns, "loss"))
+    if main in TRAINED:
+        broken &= np.isnan(columns[main])
         if broken.any():
             problems.append(f"{counted(broken.sum(), 'validation loss')} not a number: left out")
 
@@ -115,7 +117,7 @@ def _settled(name: str, values: Array, session: Array | None, alive: bool) -> Ar
     broken = values == BROKEN
     values = np.where(broken, np.nan, values)
     good = np.flatnonzero(np.isfinite(values))
-    least = FEWEST_ROWS if name == "val_loss" else 1 if alive else 0
+    least = FEWEST_ROWS if name not in TRAINED else 1 if alive else 0
     if session is None or len(good) < least:
         return values
     within = np.diff(session[good]) == 0

@@ -24,14 +24,14 @@ _CLOCK = re.compile(r"(?:(\d+) days?,? )?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 
 def number(cell: str, name: str, scale: float = 1.0) -> float | None:
     """The number in `cell` of the column `name` (ours), times `scale` where it has no unit of its
-    own; NaN where nothing was logged; None where it is something else. A loss that says NaN is
-    BROKEN."""
+    own; NaN where nothing was logged; None where it is something else. What a model is judged by
+    is BROKEN where it says NaN."""
     cell = cell.strip()
     try:
         value = float(cell)
     except ValueError:
         return _spelt(cell, name, scale)
-    return BROKEN if value != value and name in LOSSES else value * scale
+    return BROKEN if value != value and name in MEASURES else value * scale
 
 
 def _spelt(cell: str, name: str, scale: float) -> float | None:

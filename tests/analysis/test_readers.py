@@ -142,6 +142,23 @@ def test_what_json_has_no_word_for_is_a_loss_that_broke(tmp_path):
     assert (verdict.verdict, verdict.since_step) == ("yes", 50)
 
 
+def test_null_for_a_loss_among_other_nulls(tmp_path):
+    """pandas writes it for NaN and for what was not logged; not where it comes regularly."""
+
+    def diverged(has):
+        rows = [
+            {"step": s, "loss": 4 - s / 100 if has(s) else None, "val_loss": None, "lr": 1e-3}
+            for s in range(60)
+        ]
+        rows[30:30] = [{"step": 29, "loss": None, "val_loss": 3.8, "lr": None}]
+        found = run_of(tmp_path, "m.jsonl", rows).found.verdict("divergence")
+        return found.verdict, found.since_step
+
+    assert diverged(lambda s: s < 50) == ("yes", 50)
+    assert diverged(lambda s: s % 5 == 0)[0] == "no"
+    assert diverged(lambda s: s < 58)[0] == "no"
+
+
 def test_other_runs_of_one_export_are_named(tmp_path):
     header = "Step,run-a - train/loss,run-b - train/loss"
     run = run_of(tmp_path, "m.csv", csv_of([(i, 4 - i / 10, 3 - i / 10) for i in range(9)], header))

@@ -25,6 +25,8 @@ class Loose:
         self.runs: dict[str, int] = {}  # what a column of runs says → its number
         self.said: dict[str, set[str]] = {}  # what columns say that tell what a row tried
         self.held: tuple[object, ...] = ()  # the step evaluated last, and the set that was first
+        self.beside: set[str] = set()  # what the last row with a loss holds beside it
+        self.lossless: list[int] = []  # rows like it that have null for a loss
         self.problems = problems
 
     def add(self, row: dict[str, float], run: object = None) -> None:

@@ -21,6 +21,8 @@ from .names import normalise, of_one_run, rank, recognise, scale
 from .values import BROKEN, LOSSES, MEASURES
 from .values import number as parse
 
+MAY_BREAK = {"loss", "grad_norm", "perplexity"}  # what is null where a loss is not finite
+NULLS = 3  # rows of training with null for a loss, before it may be one that broke
 CONFIG_FIELDS = ("config", "args", "hparams", "hyperparameters", "settings")
 
 
@@ -69,11 +71,13 @@ def tables(
             del values["val_loss"]
             others += 1
         if values:
+            _watch(values, kind, loose)
             loose.add(values, flat[kind.run] if kind.run is not None else None)
     if others:
         problems.append(f"{others:,} val_loss of other sets at the same steps: the first counts")
     if not header:
         _split_train_loss(loose)
+        _break_nulls(loose)
     if not loose.rows:
         lacks = "a header and no rows" if header else "no row with a known field"
         raise UserError(f"{path}: {lacks}; nothing to report on.")
@@ -112,6 +116,23 @@ def _values(row: dict[str, Any], kind: _Kind, number: int, problems: list[str]) 
     return values
 
 
+def _watch(values: dict[str, float], kind: _Kind, loose: Loose) -> None:
+    """Take note of a row that holds what the last one with a loss did, but for that: a logger that
+    writes null for all that it has not, as for a validation loss, writes it for NaN, too."""
+    others = values.keys() - MAY_BREAK
+    if "loss" in values:
+        loose.beside = others
+    elif "loss" in kind.known.values() and "lr" in others and others == loose.beside:
+        loose.lossless.append(loose.rows)
+
+
+def _break_nulls(loose: Loose) -> None:
+    """Null for the loss of several rows is NaN; `unmeasured` decides whether it broke for good."""
+    if len(loose.lossless) >= NULLS:
+        for i in loose.lossless:
+            loose.values["loss"][i] = BROKEN
+
+
 def _first_set(values: dict[str, float], row: dict[str, Any], kind: _Kind, loose: Loose) -> bool:
     """Whether a validation loss is of the set that was the first to be evaluated at its step."""
     step, label = values.get("step"), tuple(row[name] for name in kind.about)
@@ -137,7 +158,7 @@ def _agreed(kind: dict[str, str], known: dict[str, str]) -> dict[str, str]:
 def _says_broken(nulls: set[str]) -> str:
     """Which loss is broken in a row that has null for these: JSON has no other word for NaN. Not
     where null stands for what cannot break, too; then it says that nothing was logged."""
-    return "loss" if "loss" in nulls and nulls <= {"loss", "grad_norm", "perplexity"} else ""
+    return "loss" if "loss" in nulls and nulls <= MAY_BREAK else ""
 
 
 def _flatten(row: dict[str, Any], summaries: bool) -> dict[str, Any]:

@@ -77,3 +77,14 @@ def test_a_resumed_run_in_front_of_evaluations(tmp_path: Path) -> None:
     run = run_of(tmp_path, "m.jsonl", rows)
     assert [s for s, _ in losses(run)] == [*range(10, 510, 10), *range(505, 1210, 10)]
     assert evaluations(run) == [(s, val(s)) for s in EVALUATED]
+
+
+def test_epochs_that_are_written_twice(tmp_path: Path) -> None:
+    rows = [f"{e},{4 - e / 10},{4.1 - e / 20}" for e in range(1, 21)]
+    twice = [row for row in rows for _ in range(2)]
+    run = run_of(tmp_path, "m.csv", ["epoch,loss,val_loss", *twice])
+    assert evaluations(run) == [(e, 4.1 - e / 20) for e in range(1, 21)]
+    assert len(run.tables["train"]) == 20
+    several = [f"{e},{4 - e / 10 - i / 100}" for e in range(1, 21) for i in range(3)]
+    run = run_of(tmp_path, "n.csv", ["epoch,loss", *several])
+    assert len(run.tables["train"]) == 60

@@ -51,7 +51,8 @@ def _counted(loose: Columns) -> Array:
 
 
 def _one_row_each(loose: Columns) -> bool:
-    """Whether epochs are whole numbers and hardly one has two values of a loss."""
+    """Whether epochs are whole numbers and hardly one has two values of a loss; each may be written
+    twice, by two handlers or two processes."""
     epochs = loose["epoch"]
     if not (np.isfinite(epochs).all() and (np.mod(epochs, 1) == 0).all()):
         return False
@@ -60,8 +61,9 @@ def _one_row_each(loose: Columns) -> bool:
     most = 0
     for name in LOSSES:
         if name in loose:
-            counts = np.bincount(group[np.isfinite(loose[name])], minlength=group[-1] + 1)
-            most = max(most, int((counts > 1).sum()))
+            at = np.flatnonzero(np.isfinite(loose[name]))
+            others = (np.diff(group[at]) == 0) & (np.diff(loose[name][at]) != 0)
+            most = max(most, len(np.unique(group[at[1:][others]])))
     return bool(most <= REPEATED * (group[-1] + 1))
 
 

@@ -142,6 +142,16 @@ def test_what_json_has_no_word_for_is_a_loss_that_broke(tmp_path):
     assert (verdict.verdict, verdict.since_step) == ("yes", 50)
 
 
+def test_means_of_epochs_among_the_losses_of_steps(tmp_path):
+    """Lightning's logger, as rows of what each has."""
+    rows = [{"step": s, "epoch": s // 50, "train_loss_step": 4 - s / 100} for s in range(0, 200, 5)]
+    for s in (45, 95, 145, 195):
+        rows.append({"step": s, "epoch": s // 50, "train_loss_epoch": 3.3, "val_loss": 3 - s / 100})
+    run = run_of(tmp_path, "m.jsonl", sorted(rows, key=lambda row: row["step"]))
+    assert [loss for _, loss in steps_and_losses(run)] == [4 - s / 100 for s in range(0, 200, 5)]
+    assert len(run.tables["eval"]) == 4
+
+
 def test_null_for_a_loss_among_other_nulls(tmp_path):
     """pandas writes it for NaN and for what was not logged; not where it comes regularly."""
 

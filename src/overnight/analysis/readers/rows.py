@@ -143,7 +143,11 @@ def _first_set(values: dict[str, float], row: dict[str, Any], kind: _Kind, loose
 
 def _agreed(kind: dict[str, str], known: dict[str, str]) -> dict[str, str]:
     """The names of one kind of row, without a validation loss of another set than the one that
-    rows before it had: `eval_b_loss` is not `eval_a_loss`."""
+    rows before it had: `eval_b_loss` is not `eval_a_loss`; and without Lightning's mean over an
+    epoch, `train_loss_epoch`, behind `train_loss_step`."""
+    of_steps = {normalise(name) for name, ours in known.items() if ours == "loss"}
+    means = {f"{name.removesuffix('_step')}_epoch" for name in of_steps if name.endswith("_step")}
+    kind = {name: ours for name, ours in kind.items() if normalise(name) not in means}
     before = next((name for name, ours in known.items() if ours == "val_loss"), None)
     if before is None:
         return kind

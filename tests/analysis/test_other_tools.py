@@ -117,7 +117,12 @@ def test_settings_in_a_log_are_understood(tmp_path):
      ("eval_loss_ratio", None), ("opt_lr", "lr"), ("lr-DecoupledAdamW/group0", "lr"),
      ("val_loss_wiki", "val_loss"), ("val/wiki/loss", "val_loss"), ("val_loss_std", None),
      ("eval_best_loss", None), ("val_aux_loss", None), ("val_loss_bits", "val_loss"),
-     ("throughput/tokens_per_sec", "tokens_per_s"), ("time/token", "tokens")],
+     ("throughput/tokens_per_sec", "tokens_per_s"), ("time/token", "tokens"),
+     ("iter_num", "step"), ("opt_step", "step"), ("step_num", "step"), ("num_steps", None),
+     ("loss/training", "loss"), ("loss/validation", "val_loss"), ("evaluation_loss", "val_loss"),
+     ("train_ce_loss", "loss"), ("optim/learning_rate_group0", "lr"), ("schedule/lr", "lr"),
+     ("current_lr", "lr"), ("cumulative_tokens", "tokens"), ("time_elapsed", "time"),
+     ("wall_clock", "time"), ("tokens/second", "tokens_per_s"), ("toks_per_s", "tokens_per_s")],
 )  # fmt: skip
 def test_names(name, ours):
     assert ours_of(name) == ours

@@ -14,7 +14,7 @@ from .values import COUNTS, LOSSES, MEASURES, SECONDS, SUFFIX, TIMES
 SYNONYMS = {
     "step": "global_step trainer_global_step step steps iter iters iteration iterations "
     "num_updates update updates train_step training_step completed_step optimizer_step it "
-    "current_steps current_step",
+    "current_steps current_step iter_num opt_step step_num",
     "epoch": "epoch epochs train_epoch trainer_epoch",
     "loss": "loss train_loss training_loss tr_loss loss_train train_loss_step batch_loss "
     "train_batch_loss lm_loss train_lm_loss train_cross_entropy cross_entropy train_ce ce_loss ce "
@@ -23,32 +23,33 @@ SYNONYMS = {
     "trainloss reduced_train_loss train_cross_entropy_loss train_language_cross_entropy "
     "loss_train_total loss_out train_mean_nll mean_nll global_avg_loss current_loss "
     "minibatch_loss loss_tok train_epoch_loss train_bits_per_token "
-    "loss_metrics_global_avg_loss train",
+    "loss_metrics_global_avg_loss loss_training train_ce_loss train",
     "val_loss": "val_loss valid_loss validation_loss eval_loss loss_val loss_eval dev_loss "
     "val_loss_epoch val_lm_loss loss_valid val_cross_entropy val_ce valid_ce eval_ce "
     "val_nll valid_nll eval_nll avg_val_loss val_loss_avg val_loss_mean mean_val_loss "
     "losses_val losses_valid validation_cross_entropy vloss valloss eval_language_cross_entropy "
     "val valid validation heldout heldout_loss held_out_loss holdout_loss eval_epoch_loss "
-    "val_bits_per_token eval_bits_per_token",
+    "val_bits_per_token eval_bits_per_token loss_validation evaluation_loss",
     "test_loss": "test_loss test_nll",
     "val_se": "val_se val_loss_se eval_se val_stderr",
     "perplexity": "perplexity ppl train_ppl train_perplexity train_perplexity_step avg_ppl",
     "val_perplexity": "val_ppl val_perplexity valid_ppl eval_ppl eval_perplexity "
     "validation_perplexity validation_ppl valid_perplexity dev_ppl dev_perplexity",
     "val_bpb": "val_bpb eval_bpb validation_bpb bpb bits_per_byte val_bits_per_byte",
-    "lr": "lr learning_rate opt_lr optimizer_lr lr_adamw lr_adam lr_0 train_lr train_learning_rate",
+    "lr": "lr learning_rate opt_lr optimizer_lr lr_adamw lr_adam lr_0 train_lr train_learning_rate "
+    "current_lr schedule_lr optim_learning_rate_group0",
     "tokens_per_s": "tokens_per_s tokens_per_sec tokens_per_second tokens_s tok_s tok_per_s "
     "tok_per_sec tok_sec toks_per_sec tps tokens_sec throughput "
     "train_tokens_per_second throughput_tokens token_throughput throughput_tokens_per_second "
     "throughput_tokens_per_sec "
-    "throughput_device_tokens_per_second",
+    "throughput_device_tokens_per_second toks_per_s tokens_second",
     "grad_norm": "grad_norm gradient_norm gnorm norm train_grad_norm grad_norm_before_clip",
     "tokens": "total_tokens tokens tokens_seen num_tokens n_tokens consumed_tokens "
     "tokens_processed tokens_total train_tokens num_input_tokens_seen throughput_total_tokens "
-    "time_token",
+    "time_token cumulative_tokens",
     "time": "time timestamp elapsed elapsed_s elapsed_time elapsed_sec elapsed_seconds "
     "wall_time walltime wall time_s elapsed_hours elapsed_minutes runtime "
-    "wall_time_s wall_time_sec wall_time_seconds",
+    "wall_time_s wall_time_sec wall_time_seconds time_elapsed wall_clock",
     "duration": "train_runtime",  # of the whole run
     # litgpt's iter_time is that of a micro-step
     "step_seconds": "step_seconds elapsed_time_per_iteration time_per_iteration time_per_step "

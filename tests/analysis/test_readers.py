@@ -152,6 +152,17 @@ def test_means_of_epochs_among_the_losses_of_steps(tmp_path):
     assert len(run.tables["eval"]) == 4
 
 
+def test_lists_of_numbers_in_an_object(tmp_path):
+    losses, held = [4 - e / 20 for e in range(20)], [4.1 - e / 20 for e in range(20)]
+    keras = {"history": {"loss": losses, "val_loss": held}, "params": {"metrics": ["loss"]}}
+    run = run_of(tmp_path, "a.json", [keras])
+    assert [r["val_loss"] for r in run.tables["eval"]] == held
+    of_validation = run_of(tmp_path, "b.json", [{"val": {"loss": held}}])
+    assert (len(of_validation.tables["train"]), len(of_validation.tables["eval"])) == (0, 20)
+    with pytest.raises(UserError, match="no list of rows"):
+        run_of(tmp_path, "c.json", [{"small": {"loss": losses}, "large": {"loss": held}}])
+
+
 def test_null_for_a_loss_among_other_nulls(tmp_path):
     """pandas writes it for NaN and for what was not logged; not where it comes regularly."""
 

@@ -1,6 +1,6 @@
 """One JSON document that holds the rows: a list of objects, or an object with such a list in it
-(`log_history`, `history` …) or with a list of numbers for each column; or TensorBoard's list of a
-time, a step and a value each."""
+(`log_history`, `history` …) or with a list of numbers for each column, maybe within an object
+(Keras' `history`); or TensorBoard's list of a time, a step and a value each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from ...errors import UserError
 from ..tables import Log
 from . import plain_jsonl
 from .files import JSON_NAMES, decoded, opened
-from .names import of_file
+from .names import of_file, ours_of
 from .rows import tables
+from .values import MEASURES
 
 MAX_BYTES = 256 * 2**20
 TENSORBOARD = ("wall_time", "step", "value")
@@ -70,5 +71,23 @@ def _rows(document: Any) -> list[dict[str, Any]]:
     if held:
         return [row for row in max(held, key=len) if isinstance(row, dict)]
     columns = {k: v for k, v in document.items() if isinstance(v, list)}
+    if set(MEASURES).isdisjoint(map(ours_of, columns)):
+        columns = _nested(document) or columns
     length = max((len(v) for v in columns.values()), default=0)
     return [{k: v[i] for k, v in columns.items() if i < len(v)} for i in range(length)]
+
+
+def _nested(document: dict[str, Any]) -> dict[str, list[Any]]:
+    """The lists of numbers in an object of a document, as Keras keeps its `history`, by the names
+    of both; none if several objects have some: they may be of other steps, or of other runs."""
+    objects = [
+        {
+            f"{outer}_{inner}": values
+            for inner, values in held.items()
+            if isinstance(values, list) and values and isinstance(values[0], int | float)
+        }
+        for outer, held in document.items()
+        if isinstance(held, dict)
+    ]
+    objects = [columns for columns in objects if columns]
+    return objects[0] if len(objects) == 1 else {}

@@ -376,6 +376,16 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path, name, text, say):
     assert "\n" not in str(error.value)
 
 
+def test_the_log_of_another_tool_in_a_folder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 3}')
+    with pytest.raises(UserError, match=r"Give the file itself: .*metrics\.jsonl$"):
+        load_run(tmp_path)
+    (tmp_path / "metrics.csv").write_text("step,loss")
+    with pytest.raises(UserError, match=r"\(log\.jsonl is missing\)\.$"):
+        load_run(tmp_path)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="no such"):
         load_run(tmp_path / "nowhere")

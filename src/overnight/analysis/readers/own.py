@@ -21,6 +21,7 @@ MAX_EVAL_BYTES = 64 * 2**20  # four bytes a block
 # room for one that was summed in float32
 ROUNDED = 1e-6
 STARTED = ("version", "config", "reasons", "environment", "data", "parameters", "ledger")
+OTHER_LOGS = (".jsonl", ".csv", ".log")  # of other tools, in a folder that is none of ours
 FORECASTS = "forecasts.jsonl"  # in the report folder: one line per forecast that was made
 
 
@@ -32,7 +33,9 @@ def read(path: Path) -> Log:
     """The tables of a run folder; a damaged part becomes a problem, never an exception."""
     folder = RunFolder(path)
     if not folder.log.is_file():
-        raise UserError(f"{path}: not a run folder (log.jsonl is missing).")
+        logs = [file for file in path.iterdir() if file.name.endswith(OTHER_LOGS)]
+        instead = f" Give the file itself: {logs[0]}" if len(logs) == 1 else ""
+        raise UserError(f"{path}: not a run folder (log.jsonl is missing).{instead}")
     read = runfolder.read_log(folder.log)
     if not read.rows:
         raise UserError(f"{folder.log}: holds no readable row; nothing to report on.")

@@ -43,6 +43,7 @@ SPOKEN = re.compile(
 HELD_OUT = re.compile(
     r"\b(?:val|valid|validation|eval|evaluation|dev|held[- ]?out)(?:\b|_)", re.IGNORECASE
 )
+LOSS = re.compile(r"(?:\b|_)loss\b(?![ _]?scal)", re.IGNORECASE)  # of training; no scale of it
 NUMBERS = re.compile(r"[+-]?\d[\d.,]*(?:e[+-]?\d+)?")
 MEASURED = ("loss", "val_loss", "test_loss", "val_bpb", "val_perplexity")
 LONE = ("val_loss", "val_perplexity")  # what may stand in a line of its own
@@ -134,7 +135,9 @@ def _read_lines(
             yield number, above | row
         elif spoken is not None and SPOKEN.match(line) and not SUMMARY.search(line):
             held, trained = spoken.values()
-            (held if HELD_OUT.search(line) else trained).append(" ".join(line.split())[:80])
+            if HELD_OUT.search(line) or LOSS.search(line):
+                said = held if HELD_OUT.search(line) else trained
+                said.append(" ".join(line.split())[:80])
 
 
 def _are_labelled(lines: list[str]) -> bool:

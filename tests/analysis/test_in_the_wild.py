@@ -582,4 +582,5 @@ def test_a_checkpoint_that_is_worse_than_none_is_not_praised(tmp_path: Path) -> 
     here = f"{found.best.pick_loss:.4f}"
     assert f"validation was 1.0000 before training, {here} here" in card.detail
     assert found.best.pick_loss > 5
+    assert card.tone == "unsure"
     assert found.best.pick > 0

@@ -72,7 +72,7 @@ def _card_best(f: Findings) -> Card:
         detail += "; no other is as good" if words.tells_ties(f, b) else "; too few to tell ties"
     if b.pick_saved is False:
         detail += "; it is not on disk"
-    fit = "unsure" if b.pick_saved is False or b.pick == 0 else "good"
+    fit = "unsure" if b.pick_saved is False or 0 in (b.pick, b.step) else "good"
     return Card(question, f"step {b.pick:,}", detail, fit, "best")
 
 

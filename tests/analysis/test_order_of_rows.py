@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from foreign import STEPS, evaluations, falling, losses, run_of, told, val
+
+from overnight import load_run
 
 EVALUATED = range(100, 1210, 100)
 
@@ -88,3 +91,11 @@ def test_epochs_that_are_written_twice(tmp_path: Path) -> None:
     several = [f"{e},{4 - e / 10 - i / 100}" for e in range(1, 21) for i in range(3)]
     run = run_of(tmp_path, "n.csv", ["epoch,loss", *several])
     assert len(run.tables["train"]) == 60
+
+
+def test_steps_without_end_make_numpy_warn_of_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss,tokens\n1,3.0,\n2,2.9,\ninf,,5\ninf,,6\n3,2.8,\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_run(path).found.source.train_rows == 3

@@ -69,7 +69,8 @@ def _beside(loose: Columns, rows: Columns, mask: Mask) -> tuple[Columns, Mask]:
     """`rows` and their `mask` with those that have no loss of any kind beside one of it, of the
     same step, for what that does not say itself: tools log tokens and time so."""
     bare = ~mask & np.all([np.isnan(column(loose, name)) for name in MEASURES], axis=0)
-    breaks = (np.diff(rows["step"]) != 0) | (np.diff(mask | bare) != 0)
+    step = rows["step"]
+    breaks = (step[1:] != step[:-1]) | np.diff(mask | bare)
     starts = np.flatnonzero(np.append(True, breaks))
     widths = np.diff(np.append(starts, len(mask)))
 
@@ -80,7 +81,7 @@ def _beside(loose: Columns, rows: Columns, mask: Mask) -> tuple[Columns, Mask]:
         name: np.where(bare & in_step(mask & ~np.isnan(values)), np.nan, values)
         for name, values in rows.items()
     }
-    return lacking | {"step": rows["step"]}, mask | (bare & in_step(mask))
+    return lacking | {"step": step}, mask | (bare & in_step(mask))
 
 
 def _merge(table: Columns, problems: list[str]) -> Columns:

@@ -256,6 +256,15 @@ def test_from_python(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "--top-p 2" in capfd.readouterr().err
 
 
+def test_the_log_of_a_run_is_no_log_of_another_tool(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
+    capfd.readouterr()
+    assert cli.run(["report", "run/log.jsonl"]) == 2
+    assert "run/log.jsonl: the log of a run folder: give the folder" in capfd.readouterr().err
+
+
 def test_report_loads_no_torch(folder: Path) -> None:
     assert cli.run(["train", "good.txt", *SMALL, "--out", "run"]) == 0
     done = python("-X", "importtime", "-m", "overnight", "report", "run", "--json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,18 @@ MAX_EVAL_BYTES = 64 * 2**20  # four bytes a block
 ROUNDED = 1e-6
 STARTED = ("version", "config", "reasons", "environment", "data", "parameters", "ledger")
 OTHER_LOGS = (".jsonl", ".csv", ".log")  # of other tools, in a folder that is none of ours
+OUR_ROW = re.compile(rb'\{"type":"start",[^\n]*"from_step":')  # that a log of ours begins with
 FORECASTS = "forecasts.jsonl"  # in the report folder: one line per forecast that was made
 
 
 def fits(path: Path, head: bytes) -> bool:
-    return path.is_dir()
+    return path.is_dir() or OUR_ROW.match(head) is not None
 
 
 def read(path: Path) -> Log:
     """The tables of a run folder; a damaged part becomes a problem, never an exception."""
+    if path.is_file():
+        raise UserError(f"{path}: the log of a run folder: give the folder it stands in.")
     folder = RunFolder(path)
     if not folder.log.is_file():
         logs = [file for file in path.iterdir() if file.name.endswith(OTHER_LOGS)]
